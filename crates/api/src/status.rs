@@ -1,0 +1,69 @@
+//! `GET /v1/status`, and `kiln status --json`: a contract others script against.
+
+use serde::{Deserialize, Serialize};
+
+/// What runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The groups, by name.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Digest of the image wanted.
+    pub image: String,
+    /// Digest of the configuration wanted.
+    pub config: String,
+    /// Id of the release wanted.
+    pub release: String,
+    /// Servers wanted.
+    pub desired: u32,
+    /// Servers of the release wanted that are ready.
+    pub ready: u32,
+    /// The rollout under way or failed; null when there is none.
+    pub rollout: Option<RolloutStatus>,
+    /// Where the group can be reached: `http://127.0.0.1:8080`, `tcp://127.0.0.1:6379`.
+    pub endpoints: Vec<String>,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A rollout.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RolloutStatus {
+    /// Release it comes from, if any.
+    pub from: Option<String>,
+    /// Release it goes to.
+    pub to: String,
+    /// `running`, `reverting`, `failed`, `paused`.
+    pub state: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Servers already on the new release and ready.
+    pub updated: u32,
+}
+
+/// One server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its id.
+    pub id: String,
+    /// `launching`, `starting`, `ready`, `draining`, `stopping`, `failed`.
+    pub state: String,
+    /// Its release.
+    pub release: String,
+    /// Its address.
+    pub address: Option<String>,
+    /// Its PID 1 on this host.
+    pub pid: Option<u32>,
+    /// When it was launched, RFC 3339.
+    pub started_at: Option<String>,
+    /// Milliseconds from launch to ready.
+    pub ready_ms: Option<u64>,
+    /// Set when somebody ran a command inside.
+    pub touched: bool,
+}

@@ -1,0 +1,243 @@
+//! Where servers run: the contract every engine keeps.
+//!
+//! An engine is told what should exist and may be asked again after any answer was lost: every call is idempotent by
+//! (server id, generation). `observe` always returns the full set of what is ours. Engines store no state of their own
+//! beyond what they need to find their servers again.
+#![forbid(unsafe_code)]
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use kiln_model::{
+    GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, fleet::Limits,
+};
+
+/// Counts the launches of one server id; a request with an older one is refused.
+pub type Generation = u64;
+
+/// What a server is launched with, beside its release.
+#[derive(Debug, Clone)]
+pub struct LaunchSpec {
+    /// The server.
+    pub server: ServerId,
+    /// Counts up; an older one is refused.
+    pub generation: Generation,
+    /// The server's group; none for a test server.
+    pub group: Option<GroupName>,
+    /// The image's services and writable paths.
+    pub manifest: Arc<ImageManifest>,
+    /// Limits of the server.
+    pub limits: Limits,
+}
+
+/// Where a server is in its life, as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Asked for; not running yet (clouds take their time).
+    Pending,
+    /// PID 1 runs.
+    Running,
+    /// Asked to stop.
+    Stopping,
+    /// PID 1 is gone; what remains waits for `destroy`.
+    Exited {
+        /// What is known of the end.
+        reason: String,
+    },
+}
+
+/// State of one service, as PID 1 reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// The service.
+    pub name: ServiceName,
+    /// Whether its process runs, or (for a task) has ended well.
+    pub up: bool,
+    /// How often it was started.
+    pub starts: u32,
+    /// How it last ended, if it did.
+    pub last_exit: Option<String>,
+}
+
+/// What an engine sees of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The server.
+    pub server: ServerId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its release.
+    pub release: ReleaseId,
+    /// Its image.
+    pub image: ImageDigest,
+    /// Its group; none for a test server.
+    pub group: Option<GroupName>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Where its ports can be reached from the gateway.
+    pub address: Option<Ipv4Addr>,
+    /// PID 1 on this host, where there is one.
+    pub pid: Option<u32>,
+    /// When it was launched, Unix milliseconds.
+    pub started_at_ms: i64,
+    /// Services, where known.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopOutcome {
+    /// All services ended within their grace.
+    Clean,
+    /// Something had to be killed.
+    Killed,
+    /// It was not running.
+    AlreadyGone,
+}
+
+/// Why an engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A newer generation of this server is known.
+    #[error("server {server} has generation {known}, which is newer than {asked}")]
+    Stale {
+        /// The server.
+        server: ServerId,
+        /// The generation asked for.
+        asked: Generation,
+        /// The generation known.
+        known: Generation,
+    },
+    /// No such server.
+    #[error("there is no server {server}")]
+    Unknown {
+        /// The server asked for.
+        server: ServerId,
+    },
+    /// The image is not here.
+    #[error("image {image} is not in this host's store")]
+    NoImage {
+        /// The image asked for.
+        image: ImageDigest,
+    },
+    /// A resource of the host is used up (addresses, processes, memory, disk).
+    #[error("the host has no {resource} left")]
+    Exhausted {
+        /// What is used up.
+        resource: &'static str,
+    },
+    /// The engine lacks this ability.
+    #[error("this engine cannot {ability}")]
+    Unsupported {
+        /// What was asked.
+        ability: &'static str,
+    },
+    /// An operation failed.
+    #[error("could not {action}")]
+    Failed {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Wakes a reconciler early. Carries no truth: whoever is woken calls `observe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// Something about this server changed.
+    Server(ServerId),
+}
+
+/// Where servers run.
+#[async_trait::async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// `local`, `incus`, …
+    fn name(&self) -> &'static str;
+    /// Brings an image to where servers start from it. Idempotent.
+    async fn prepare(&self, image: ImageDigest) -> Result<(), EngineError>;
+    /// Starts a server of a verified release and returns when PID 1 runs. A repeated call returns the same server. A
+    /// test server ([`kiln_model::trust::Purpose::Test`]) is kept on an isolated network.
+    async fn launch(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError>;
+    /// Everything of ours that exists, always the full set.
+    async fn observe(&self) -> Result<Vec<Observed>, EngineError>;
+    /// Asks PID 1 to stop all services, each within its grace, and returns when it is gone; kills at `limit`.
+    async fn stop(
+        &self,
+        server: &ServerId,
+        generation: Generation,
+        limit: Duration,
+    ) -> Result<StopOutcome, EngineError>;
+    /// Removes the server and all it used, running or not. Idempotent: an unknown server is a success.
+    async fn destroy(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError>;
+    /// Lets go of an image that no server uses. Idempotent.
+    async fn forget(&self, image: ImageDigest) -> Result<(), EngineError>;
+    /// Hints about changes.
+    fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
+    /// The ability to look and act inside a server, through its PID 1.
+    fn inside(&self) -> Option<&dyn Inside> {
+        None
+    }
+}
+
+/// A command's end inside a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecResult {
+    /// Exit code; 128 + signal where it was killed.
+    pub exit: i32,
+    /// Standard output, cut at the limit asked for.
+    pub stdout: Vec<u8>,
+    /// Standard error, cut at the limit asked for.
+    pub stderr: Vec<u8>,
+}
+
+/// A file inside a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStatus {
+    /// `st_mode` with the type bits.
+    pub mode: u32,
+    /// Owner inside the server.
+    pub uid: u32,
+    /// Group inside the server.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A process inside a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Pid inside the server.
+    pub pid: u32,
+    /// User inside the server.
+    pub uid: u32,
+    /// File name of the program (`comm`, or the name of the executable where longer).
+    pub program: String,
+}
+
+/// Looking and acting inside a server. Optional ability of an engine.
+#[async_trait::async_trait]
+pub trait Inside: Send + Sync {
+    /// Runs a command as a user (name or number) and waits for its end, at most `limit`. Outputs are cut at `max_bytes` each.
+    async fn exec(
+        &self,
+        server: &ServerId,
+        command: &[String],
+        user: &str,
+        limit: Duration,
+        max_bytes: usize,
+    ) -> Result<ExecResult, EngineError>;
+    /// Status of a path, symbolic links followed inside the server's root; none if absent.
+    async fn stat(&self, server: &ServerId, path: &str) -> Result<Option<FileStatus>, EngineError>;
+    /// The first `max_bytes` of a file; none if absent.
+    async fn read(&self, server: &ServerId, path: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, EngineError>;
+    /// All processes.
+    async fn processes(&self, server: &ServerId) -> Result<Vec<Process>, EngineError>;
+    /// TCP ports listened on, over IPv4 and IPv6.
+    async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError>;
+    /// Opens the control connection for an interactive command; what goes over it is the engine's own protocol. Returns a
+    /// path that a local program connects to, where there is one.
+    fn control_socket(&self, server: &ServerId) -> Option<std::path::PathBuf>;
+    /// The spool files of a server's log, where it is on this host.
+    fn spool(&self, server: &ServerId) -> Option<Vec<std::path::PathBuf>>;
+}

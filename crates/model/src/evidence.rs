@@ -1,0 +1,84 @@
+//! Reports: what a suite saw, as an in-toto statement in a DSSE envelope.
+//!
+//! Formats: in-toto Statement v1, predicate `https://in-toto.io/attestation/test-result/v0.1`, DSSE v1 with payload
+//! type `application/vnd.in-toto+json`. The statement's subject is the image (its manifest digest); the
+//! predicate's `configuration` list names the configuration and the suite by digest.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ConfigDigest, ImageDigest, SuiteDigest};
+
+/// `predicateType` of a report.
+pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
+/// `_type` of a statement.
+pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
+/// DSSE payload type of a statement.
+pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+
+/// Whether a test or a suite passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// All was as expected.
+    Passed,
+    /// Something was not as expected.
+    Failed,
+}
+
+/// The outcome of one test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestOutcome {
+    /// The test's name; conformance tests start with `kiln/`.
+    pub name: String,
+    /// Whether it passed.
+    pub verdict: Verdict,
+    /// How long it took until it passed or was given up.
+    #[serde(with = "crate::duration")]
+    pub took: Duration,
+    /// What was seen instead of what was expected.
+    pub message: Option<String>,
+}
+
+/// What was seen when a suite was run on a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The image's name, for people.
+    pub name: String,
+    /// The image that was booted.
+    pub image: ImageDigest,
+    /// The configuration it was booted with.
+    pub config: ConfigDigest,
+    /// The tests that were run.
+    pub suite: SuiteDigest,
+    /// Passed only if every test passed.
+    pub verdict: Verdict,
+    /// When the run ended.
+    pub finished_at: jiff::Timestamp,
+    /// How the test server differed from a server in service, in words.
+    pub parameters: Vec<String>,
+    /// Every test.
+    pub tests: Vec<TestOutcome>,
+}
+
+/// A DSSE envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Type of the payload.
+    #[serde(rename = "payloadType")]
+    pub payload_type: String,
+    /// Base64 of the payload.
+    pub payload: String,
+    /// One or more signatures over the pre-authentication encoding.
+    pub signatures: Vec<Signature>,
+}
+
+/// A signature of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Key id: hex SHA-256 of the public key's 32 bytes.
+    pub keyid: String,
+    /// Base64 of the 64 signature bytes.
+    pub sig: String,
+}

@@ -1,0 +1,198 @@
+//! A fleet: the groups wanted in one environment.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::ImageDigest,
+    id::{ChannelName, GroupName, ImageName},
+    manifest::Protocol,
+    size::ByteSize,
+};
+
+/// The groups wanted in one environment, and the rules for evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fleet {
+    /// The groups by name.
+    pub groups: BTreeMap<GroupName, Group>,
+    /// How old evidence may be.
+    pub evidence: EvidencePolicy,
+}
+
+/// How old evidence may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidencePolicy {
+    /// A report older than this refuses a new rollout. 30 days by default.
+    #[serde(with = "crate::duration")]
+    pub max_age: Duration,
+    /// Whether healing a running release goes on after its report expired.
+    pub on_expiry: OnExpiry,
+}
+
+/// Whether healing goes on with an expired report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExpiry {
+    /// With a loud warning.
+    Warn,
+    /// Healing stops.
+    Stop,
+}
+
+impl Default for EvidencePolicy {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(30 * 86_400), on_expiry: OnExpiry::Warn }
+    }
+}
+
+/// Servers of one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Which image.
+    pub image: ImageRef,
+    /// How many servers.
+    pub count: u32,
+    /// Environment variables: the group's configuration.
+    pub environment: BTreeMap<String, String>,
+    /// Limits of each server.
+    pub limits: Limits,
+    /// Ports of the host that lead to this group.
+    pub publish: Vec<Publish>,
+    /// How the group moves from one release to another.
+    pub rollout: RolloutPolicy,
+}
+
+/// How an image is named: `name` (channel `dev`), `name@channel` or `name@sha256:…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageRef {
+    /// The image's name.
+    pub name: ImageName,
+    /// Which of its images.
+    pub selector: Selector,
+}
+
+/// Which of the images of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The image this channel points to.
+    Channel(ChannelName),
+    /// This image.
+    Digest(ImageDigest),
+}
+
+/// A text that is not an image reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an image: write `name`, `name@channel` or `name@sha256:…` ({reason})")]
+pub struct InvalidImageRef {
+    text: String,
+    reason: String,
+}
+
+impl FromStr for ImageRef {
+    type Err = InvalidImageRef;
+    fn from_str(text: &str) -> Result<Self, InvalidImageRef> {
+        let bad = |reason: String| InvalidImageRef { text: text.chars().take(160).collect(), reason };
+        let (name, selector) = text.split_once('@').unwrap_or((text, "dev"));
+        let name = name.parse().map_err(|e: crate::id::InvalidName| bad(e.to_string()))?;
+        let selector = if selector.starts_with("sha256:") {
+            Selector::Digest(selector.parse().map_err(|e: crate::digest::InvalidDigest| bad(e.to_string()))?)
+        } else {
+            Selector::Channel(selector.parse().map_err(|e: crate::id::InvalidName| bad(e.to_string()))?)
+        };
+        Ok(Self { name, selector })
+    }
+}
+impl TryFrom<String> for ImageRef {
+    type Error = InvalidImageRef;
+    fn try_from(text: String) -> Result<Self, InvalidImageRef> {
+        text.parse()
+    }
+}
+impl From<ImageRef> for String {
+    fn from(image: ImageRef) -> String {
+        image.to_string()
+    }
+}
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.selector {
+            Selector::Channel(channel) => write!(f, "{}@{channel}", self.name),
+            Selector::Digest(digest) => write!(f, "{}@{digest}", self.name),
+        }
+    }
+}
+
+/// Limits of one server, kept by its cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Memory, tmpfs included.
+    pub memory: Option<ByteSize>,
+    /// Thousandths of a core.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+/// A port of the host that leads to a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// Port of the host, on all its addresses; 0 takes a free one, kept for the life of the group.
+    pub listen: u16,
+    /// Port of the servers.
+    pub port: u16,
+    /// How the gateway treats it.
+    pub protocol: Protocol,
+}
+
+/// How a group moves from one release to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutPolicy {
+    /// Which way.
+    pub strategy: Strategy,
+    /// A new server counts as healthy after being ready for this long.
+    #[serde(with = "crate::duration")]
+    pub min_healthy_time: Duration,
+    /// A rollout that makes no progress for this long has failed.
+    #[serde(with = "crate::duration")]
+    pub progress_deadline: Duration,
+    /// Whether a failed rollout goes back to the previous release by itself.
+    pub auto_revert: bool,
+    /// An old server is given this long to finish what it is serving.
+    #[serde(with = "crate::duration")]
+    pub drain: Duration,
+}
+
+/// Which way a rollout goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Strategy {
+    /// A few at a time.
+    Rolling {
+        /// So many servers more than `count` may exist.
+        max_surge: u32,
+        /// So many servers fewer than `count` may be ready.
+        max_unavailable: u32,
+    },
+    /// A whole second set, then all traffic at once.
+    BlueGreen,
+}
+
+impl Default for RolloutPolicy {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Rolling { max_surge: 1, max_unavailable: 0 },
+            min_healthy_time: Duration::ZERO,
+            progress_deadline: Duration::from_secs(120),
+            auto_revert: true,
+            drain: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Kiln's words as types.
+//!
+//! This crate is pure: it reads no clock, file, socket or random source. What comes from outside is parsed
+//! here, once, into types that cannot be wrong; what must be decided (the plan of a rollout, whether a release
+//! may be launched) is decided here from plain values.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod digest;
+pub mod duration;
+pub mod evidence;
+pub mod fleet;
+pub mod id;
+pub mod manifest;
+pub mod recipe;
+pub mod release;
+pub mod size;
+pub mod suite;
+pub mod trust;
+
+pub use config::FrozenConfig;
+pub use digest::{ConfigDigest, Digest, ImageDigest, ReleaseId, SuiteDigest};
+pub use fleet::{Fleet, Group};
+pub use id::{ChannelName, GroupName, ImageName, ServerId, ServiceName, VolumeName};
+pub use manifest::ImageManifest;
+pub use recipe::Recipe;
+pub use release::Release;
+pub use size::ByteSize;
+pub use suite::Suite;
+pub use trust::VerifiedRelease;

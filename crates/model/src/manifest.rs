@@ -1,0 +1,162 @@
+//! What an image says of itself: its services and writable paths. Written by the bake into the OCI image
+//! configuration (label [`LABEL`]), so it is covered by the image digest.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{ImageName, ServiceName, VolumeName},
+    size::ByteSize,
+};
+
+/// The OCI label that holds the manifest as JSON.
+pub const LABEL: &str = "dev.kiln.manifest";
+
+/// The services and writable paths of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageManifest {
+    /// The format of this manifest: 1.
+    pub version: u32,
+    /// The recipe's name.
+    pub name: ImageName,
+    /// The services that PID 1 starts.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// The only paths that can be written.
+    pub writable: Vec<Writable>,
+}
+
+/// A program supervised by PID 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Program (absolute path, or a name looked up in PATH) and arguments.
+    pub command: Vec<String>,
+    /// The user's name or number in the image. The group is the user's primary group.
+    pub user: String,
+    /// Variables of the service.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute path.
+    pub working_directory: String,
+    /// Ports the service listens on.
+    pub ports: Vec<Port>,
+    /// How to know that the service works; without one it is ready when it runs.
+    pub readiness: Option<Readiness>,
+    /// How the service is asked to stop.
+    pub stop: Stop,
+    /// What happens when the service exits by itself.
+    pub restart: Restart,
+}
+
+/// A port inside the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// 1 to 65535.
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Any byte stream.
+    Tcp,
+    /// HTTP/1.1.
+    Http,
+}
+
+/// A readiness check, run from outside the server except `Command`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readiness {
+    /// What is tried.
+    pub check: ReadinessCheck,
+    /// The service must be ready within this time of its start.
+    #[serde(with = "crate::duration")]
+    pub within: Duration,
+}
+
+/// What a readiness check tries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum ReadinessCheck {
+    /// GET answers with a status of 200 to 399.
+    Http {
+        /// Port inside the server.
+        port: u16,
+        /// Path with a leading `/`.
+        path: String,
+    },
+    /// A connection is accepted.
+    Tcp {
+        /// Port inside the server.
+        port: u16,
+    },
+    /// A command inside the server exits with 0.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+}
+
+/// How a service is asked to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// The signal's name with `SIG`: `SIGTERM`, `SIGQUIT`.
+    pub signal: String,
+    /// After this time it is killed.
+    #[serde(with = "crate::duration")]
+    pub grace: Duration,
+}
+
+/// What happens when a service exits by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// The server has failed and is replaced.
+    Never,
+    /// PID 1 starts it again, with a growing pause.
+    OnFailure,
+    /// The service is a task: exit 0 is success and the server goes on, anything else fails the server.
+    Once,
+}
+
+/// A path that can be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Writable {
+    /// Absolute, without `.` and `..`.
+    pub path: String,
+    /// What is there.
+    pub kind: WritableKind,
+    /// Owner of the top directory: a user of the image.
+    pub user: String,
+    /// Mode of the top directory.
+    pub mode: u32,
+}
+
+/// What is at a writable path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum WritableKind {
+    /// Empty memory.
+    Tmpfs {
+        /// At most this many bytes.
+        size: ByteSize,
+    },
+    /// The image's directory, with changes that go with the server.
+    Ephemeral {
+        /// Changes take at most this many bytes.
+        size: ByteSize,
+    },
+    /// Data that outlives the server.
+    Volume {
+        /// The volume's name.
+        name: VolumeName,
+    },
+}

@@ -1,0 +1,97 @@
+//! A recipe, `image.toml`, after validation.
+//!
+//! [`Recipe`] is the parsed form: every path, name, size and duration has been checked and defaults are filled in. The
+//! text form, its diagnostics and its JSON Schema live in the submodules.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
+
+/// base, ordered steps, services, writable paths, tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// `name = "hello"`.
+    pub name: ImageName,
+    /// What the image starts from.
+    pub base: Base,
+    /// In the order written.
+    pub steps: Vec<Step>,
+    /// Services and writable paths.
+    pub manifest: ImageManifest,
+    /// The tests; the programs of `script` tests are loaded into it.
+    pub suite: Suite,
+}
+
+/// What an image starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// A Debian suite.
+    Debian(DebianBase),
+    /// Another Kiln image.
+    Image(ImageRef),
+}
+
+/// A Debian suite and the packages wanted from it, beside the essential ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebianBase {
+    /// Code name: `bookworm`, `trixie`.
+    pub suite: String,
+    /// Package names, or `name=version`.
+    pub packages: Vec<String>,
+    /// Archive address without a trailing `/`; `http://deb.debian.org/debian` by default.
+    pub mirror: String,
+    /// Security archive; none leaves security updates out. `http://deb.debian.org/debian-security` by default.
+    pub security_mirror: Option<String>,
+    /// `main` by default.
+    pub components: Vec<String>,
+    /// OpenPGP keyring file, relative to the recipe, in place of the keys shipped with Kiln.
+    pub keyring: Option<String>,
+}
+
+/// One step of a recipe: one layer of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// For people: the recipe's own words, or made from the step.
+    pub name: String,
+    /// What it does.
+    pub kind: StepKind,
+    /// Variables of `run`.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute directory of `run`.
+    pub working_directory: String,
+    /// Whether `run` has a way out to the network.
+    pub network: bool,
+    /// The step is killed after this time. 30 minutes by default.
+    pub time_limit: Duration,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepKind {
+    /// Copies a file, or a directory's content, of the recipe's directory into the image.
+    Copy {
+        /// Relative to the recipe, without `..`.
+        from: String,
+        /// Absolute. Ends with `/`: into this directory under its own name.
+        to: String,
+        /// User's name or number, with an optional `:group`. `root` by default.
+        owner: String,
+        /// Mode of files; directories get the search bits too. None keeps the source's execute bit (0644 or 0755).
+        mode: Option<u32>,
+    },
+    /// Runs a command in the sandbox.
+    Run {
+        /// Program and arguments; one text in the recipe becomes `/bin/sh -euc TEXT`.
+        command: Vec<String>,
+    },
+    /// Installs Debian packages from the base's archive, as locked.
+    Packages {
+        /// Names, or `name=version`.
+        names: Vec<String>,
+    },
+    /// Removes paths.
+    Remove {
+        /// Absolute; the last part may hold `*`.
+        paths: Vec<String>,
+    },
+}

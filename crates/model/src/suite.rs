@@ -1,0 +1,155 @@
+//! The tests of a recipe, always run against the frozen, booted image.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, SuiteDigest};
+
+/// The tests of a recipe in the order written. Stored by its digest, so a test may change without a new image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// The recipe's tests. The conformance tests are always run as well.
+    pub tests: Vec<Test>,
+}
+
+impl Suite {
+    /// The digest of the canonical form.
+    pub fn digest(&self) -> SuiteDigest {
+        let mut bytes = b"kiln-suite-v1\0".to_vec();
+        bytes.extend(serde_json::to_vec(self).expect("plain data always serialises"));
+        SuiteDigest(Digest::of(&bytes))
+    }
+}
+
+/// One test: tried again until it passes or its time is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Test {
+    /// Unique in the suite.
+    pub name: String,
+    /// Tried again until this time is over.
+    #[serde(with = "crate::duration")]
+    pub within: Duration,
+    /// What must hold.
+    pub kind: TestKind,
+}
+
+/// A text expectation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum TextMatch {
+    /// The text holds this.
+    Contains(String),
+    /// The text matches this regular expression.
+    Matches(String),
+    /// The text is exactly this.
+    Equals(String),
+}
+
+/// What a test checks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum TestKind {
+    /// A request from the host.
+    Http {
+        /// Port inside the server.
+        port: u16,
+        /// Path with a leading `/`.
+        path: String,
+        /// `GET`, `HEAD`, `POST`, …
+        method: String,
+        /// Request headers.
+        request_headers: BTreeMap<String, String>,
+        /// Expected status.
+        status: u16,
+        /// Expected response headers (names in lower case).
+        headers: BTreeMap<String, TextMatch>,
+        /// Expected body, of which at most 1 MiB is read.
+        body: Vec<TextMatch>,
+    },
+    /// A connection from the host is accepted, and optionally answers.
+    Tcp {
+        /// Port inside the server.
+        port: u16,
+        /// Sent after connecting.
+        send: Option<String>,
+        /// Expected in what comes back.
+        expect: Option<TextMatch>,
+    },
+    /// A command inside the server.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// As this user of the image.
+        user: String,
+        /// Expected exit code.
+        exit: i32,
+        /// Expected standard output, of which at most 1 MiB is read.
+        stdout: Vec<TextMatch>,
+        /// Expected standard error, of which at most 1 MiB is read.
+        stderr: Vec<TextMatch>,
+    },
+    /// A file inside the server.
+    File {
+        /// Absolute path.
+        path: String,
+        /// Whether it must be there; if false, nothing else is checked.
+        exists: bool,
+        /// Permission bits.
+        mode: Option<u32>,
+        /// Owner's name or number.
+        owner: Option<String>,
+        /// Size in bytes.
+        size: Option<u64>,
+        /// Content, of which at most 1 MiB is read.
+        content: Vec<TextMatch>,
+    },
+    /// A process runs inside the server.
+    Process {
+        /// The program's file name.
+        program: String,
+        /// As this user.
+        user: Option<String>,
+        /// At least this many.
+        count: u32,
+    },
+    /// A port is listened on inside the server (or, with `false`, is not).
+    Port {
+        /// The port.
+        port: u16,
+        /// Whether it must be listened on.
+        listening: bool,
+    },
+    /// A user of the image.
+    User {
+        /// Login name.
+        name: String,
+        /// Numeric id.
+        uid: Option<u32>,
+        /// Home directory.
+        home: Option<String>,
+        /// Login shell.
+        shell: Option<String>,
+    },
+    /// A Debian package of the image.
+    Package {
+        /// Its name.
+        name: String,
+        /// Whether it must be installed.
+        installed: bool,
+        /// Exact version.
+        version: Option<String>,
+    },
+    /// A program of the recipe, run on the host in a sandbox with `KILN_SERVER_ADDRESS` in its environment; exit
+    /// code 0 passes.
+    Script {
+        /// The file's name, for messages.
+        file: String,
+        /// The program itself: a script with a `#!` line, at most 1 MiB.
+        content: String,
+        /// Arguments.
+        arguments: Vec<String>,
+    },
+}

@@ -1,0 +1,2 @@
+//! One server on this host: plan, launch, adopt, destroy.
+#![forbid(unsafe_code)]
