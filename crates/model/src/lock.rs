@@ -1,0 +1,340 @@
+//! `kiln.lock`: the exact packages of a bake, so that the same recipe gives the same image on any machine.
+//!
+//! The lock names what was resolved, not where it is downloaded from: another mirror of the same archive gives the same
+//! bytes. One [`LockedSet`] stands for the packages of `[base]` and one for each `packages` step, in the recipe's order;
+//! a lock whose `wanted` lists are not the recipe's is stale ([`Lock::fits`]). The text form is TOML with one package a
+//! line, in a stable order, so that a refreshed lock reads well in a review.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    recipe::{Base, Recipe, StepKind},
+};
+
+/// The version this program writes and the only one it reads.
+pub const VERSION: u32 = 1;
+/// A lock file longer than this (bytes) is refused.
+pub const MAX_BYTES: usize = 16 << 20;
+/// A lock with more packages than this is refused.
+pub const MAX_PACKAGES: usize = 20_000;
+
+/// The exact packages of a bake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// Format: [`VERSION`].
+    pub version: u32,
+    /// Code name of the Debian suite the recipe starts from.
+    pub suite: String,
+    /// The archive states that were resolved against, in order of preference.
+    #[serde(default, rename = "archive")]
+    pub archives: Vec<LockedArchive>,
+    /// The packages of `[base]`, then those of each `packages` step in the recipe's order.
+    #[serde(default, rename = "set")]
+    pub sets: Vec<LockedSet>,
+}
+
+/// The state of one archive suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedArchive {
+    /// `main` (the recipe's `mirror`), `updates` (`mirror` as well) or `security` (its `security_mirror`).
+    pub name: String,
+    /// The suite below `dists/`: `bookworm`, `bookworm-updates`, `bookworm-security`.
+    pub suite: String,
+    /// `Date` of the release file.
+    pub date: jiff::Timestamp,
+    /// SHA-256 of InRelease.
+    pub in_release: Digest,
+}
+
+/// What one list of wanted packages was resolved to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedSet {
+    /// The recipe's list as written.
+    pub wanted: Vec<String>,
+    /// Every package that is installed for it, in the order in which they are unpacked.
+    #[serde(default)]
+    pub packages: Vec<LockedPackage>,
+}
+
+/// One package, exactly.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedPackage {
+    /// Its name.
+    pub name: String,
+    /// Its full version.
+    pub version: String,
+    /// `amd64`, `all`.
+    pub architecture: String,
+    /// The [`LockedArchive::name`] it comes from.
+    pub archive: String,
+    /// Path below the archive's address.
+    pub filename: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+}
+
+/// Why a text is not a usable lock.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// It is too long.
+    #[error("the lock is {bytes} bytes long; at most {MAX_BYTES} are read")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It is not a lock.
+    #[error("the lock cannot be read")]
+    Syntax(#[source] Box<toml::de::Error>),
+    /// A later Kiln wrote it.
+    #[error("the lock has version {found}; this Kiln reads version {VERSION}")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// A value no Kiln writes.
+    #[error("the lock's {what} is `{value}`: {rule}")]
+    Value {
+        /// What the value is for.
+        what: &'static str,
+        /// The value, shortened to 80 characters.
+        value: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+}
+
+/// A lock that does not belong to the recipe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// Another suite.
+    #[error("the lock is for suite {locked}, the recipe wants {wanted}")]
+    Suite {
+        /// In the lock.
+        locked: String,
+        /// In the recipe.
+        wanted: String,
+    },
+    /// Another number of package lists.
+    #[error("the lock holds {locked} package lists, the recipe has {wanted}")]
+    Lists {
+        /// In the lock.
+        locked: usize,
+        /// In the recipe.
+        wanted: usize,
+    },
+    /// Other packages.
+    #[error("the lock was made for the packages [{locked}], the recipe wants [{wanted}]")]
+    Packages {
+        /// In the lock.
+        locked: String,
+        /// In the recipe.
+        wanted: String,
+    },
+}
+
+impl Lock {
+    /// Reads a lock, refusing unknown keys, other versions and values that no Kiln writes.
+    pub fn parse(text: &str) -> Result<Self, LockError> {
+        if text.len() > MAX_BYTES {
+            return Err(LockError::TooLong { bytes: text.len() });
+        }
+        let lock: Self = toml::from_str(text).map_err(|e| LockError::Syntax(Box::new(e)))?;
+        if lock.version != VERSION {
+            return Err(LockError::Version { found: lock.version });
+        }
+        lock.check()?;
+        Ok(lock)
+    }
+
+    /// The text form, ending with a line feed.
+    pub fn render(&self) -> String {
+        let mut out = String::from(
+            "# Written by `kiln lock`. Keep it under version control; `kiln lock --update` refreshes it.\n",
+        );
+        line(&mut out, &[("version", self.version.to_string()), ("suite", quoted(&self.suite))]);
+        for archive in &self.archives {
+            out.push_str("\n[[archive]]\n");
+            line(
+                &mut out,
+                &[
+                    ("name", quoted(&archive.name)),
+                    ("suite", quoted(&archive.suite)),
+                    ("date", quoted(&archive.date.to_string())),
+                    ("in_release", quoted(&archive.in_release.to_string())),
+                ],
+            );
+        }
+        for set in &self.sets {
+            let wanted: Vec<_> = set.wanted.iter().map(|w| quoted(w)).collect();
+            let packages: String = set.packages.iter().map(|p| format!("  {},\n", p.render())).collect();
+            write!(out, "\n[[set]]\nwanted = [{}]\npackages = [\n{packages}]\n", wanted.join(", "))
+                .expect("writing to a String cannot fail");
+        }
+        out
+    }
+
+    /// Whether this lock is the recipe's: same suite, same wanted lists.
+    pub fn fits(&self, recipe: &Recipe) -> Result<(), Stale> {
+        if let Base::Debian(base) = &recipe.base
+            && base.suite != self.suite
+        {
+            return Err(Stale::Suite { locked: self.suite.clone(), wanted: base.suite.clone() });
+        }
+        let wanted = wanted(recipe);
+        if wanted.len() != self.sets.len() {
+            return Err(Stale::Lists { locked: self.sets.len(), wanted: wanted.len() });
+        }
+        match self.sets.iter().zip(&wanted).find(|(set, wanted)| set.wanted != **wanted) {
+            None => Ok(()),
+            Some((set, wanted)) => Err(Stale::Packages { locked: set.wanted.join(", "), wanted: wanted.join(", ") }),
+        }
+    }
+
+    fn check(&self) -> Result<(), LockError> {
+        let packages = || self.sets.iter().flat_map(|set| &set.packages);
+        let count = packages().count();
+        if count > MAX_PACKAGES {
+            return Err(bad("number of packages", &count.to_string(), "at most 20000 are read"));
+        }
+        for package in packages() {
+            package.check()?;
+            if !self.archives.iter().any(|archive| archive.name == package.archive) {
+                return Err(bad("package archive", &package.archive, "no [[archive]] has this name"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LockedPackage {
+    fn check(&self) -> Result<(), LockError> {
+        let plain = |text: &str, extra: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+        };
+        if !plain(&self.name, "+-.") {
+            return Err(bad("package name", &self.name, "a Debian package name is made of a-z, 0-9, +, - and ."));
+        }
+        if !plain(&self.version, "+-.:~") {
+            return Err(bad(
+                "package version",
+                &self.version,
+                "a Debian version is made of a-z, 0-9, +, -, ., : and ~",
+            ));
+        }
+        if !plain(&self.architecture, "-") {
+            return Err(bad("package architecture", &self.architecture, "an architecture is made of a-z, 0-9 and -"));
+        }
+        let path = plain(&self.filename, "/+-.:~_%") && !self.filename.starts_with('/');
+        if !path || self.filename.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(bad("package file", &self.filename, "a path below the archive has no `..` and no leading `/`"));
+        }
+        Ok(())
+    }
+
+    fn render(&self) -> String {
+        format!(
+            "{{ name = {}, version = {}, architecture = {}, archive = {}, filename = {}, size = {}, sha256 = {} }}",
+            quoted(&self.name),
+            quoted(&self.version),
+            quoted(&self.architecture),
+            quoted(&self.archive),
+            quoted(&self.filename),
+            self.size,
+            quoted(&self.sha256.to_string()),
+        )
+    }
+}
+
+/// The package lists of a recipe that a lock must hold, in order: that of `[base]` (Debian bases only), then those of
+/// the `packages` steps.
+pub fn wanted(recipe: &Recipe) -> Vec<&[String]> {
+    let base = match &recipe.base {
+        Base::Debian(base) => Some(base.packages.as_slice()),
+        Base::Image(_) => None,
+    };
+    let steps = recipe.steps.iter().filter_map(|step| match &step.kind {
+        StepKind::Packages { names } => Some(names.as_slice()),
+        StepKind::Copy { .. } | StepKind::Run { .. } | StepKind::Remove { .. } => None,
+    });
+    base.into_iter().chain(steps).collect()
+}
+
+fn bad(what: &'static str, value: &str, rule: &'static str) -> LockError {
+    LockError::Value { what, value: value.chars().take(80).collect(), rule }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn line(out: &mut String, pairs: &[(&str, String)]) {
+    for (key, value) in pairs {
+        writeln!(out, "{key} = {value}").expect("writing to a String cannot fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str) -> LockedPackage {
+        LockedPackage {
+            name: name.into(),
+            version: "1:2.0~rc1+b1-1".into(),
+            architecture: "amd64".into(),
+            archive: "main".into(),
+            filename: format!("pool/main/{name}_2.0_amd64.deb"),
+            size: 12,
+            sha256: Digest::of(name.as_bytes()),
+        }
+    }
+
+    fn lock() -> Lock {
+        Lock {
+            version: VERSION,
+            suite: "bookworm".into(),
+            archives: vec![LockedArchive {
+                name: "main".into(),
+                suite: "bookworm".into(),
+                date: jiff::Timestamp::UNIX_EPOCH,
+                in_release: Digest::of(b"in release"),
+            }],
+            sets: vec![LockedSet { wanted: vec!["nginx".into()], packages: vec![package("nginx"), package("libc6")] }],
+        }
+    }
+
+    #[test]
+    fn unit_text_form_is_stable_and_round_trips() {
+        let text = lock().render();
+        insta::assert_snapshot!(text);
+        assert_eq!(Lock::parse(&text).expect("own text is readable"), lock());
+    }
+
+    #[test]
+    fn unit_what_no_kiln_writes_is_refused() {
+        let text = lock().render();
+        for (from, to) in [
+            ("version = 1", "version = 2"),
+            ("pool/main/nginx", "../../etc/nginx"),
+            ("pool/main/nginx", "/etc/nginx"),
+            ("name = \"nginx\"", "name = \"ng inx\""),
+            ("archive = \"main\"", "archive = \"elsewhere\""),
+            ("suite = \"bookworm\"", "suite = \"bookworm\"\nsurprise = 1"),
+            ("sha256:", "sha1:"),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text, "{from} is in the text");
+            assert!(Lock::parse(&changed).is_err(), "{to} is accepted");
+        }
+        assert!(matches!(Lock::parse(&" ".repeat(MAX_BYTES + 1)), Err(LockError::TooLong { .. })));
+    }
+}
