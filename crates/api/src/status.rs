@@ -1,16 +1,17 @@
 //! `GET /v1/status`, and `kiln status --json`: a contract others script against.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What runs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The groups, by name.
     pub groups: Vec<GroupStatus>,
 }
 
 /// One group.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
@@ -33,7 +34,7 @@ pub struct GroupStatus {
 }
 
 /// A rollout.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutStatus {
     /// Release it comes from, if any.
     pub from: Option<String>,
@@ -48,7 +49,7 @@ pub struct RolloutStatus {
 }
 
 /// One server.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerStatus {
     /// Its id.
     pub id: String,

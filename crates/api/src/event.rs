@@ -1,0 +1,143 @@
+//! The lines of a stream: what happens, as it happens.
+//!
+//! Each line is an object whose `event` says which kind it is. Readers pass over kinds they do not know. The last line of
+//! a test, an apply, a rollback, a rebuild or a down is `result`; `GET /v1/events` goes on until the reader leaves.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    error::ApiError,
+    report::{TestReport, TestResult},
+};
+
+/// One line of a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A suite begins on a test server of this release.
+    SuiteStarted {
+        /// The image's name.
+        name: String,
+        /// Digest of the image.
+        image: String,
+        /// Digest of the configuration.
+        config: String,
+        /// How many tests will be run, conformance tests included.
+        tests: u32,
+    },
+    /// All services of the test server are ready.
+    TestServerReady {
+        /// Digest of the image.
+        image: String,
+        /// Milliseconds since the suite began.
+        ready_ms: u64,
+    },
+    /// One test ended.
+    Test {
+        /// Digest of the image.
+        image: String,
+        /// Its outcome.
+        #[serde(flatten)]
+        result: TestResult,
+    },
+    /// A suite ended and its report is signed and stored, or a report of an earlier run stands for it.
+    SuiteFinished {
+        /// Digest of the image.
+        image: String,
+        /// Digest of the configuration.
+        config: String,
+        /// Whether every test passed.
+        passed: bool,
+        /// How many tests failed.
+        failed: u32,
+        /// How many tests there were.
+        tests: u32,
+        /// Milliseconds it took.
+        took_ms: u64,
+        /// Whether a report of an earlier run was used.
+        reused: bool,
+    },
+    /// A channel was moved.
+    Channel {
+        /// The image's name.
+        name: String,
+        /// The channel.
+        channel: String,
+        /// Digest of the image it points to now.
+        image: String,
+    },
+    /// What is going to be done next to a group (or, with `plan_only`, would be), and why.
+    Step {
+        /// The group.
+        group: String,
+        /// The server it is done to, where there is one already.
+        server: Option<String>,
+        /// `launch`, `route`, `drain`, `stop`, `destroy`, `adopt`, …
+        action: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A server changed its state.
+    Server {
+        /// The group.
+        group: String,
+        /// The server.
+        server: String,
+        /// As in `status`.
+        state: String,
+        /// Id of its release.
+        release: String,
+        /// Its address, once it has one.
+        address: Option<String>,
+        /// Milliseconds from launch to ready, once ready.
+        ready_ms: Option<u64>,
+        /// Why, where there is more to say.
+        reason: Option<String>,
+    },
+    /// A group's rollout moved on.
+    Rollout {
+        /// The group.
+        group: String,
+        /// `running`, `reverting`, `failed`, `done`.
+        state: String,
+        /// Release it comes from, if any.
+        from: Option<String>,
+        /// Release it goes to.
+        to: String,
+        /// Servers on the new release and ready.
+        updated: u32,
+        /// Servers wanted.
+        desired: u32,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Something a person should know.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// The last line.
+    Result {
+        /// Whether what was asked has been done.
+        result: Outcome,
+        /// Seconds it took.
+        seconds: f64,
+        /// Where the groups can be reached (apply).
+        endpoints: Vec<String>,
+        /// The reports made or used (test and apply), failed ones included.
+        reports: Vec<TestReport>,
+        /// Why it failed.
+        error: Option<ApiError>,
+    },
+}
+
+/// `"ok"` or `"failed"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done.
+    Ok,
+    /// Not done; `error` says why.
+    Failed,
+}

@@ -1,0 +1,167 @@
+//! The OpenAPI document, made from one table of endpoints and the types' own schemas.
+
+use utoipa::{
+    ToSchema,
+    openapi::{
+        ComponentsBuilder, Content, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathItem,
+        PathsBuilder, Ref, RefOr, Required, ResponseBuilder, Schema,
+        path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn},
+        request_body::RequestBodyBuilder,
+        schema::{ObjectBuilder, Type},
+    },
+};
+
+use crate::{
+    error::ErrorBody,
+    event::Event,
+    host::{HostInventory, ServerDetails},
+    request::{
+        ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
+        TouchRequest,
+    },
+    status::Status,
+};
+
+/// One endpoint of the daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Path, parameters in braces.
+    pub path: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// Schema of the request body.
+    pub request: Option<&'static str>,
+    /// What comes back.
+    pub answer: Answer,
+}
+
+/// What an endpoint answers with status 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// One JSON value of this schema.
+    Json(&'static str),
+    /// A stream of [`Event`]s, one to a line.
+    Events,
+}
+
+/// Every endpoint.
+#[rustfmt::skip]
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint { method: "GET", path: "/v1/status", summary: "What runs", request: None, answer: Answer::Json("Status") },
+    Endpoint { method: "GET", path: "/v1/servers/{id}", summary: "One server in detail", request: None, answer: Answer::Json("ServerDetails") },
+    Endpoint { method: "GET", path: "/v1/host", summary: "Everything Kiln made on this host", request: None, answer: Answer::Json("HostInventory") },
+    Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves", request: None, answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/test", summary: "Boot an image, run its suite, sign the report", request: Some("TestRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/rebuild", summary: "Tear down and rebuild the same release", request: Some("RebuildRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image that has a valid report", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
+    Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
+    Endpoint { method: "POST", path: "/v1/shutdown", summary: "End the daemon; servers and traffic go on", request: None, answer: Answer::Json("Done") },
+];
+
+/// The OpenAPI document of the daemon.
+pub fn openapi() -> OpenApi {
+    let paths = ENDPOINTS.iter().fold(PathsBuilder::new(), |paths, endpoint| {
+        let method = if endpoint.method == "GET" { HttpMethod::Get } else { HttpMethod::Post };
+        paths.path(endpoint.path, PathItem::new(method, operation(endpoint)))
+    });
+    let info = InfoBuilder::new()
+        .title("Kiln daemon")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("HTTP/1.1 over the Unix socket `kiln.sock` (mode 0600) in the state directory."))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").build()));
+    OpenApiBuilder::new().info(info.build()).paths(paths.build()).components(Some(components())).build()
+}
+
+fn operation(endpoint: &Endpoint) -> Operation {
+    let mut operation = OperationBuilder::new()
+        .summary(Some(endpoint.summary))
+        .response("200", ResponseBuilder::new().description("Done or under way").content_of(endpoint.answer))
+        .response("default", json_response("It could not be done", "ErrorBody"));
+    if let Some(name) = endpoint.request {
+        let body = RequestBodyBuilder::new().required(Some(Required::True));
+        operation = operation.request_body(Some(body.content("application/json", content(name)).build()));
+    }
+    if endpoint.path.contains("{id}") {
+        let id = ParameterBuilder::new().name("id").parameter_in(ParameterIn::Path).required(Required::True);
+        operation = operation.parameter(id.schema(Some(ObjectBuilder::new().schema_type(Type::String))));
+    }
+    operation.build()
+}
+
+trait ContentOf {
+    fn content_of(self, answer: Answer) -> Self;
+}
+impl ContentOf for ResponseBuilder {
+    fn content_of(self, answer: Answer) -> Self {
+        match answer {
+            Answer::Json(name) => self.content("application/json", content(name)),
+            Answer::Events => self.content(
+                "application/jsonl",
+                utoipa::openapi::content::ContentBuilder::new()
+                    .item_schema(Some(Ref::from_schema_name("Event")))
+                    .build(),
+            ),
+        }
+    }
+}
+
+fn json_response(description: &str, schema: &str) -> ResponseBuilder {
+    ResponseBuilder::new().description(description).content("application/json", content(schema))
+}
+
+fn content(schema: &str) -> Content {
+    Content::new(Some(Ref::from_schema_name(schema)))
+}
+
+fn components() -> utoipa::openapi::Components {
+    let mut schemas = Vec::new();
+    collect::<Status>(&mut schemas);
+    collect::<ServerDetails>(&mut schemas);
+    collect::<HostInventory>(&mut schemas);
+    collect::<Event>(&mut schemas);
+    collect::<TestRequest>(&mut schemas);
+    collect::<ApplyRequest>(&mut schemas);
+    collect::<RollbackRequest>(&mut schemas);
+    collect::<RebuildRequest>(&mut schemas);
+    collect::<DownRequest>(&mut schemas);
+    collect::<PromoteRequest>(&mut schemas);
+    collect::<Promoted>(&mut schemas);
+    collect::<TouchRequest>(&mut schemas);
+    collect::<Done>(&mut schemas);
+    collect::<ErrorBody>(&mut schemas);
+    ComponentsBuilder::new().schemas_from_iter(schemas).build()
+}
+
+fn collect<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    schemas.push((T::name().into_owned(), T::schema()));
+    T::schemas(schemas);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_every_reference_leads_to_a_schema() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let text = document.to_string();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name} is referenced but not there");
+        }
+    }
+
+    #[test]
+    fn host_the_written_document_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schema/api.openapi.json");
+        let written = std::fs::read_to_string(path).unwrap();
+        let now = openapi().to_pretty_json().unwrap();
+        assert_eq!(written.trim_end(), now, "run `cargo xtask docs`");
+    }
+}

@@ -1,0 +1,65 @@
+//! What a suite saw, as it is shown.
+
+use kiln_model::evidence::{Report, TestOutcome, Verdict};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A report, with the digest it is stored under and when it expires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestReport {
+    /// The image's name.
+    pub name: String,
+    /// Digest of the image that was booted.
+    pub image: String,
+    /// Digest of the configuration it was booted with.
+    pub config: String,
+    /// Digest of the suite.
+    pub suite: String,
+    /// Whether every test passed.
+    pub passed: bool,
+    /// When the run ended, RFC 3339.
+    pub finished_at: String,
+    /// How the test server differed from a server in service.
+    pub parameters: Vec<String>,
+    /// Every test, the recipe's first, in the recipe's order.
+    pub tests: Vec<TestResult>,
+}
+
+/// The outcome of one test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestResult {
+    /// The test's name; conformance tests start with `kiln/`.
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Milliseconds until it passed or was given up.
+    pub took_ms: u64,
+    /// What was expected and what was seen.
+    pub message: Option<String>,
+}
+
+impl From<&Report> for TestReport {
+    fn from(report: &Report) -> Self {
+        Self {
+            name: report.name.clone(),
+            image: report.image.to_string(),
+            config: report.config.to_string(),
+            suite: report.suite.to_string(),
+            passed: report.verdict == Verdict::Passed,
+            finished_at: report.finished_at.to_string(),
+            parameters: report.parameters.clone(),
+            tests: report.tests.iter().map(TestResult::from).collect(),
+        }
+    }
+}
+
+impl From<&TestOutcome> for TestResult {
+    fn from(test: &TestOutcome) -> Self {
+        Self {
+            name: test.name.clone(),
+            passed: test.verdict == Verdict::Passed,
+            took_ms: test.took.as_millis().try_into().unwrap_or(u64::MAX),
+            message: test.message.clone(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the daemon can be asked to do, and the short answers.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{ChannelName, Fleet, FrozenConfig, GroupName, ImageDigest, ImageName, ServerId, fleet::ImageRef};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST /v1/test`: run the newest suite of an image on it and sign what was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestRequest {
+    /// The image: `name`, `name@channel` or `name@sha256:…`.
+    #[schema(value_type = String, example = "hello@dev")]
+    pub image: ImageRef,
+    /// The configuration it is booted with.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub config: FrozenConfig,
+    /// Whether to test even if a valid report exists.
+    #[serde(default)]
+    pub fresh: Fresh,
+    /// Whether channel `dev` of the image's name is moved to it when it has passed.
+    #[serde(default)]
+    pub move_dev: bool,
+}
+
+/// Whether an existing report may stand for a new test.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fresh {
+    /// A report that passed and has not expired is used again.
+    #[default]
+    Reuse,
+    /// The suite is run in any case.
+    Always,
+}
+
+/// `POST /v1/apply`: make the groups as this fleet says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The fleet wanted. Groups that it does not name are left as they are.
+    #[schema(value_type = Object)]
+    pub fleet: Fleet,
+    /// Images just baked: where a group asks for channel `dev` of such a name it gets this image, and the channel is
+    /// moved to it when it has passed its tests with the configuration of every such group.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub baked: BTreeMap<ImageName, ImageDigest>,
+    /// Only say what would be done and why.
+    #[serde(default)]
+    pub plan_only: bool,
+    /// Whether to test even where a valid report exists.
+    #[serde(default)]
+    pub fresh: Fresh,
+}
+
+/// `POST /v1/rollback`: move a group back to the release it had before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The group.
+    #[schema(value_type = String)]
+    pub group: GroupName,
+}
+
+/// `POST /v1/rebuild`: tear down and rebuild the same release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RebuildRequest {
+    /// Every server of a group, as its rollout policy says.
+    #[schema(value_type = String)]
+    Group(GroupName),
+    /// One server.
+    #[schema(value_type = String)]
+    Server(ServerId),
+}
+
+/// `POST /v1/down`: stop and destroy servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DownRequest {
+    /// These groups; all of them when empty.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub groups: Vec<GroupName>,
+    /// Remove everything Kiln made on the host as well (networks, mounts, cgroups, gateway, run directory), and end the
+    /// daemon. Images, keys and volumes stay in the state directory.
+    #[serde(default)]
+    pub purge: bool,
+}
+
+/// `POST /v1/promote`: point a channel at an image that has a valid report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// The image: `name@channel` or `name@sha256:…`.
+    #[schema(value_type = String, example = "hello@dev")]
+    pub image: ImageRef,
+    /// The channel that is moved.
+    #[schema(value_type = String, example = "stable")]
+    pub to: ChannelName,
+}
+
+/// Answer to `POST /v1/promote`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Promoted {
+    /// The image's name.
+    pub name: String,
+    /// The channel that was moved.
+    pub channel: String,
+    /// Where it points now.
+    pub image: String,
+    /// Where it pointed before.
+    pub before: Option<String>,
+}
+
+/// `POST /v1/touch`: note that somebody ran a command inside a server. To be called before the command is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TouchRequest {
+    /// The server.
+    #[schema(value_type = String)]
+    pub server: ServerId,
+    /// What is run, for the record.
+    pub command: Vec<String>,
+}
+
+/// Answer to requests that have nothing more to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Done {}
