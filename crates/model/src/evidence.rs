@@ -3,8 +3,18 @@
 //! Formats: in-toto Statement v1, predicate `https://in-toto.io/attestation/test-result/v0.1`, DSSE v1 with payload
 //! type `application/vnd.in-toto+json`. The statement's subject is the image (its manifest digest); the
 //! predicate's `configuration` list names the configuration and the suite by digest.
+//!
+//! [`seal`] and [`open`] go from a [`Report`] to a signed [`Envelope`] and back. Nothing in an envelope is believed
+//! before one of its signatures verifies with a trusted key; the key id in it is only a hint.
+
+mod envelope;
+mod statement;
 
 use std::time::Duration;
+
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
+pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, render, seal};
+pub use statement::StatementError;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +87,8 @@ pub struct Envelope {
 /// A signature of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// Key id: hex SHA-256 of the public key's 32 bytes.
+    /// Key id: hex SHA-256 of the public key's 32 bytes. Not signed: a hint only.
+    #[serde(default)]
     pub keyid: String,
     /// Base64 of the 64 signature bytes.
     pub sig: String,
