@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The kernel calls Kiln makes; the only unsafe code.
+//!
+//! One file per kernel interface. An errno becomes a named [`Outcome`] here and nowhere above; no policy lives here, and
+//! no type of Kiln's model. Everything works on file descriptors where the kernel lets it, so that nothing depends on a
+//! path staying what it was.
+#![warn(unsafe_op_in_unsafe_fn)]
+
+pub mod cgroup;
+pub mod error;
+pub mod fds;
+pub mod idmap;
+pub mod mount;
+pub mod namespace;
+pub mod pidfd;
+pub mod seccomp;
+pub mod spawn;
+
+pub use error::{Outcome, Result, SysError};

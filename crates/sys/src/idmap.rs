@@ -1,0 +1,39 @@
+//! User namespaces that exist without a process in them, for idmapped mounts and for servers to be started in.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::{
+    error::{Attempt as _, Result},
+    namespace, pidfd, spawn,
+};
+
+/// How many ids a server has: 0 to 65535.
+pub const IDS: u32 = 65_536;
+
+/// Which ids of the host stand behind the ids 0, 1, 2 … of a user namespace, for users and groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Map {
+    /// The host's id behind id 0.
+    pub base: u32,
+    /// How many ids.
+    pub count: u32,
+}
+
+/// Makes a user namespace with one map. It lives as long as the descriptor, or a process in it.
+pub fn user_namespace(map: Map) -> Result<OwnedFd> {
+    let parked = spawn::parked_in_new_user_namespace()?;
+    let made = write_maps(parked.pid, map).and_then(|()| namespace::of_process(parked.pid, namespace::Kind::User));
+    pidfd::kill(parked.pidfd.as_fd())?;
+    pidfd::wait(parked.pidfd.as_fd(), std::time::Duration::from_secs(10))?;
+    pidfd::reap(parked.pidfd.as_fd())?;
+    made
+}
+
+fn write_maps(pid: u32, map: Map) -> Result<()> {
+    let line = format!("0 {} {}\n", map.base, map.count);
+    for file in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, &line).attempt(|| format!("write {path}"))?;
+    }
+    Ok(())
+}

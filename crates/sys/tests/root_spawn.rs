@@ -1,0 +1,104 @@
+//! Starting programs in namespaces and control groups, as root on a real kernel.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io::Read as _,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use kiln_sys::{cgroup, idmap, pidfd, spawn};
+
+#[derive(Default)]
+struct Place<'a> {
+    cgroup: Option<BorrowedFd<'a>>,
+    cgroup_v1: &'a [BorrowedFd<'a>],
+    users: Option<BorrowedFd<'a>>,
+    new: Option<spawn::NewNamespaces>,
+}
+
+fn output_of(script: &str, place: &Place<'_>) -> String {
+    let shell = File::open("/bin/sh").unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let writer = OwnedFd::from(writer);
+    let script = CString::new(script).unwrap();
+    let job = spawn::Spawn {
+        program: shell.as_fd(),
+        arguments: &[c"sh", c"-c", &script],
+        environment: &[c"PATH=/usr/bin:/bin"],
+        fds: &[null.as_fd(), writer.as_fd(), writer.as_fd()],
+        cgroup: place.cgroup,
+        cgroup_v1: place.cgroup_v1,
+        mounts: None,
+        users: place.users,
+        network: None,
+        new: place.new.unwrap_or(spawn::NewNamespaces::NONE),
+    };
+    let child = spawn::spawn(&job).unwrap();
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(pidfd::wait(child.pidfd.as_fd(), Duration::from_secs(10)).unwrap());
+    assert_eq!(pidfd::reap(child.pidfd.as_fd()).unwrap(), Some(pidfd::Exit::Code(0)), "{text}");
+    text
+}
+
+#[test]
+fn root_a_program_gets_exactly_the_given_descriptors() {
+    let _not_inherited = rustix::io::dup(File::open("/").unwrap()).unwrap();
+    let text = output_of("ls /proc/$$/fd | tr '\\n' ' '", &Place::default());
+    assert_eq!(text.trim(), "0 1 2");
+}
+
+#[test]
+fn root_a_program_is_root_of_its_user_namespace_only() {
+    let users = idmap::user_namespace(idmap::Map { base: 1_200_000_000, count: idmap::IDS }).unwrap();
+    let script = "id -u; tr -s ' ' < /proc/self/uid_map; echo $$; hostname changed && hostname; cat /etc/shadow";
+    let place = Place { users: Some(users.as_fd()), new: Some(spawn::NewNamespaces::ALL), ..Place::default() };
+    let text = output_of(&format!("{script} 2>&1; true"), &place);
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[..4], ["0", "0 1200000000 65536", "1", "changed"], "{text}");
+    assert!(text.contains("Permission denied"), "{text}");
+}
+
+#[test]
+fn root_a_program_starts_inside_its_control_group() {
+    let host = cgroup::Host::detect().unwrap();
+    let group = host.group(&format!("kiln-test-{}", std::process::id()));
+    group.create().unwrap();
+    group.limit(&cgroup::Limits { memory: Some(64 << 20), cpu_millis: Some(500), pids: Some(20) }).unwrap();
+    let entrance = group.entrance().unwrap();
+    let v1: Vec<_> = entrance.v1.iter().map(|file| file.as_fd()).collect();
+    let place = Place {
+        cgroup: entrance.v2.as_ref().map(|file| file.as_fd()),
+        cgroup_v1: &v1,
+        new: Some(spawn::NewNamespaces::PID),
+        ..Place::default()
+    };
+    let text = output_of("cat /proc/self/cgroup", &place);
+    group.remove(Duration::from_secs(10)).unwrap();
+    assert!(!group.exists());
+    assert!(text.contains(&format!("kiln-test-{}", std::process::id())), "{text}");
+}
+
+#[test]
+fn root_a_missing_program_is_a_named_error() {
+    let text_file = File::open("/etc/passwd").unwrap();
+    let error = spawn::spawn(&spawn::Spawn {
+        program: text_file.as_fd(),
+        arguments: &[c"x"],
+        environment: &[],
+        fds: &[],
+        cgroup: None,
+        cgroup_v1: &[],
+        mounts: None,
+        users: None,
+        network: None,
+        new: spawn::NewNamespaces::NONE,
+    })
+    .unwrap_err();
+    assert_eq!(error.action, "start a program: execute the program");
+    assert_eq!(error.outcome, kiln_sys::Outcome::NotPermitted);
+}
