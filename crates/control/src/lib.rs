@@ -1,1 +1,10 @@
-//! Placeholder.
+//! State, journal, reconcilers, rollouts, the test harness, the daemon.
+#![forbid(unsafe_code)]
+
+pub mod handle;
+pub mod releases;
+pub mod traffic;
+
+pub use handle::{Control, ControlError, ControlOptions, RebuildTarget, Settled, Unsettled, Wanted};
+pub use releases::{ImageInfo, NotAdmitted, Releases, ReleasesError};
+pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};

@@ -1,0 +1,73 @@
+//! What control needs of images and their evidence: the store and the keys, or a fake.
+//!
+//! Implementations may read files; control calls them from blocking threads.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kiln_model::{
+    ImageDigest, ImageManifest, ImageName, SuiteDigest, VerifiedRelease,
+    evidence::Envelope,
+    fleet::{EvidencePolicy, ImageRef},
+    trust::{self, Refusal, TrustPolicy},
+};
+
+/// What is known of an image.
+#[derive(Debug, Clone)]
+pub struct ImageInfo {
+    /// Its digest.
+    pub digest: ImageDigest,
+    /// Its name.
+    pub name: ImageName,
+    /// Its services and writable paths.
+    pub manifest: Arc<ImageManifest>,
+    /// The newest suite baked for it: what must have passed before a rollout.
+    pub suite: SuiteDigest,
+}
+
+/// Why an image or its evidence could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleasesError {
+    /// No such image here.
+    #[error("there is no image `{image}` on this host")]
+    NotFound {
+        /// What was asked for.
+        image: String,
+    },
+    /// The store failed.
+    #[error("could not read the image store")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a release was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// The evidence does not suffice.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The evidence could not be read.
+    #[error("the evidence cannot be read")]
+    Unreadable(#[from] ReleasesError),
+}
+
+/// Images and their evidence.
+pub trait Releases: Send + Sync + 'static {
+    /// The image that a reference names now.
+    fn resolve(&self, image: &ImageRef) -> Result<ImageInfo, ReleasesError>;
+    /// An image by its digest.
+    fn image(&self, image: &ImageDigest) -> Result<ImageInfo, ReleasesError>;
+    /// Every report filed under an image.
+    fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError>;
+    /// The keys that are trusted here and the images revoked; the fleet's rules for age come from `evidence`.
+    fn policy(&self, evidence: EvidencePolicy) -> Result<TrustPolicy, ReleasesError>;
+    /// The only way to a release that serves: [`trust::admit`] over the reports of the image.
+    fn admit(
+        &self,
+        request: &trust::Request<'_>,
+        evidence: EvidencePolicy,
+        now: Timestamp,
+    ) -> Result<VerifiedRelease, NotAdmitted> {
+        let reports = self.reports(&request.image)?;
+        Ok(trust::admit(request, &reports, &self.policy(evidence)?, now)?)
+    }
+}

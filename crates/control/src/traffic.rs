@@ -1,0 +1,90 @@
+//! What control needs of whatever brings traffic to servers: the gateway, or a fake.
+//!
+//! The table is always sent whole, with a version that only grows. The order that keeps requests from failing is the
+//! reconciler's: a new server is in an acknowledged table before an old one is drained, and an old one is drained
+//! before it is stopped.
+
+use std::{net::SocketAddr, time::Duration};
+
+use kiln_model::{GroupName, ServerId, manifest::Protocol};
+
+/// The whole routing table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Only grows, also across restarts of the daemon.
+    pub version: u64,
+    /// One for each published port of each group.
+    pub routes: Vec<Route>,
+}
+
+/// A port of the host that leads to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The group.
+    pub group: GroupName,
+    /// Port of the host, on all its addresses; 0 takes a free one.
+    pub listen: u16,
+    /// Port of the servers.
+    pub port: u16,
+    /// How it is treated.
+    pub protocol: Protocol,
+    /// The servers behind it.
+    pub backends: Vec<Backend>,
+}
+
+/// A server behind a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The server.
+    pub server: ServerId,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Whether it gets nothing new.
+    pub draining: bool,
+}
+
+/// The host's port of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The group.
+    pub group: GroupName,
+    /// Port of the servers: with the group it names the route.
+    pub port: u16,
+    /// The port that was bound; 0 while it could not be.
+    pub bound: u16,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests or connections cut at the limit; 0 if all finished.
+    pub cut: u64,
+    /// How long it took.
+    pub waited: Duration,
+}
+
+/// Why the table was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TrafficError {
+    /// A port of the host belongs to another program; the old table stays in force.
+    #[error("port {port} of this host is taken{}", .holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// Who has it, where that is known.
+        holder: Option<String>,
+    },
+    /// The gateway cannot be reached, or failed. It is asked again.
+    #[error("the gateway does not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Brings traffic to servers.
+#[async_trait::async_trait]
+pub trait Traffic: Send + Sync + 'static {
+    /// Puts a table in force and returns when it is. Idempotent for the same version.
+    async fn set_routes(&self, routes: &Routes) -> Result<Vec<Bound>, TrafficError>;
+    /// Sends a server nothing new and returns when nothing is in flight there, or when `limit` is over and the rest
+    /// was cut. A server that is not in the table is drained at once.
+    async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError>;
+}
