@@ -1,2 +1,4 @@
 //! One server on this host: plan, launch, adopt, destroy.
 #![forbid(unsafe_code)]
+
+pub mod network;

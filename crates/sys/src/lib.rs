@@ -11,6 +11,8 @@ pub mod fds;
 pub mod idmap;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
+pub mod nftables;
 pub mod pidfd;
 pub mod seccomp;
 pub mod spawn;

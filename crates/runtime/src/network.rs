@@ -1,0 +1,526 @@
+//! The network of one state directory on this host: a bridge, an address per slot, a packet filter, and the way out.
+//!
+//! [`Network::open`] makes (or finds again) what all servers share: the bridge `kiln-<id>`, the host's address on it,
+//! the nftables tables (see [`rules`]) and forwarding (see [`forwarding`]). [`Network::attach`] then gives one network
+//! namespace a veth pair into that bridge; it is a handful of netlink messages and touches nothing shared, so servers
+//! start in parallel and in any order. Addresses are a function of the slot (see [`subnet`]).
+//!
+//! Nothing is kept in memory that the kernel does not know: a restarted daemon opens the same network and finds the
+//! ports of running servers still in it. When a server's namespace dies, its port goes with it; [`Network::detach`]
+//! only makes sure. [`Network::purge`] removes everything and puts back every setting that was changed.
+//!
+//! Several state directories stand side by side: every name carries the id, and what must be shared (the choice of a
+//! subnet, forwarding of the interfaces that lead out) is settled under a lock in a directory all of them share.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    net::Ipv4Addr,
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use kiln_sys::{
+    netlink::{Connection, NetlinkError, address, link},
+    nftables,
+};
+use serde::{Deserialize, Serialize};
+
+mod findings;
+mod forwarding;
+mod names;
+mod rules;
+pub mod subnet;
+
+pub use findings::Finding;
+use forwarding::Forwarding;
+pub use names::Names;
+pub use subnet::{FIRST_BUILD_SLOT, SLOTS, Subnet, SubnetError};
+
+const INTERFACE: &str = "eth0";
+const LOOPBACK_INDEX: u32 = 1;
+const USUAL_MTU: u32 = 1500;
+/// Deletions per batch, so that the acknowledgements fit the socket's buffer.
+const BATCH: usize = 64;
+
+/// What a network namespace may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// A server of the fleet: other servers of the fleet, and out.
+    Fleet,
+    /// A server under test: only the host can talk to it, and it only answers.
+    Isolated,
+    /// A build step: out, but no server.
+    Build,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::Fleet, Self::Isolated, Self::Build];
+
+    /// The interface group that the packet filter knows a port's mode by.
+    fn group(self) -> u32 {
+        match self {
+            Self::Fleet => 0x6b69_6c01,
+            Self::Isolated => 0x6b69_6c02,
+            Self::Build => 0x6b69_6c03,
+        }
+    }
+
+    fn of_group(group: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.group() == group)
+    }
+}
+
+/// How to open a network.
+#[derive(Debug, Clone)]
+pub struct NetworkOptions {
+    /// Eight lower-case hexadecimal digits that stand for the state directory.
+    pub id: String,
+    /// Run directory of this state directory; the chosen subnet is recorded here.
+    pub run_dir: PathBuf,
+    /// Directory shared by every state directory of this host (`/run/kiln`).
+    pub shared_dir: PathBuf,
+    /// The network to use, instead of one chosen from the shared address space.
+    pub subnet: Option<Subnet>,
+    /// TCP ports that the host offers to servers at the bridge's address.
+    pub offered_ports: Vec<u16>,
+}
+
+/// Something about the network failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The kernel refused.
+    #[error("could not {action} for the network {bridge}")]
+    Kernel {
+        /// What was attempted.
+        action: &'static str,
+        /// The bridge.
+        bridge: String,
+        /// The refusal.
+        #[source]
+        source: NetlinkError,
+    },
+    /// A file of the run directory or a kernel setting.
+    #[error("could not {action} {path}", path = path.display())]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A record is damaged.
+    #[error("{path} is not a record that Kiln wrote; remove it when no server runs", path = path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Not eight hexadecimal digits.
+    #[error("`{0}` is not the id of a state directory")]
+    Id(String),
+    /// No slot of that number.
+    #[error("there is no network slot {0}; slots are 0 to {last}", last = SLOTS - 1)]
+    Slot(u16),
+    /// Every port of the bridge is in use.
+    #[error(
+        "the bridge {0} has no free port: one host carries at most 1023 servers and build steps per state directory"
+    )]
+    Full(String),
+    /// No network is left to choose.
+    #[error("every network of the shared address space overlaps a route of this host; name one with `subnet`")]
+    NoFreeSubnet,
+    /// The network asked for is in use.
+    #[error("the network {wanted} overlaps {used}, which this host uses already")]
+    SubnetInUse {
+        /// The network asked for.
+        wanted: Subnet,
+        /// The route or address in its way.
+        used: String,
+    },
+}
+
+/// What a namespace was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The slot.
+    pub slot: u16,
+    /// Address of `eth0`.
+    pub address: Ipv4Addr,
+    /// Length of the network prefix in bits.
+    pub prefix: u8,
+    /// The host's address, and the default route unless isolated.
+    pub gateway: Ipv4Addr,
+    /// The interface on the host.
+    pub port: String,
+}
+
+/// A port that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its slot.
+    pub slot: u16,
+    /// Its mode; nothing when somebody changed the interface's group.
+    pub mode: Option<Mode>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    subnet: Subnet,
+}
+
+/// The network of one state directory.
+#[derive(Debug)]
+pub struct Network {
+    names: Names,
+    options: NetworkOptions,
+    subnet: Subnet,
+    bridge: u32,
+    mtu: u32,
+    route: Mutex<Connection>,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NetworkError {
+    let path = path.to_owned();
+    move |source| NetworkError::File { action, path, source }
+}
+
+/// Writes a small file so that readers see the old or the new content, never a part.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, bytes)?;
+    fs::rename(&temporary, path)
+}
+
+fn lock(directory: &Path) -> Result<File, NetworkError> {
+    fs::create_dir_all(directory).map_err(failed("create", directory))?;
+    let path = directory.join("network.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("open", &path))?;
+    file.lock().map_err(failed("lock", &path))?;
+    Ok(file)
+}
+
+impl Names {
+    fn kernel(&self, action: &'static str) -> impl FnOnce(NetlinkError) -> NetworkError {
+        let bridge = self.bridge.clone();
+        move |source| match source.bridge_full() {
+            true => NetworkError::Full(bridge),
+            false => NetworkError::Kernel { action, bridge, source },
+        }
+    }
+}
+
+/// The host's interfaces, addresses and routes at one moment.
+struct Surroundings {
+    links: Vec<link::Link>,
+    addresses: Vec<address::Address>,
+    routes: Vec<address::Route>,
+}
+
+impl Surroundings {
+    fn read(route: &mut Connection) -> Result<Self, NetlinkError> {
+        Ok(Self { links: route.links()?, addresses: route.addresses()?, routes: route.routes()? })
+    }
+
+    fn name(&self, index: u32) -> Option<&str> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.as_str())
+    }
+
+    /// Networks that belong to anything but `bridge`.
+    fn in_use(&self, bridge: &str) -> Vec<(Ipv4Addr, u8)> {
+        let foreign = |index: Option<u32>| index.and_then(|index| self.name(index)) != Some(bridge);
+        let addresses = self.addresses.iter().filter(|found| foreign(Some(found.index)));
+        let routes = self.routes.iter().filter(|found| foreign(found.index));
+        let addresses = addresses.map(|found| (found.address, found.prefix));
+        addresses.chain(routes.map(|found| (found.destination, found.prefix))).collect()
+    }
+
+    /// Interfaces with a default route.
+    fn uplinks(&self) -> BTreeSet<String> {
+        let defaults = self.routes.iter().filter(|route| route.prefix == 0);
+        let names = defaults.filter_map(|route| self.name(route.index?));
+        names.filter(|name| *name != "lo").map(str::to_owned).collect()
+    }
+
+    fn mtu(&self) -> u32 {
+        let uplinks = self.uplinks();
+        let found = self.links.iter().filter(|link| uplinks.contains(&link.name)).map(|link| link.mtu).min();
+        found.unwrap_or(USUAL_MTU).min(USUAL_MTU)
+    }
+
+    /// Tailscale drops packets of the shared address space that do not come from its own interface.
+    fn shared_space_taken(&self) -> bool {
+        self.links.iter().any(|link| link.name.starts_with("tailscale"))
+    }
+}
+
+impl Network {
+    /// Makes the network of a state directory, or finds it again. Running servers in it are not disturbed.
+    pub fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
+        let names = Names::new(&options.id)?;
+        fs::create_dir_all(&options.run_dir).map_err(failed("create", &options.run_dir))?;
+        let _shared = lock(&options.shared_dir)?;
+        let mut route = Connection::open().map_err(names.kernel("open netlink"))?;
+        let surroundings = Surroundings::read(&mut route).map_err(names.kernel("look at the host's network"))?;
+        let subnet = settle_subnet(&names, &options, &surroundings)?;
+        let mtu = surroundings.mtu();
+        let bridge = make_bridge(&mut route, &names, subnet, mtu).map_err(names.kernel("make the bridge"))?;
+        let network = Self { names, options, subnet, bridge, mtu, route: Mutex::new(route) };
+        network.filter_and_forward(&surroundings.uplinks())?;
+        Ok(network)
+    }
+
+    /// The rules are in place before anything is forwarded.
+    fn filter_and_forward(&self, uplinks: &BTreeSet<String>) -> Result<(), NetworkError> {
+        let forwarding = self.forwarding();
+        let mut ours = Vec::new();
+        for uplink in uplinks {
+            if forwarding.would_borrow(uplink)? {
+                ours.push(uplink.clone());
+            }
+        }
+        let input = rules::RuleInput {
+            names: &self.names,
+            subnet: self.subnet,
+            offered: &self.options.offered_ports,
+            uplinks: &ours,
+        };
+        Connection::open_netfilter()
+            .and_then(|mut netfilter| nftables::replace(&mut netfilter, &rules::tables(&input)))
+            .map_err(self.names.kernel("load the packet filter"))?;
+        forwarding.switch_on_own(&self.names.bridge)?;
+        ours.iter().try_for_each(|uplink| forwarding.borrow(uplink))
+    }
+
+    fn forwarding(&self) -> Forwarding<'_> {
+        Forwarding { directory: &self.options.shared_dir, user: &self.names.id }
+    }
+
+    fn route(&self) -> MutexGuard<'_, Connection> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The network in use.
+    pub fn subnet(&self) -> Subnet {
+        self.subnet
+    }
+
+    /// Names of the bridge, its ports and the tables.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Gives a network namespace, fresh and with nothing but a loopback interface, its place in the network. A port
+    /// that a dead server left in this slot is replaced. On failure nothing is left.
+    pub fn attach(&self, slot: u16, namespace: BorrowedFd<'_>, mode: Mode) -> Result<Attachment, NetworkError> {
+        if slot >= SLOTS {
+            return Err(NetworkError::Slot(slot));
+        }
+        let attachment = Attachment {
+            slot,
+            address: self.subnet.address(slot),
+            prefix: self.subnet.prefix(),
+            gateway: self.subnet.gateway(),
+            port: self.names.port(slot),
+        };
+        let mut inside = Connection::open_in(namespace, ipv6_only_on_loopback)
+            .map_err(self.names.kernel("enter a server's network namespace"))?;
+        self.connect(&attachment, namespace, mode).map_err(self.names.kernel("connect a server"))?;
+        match configure(&mut inside, &attachment, mode) {
+            Ok(()) => Ok(attachment),
+            Err(source) => {
+                self.detach(slot)?;
+                Err(self.names.kernel("configure a server's interface")(source))
+            }
+        }
+    }
+
+    /// The host's side: the veth pair, its port, and the two tables that would otherwise be learnt by asking.
+    fn connect(&self, to: &Attachment, namespace: BorrowedFd<'_>, mode: Mode) -> Result<(), NetlinkError> {
+        let mac = Subnet::mac(to.address);
+        let veth = link::Veth {
+            name: &to.port,
+            bridge: self.bridge,
+            group: mode.group(),
+            mtu: self.mtu,
+            peer_name: INTERFACE,
+            peer_address: mac,
+            peer_namespace: namespace,
+        };
+        let mut route = self.route();
+        match route.execute(vec![link::create_veth(&veth)]) {
+            Err(error) if error.already_exists() => {
+                route.execute(vec![link::delete_named(&to.port)])?;
+                route.execute(vec![link::create_veth(&veth)])?;
+            }
+            other => other?,
+        }
+        let outcome = route.link(&to.port).and_then(|port| {
+            let port = port.map_or(0, |port| port.index);
+            route.execute(vec![
+                link::enable_port(&to.port),
+                address::add_station(port, mac),
+                address::add_neighbour(self.bridge, to.address, mac),
+            ])
+        });
+        if outcome.is_err() {
+            route.execute(vec![link::delete_named(&to.port)])?;
+        }
+        outcome
+    }
+
+    /// Makes sure that a slot has no port. Returns whether it had one.
+    pub fn detach(&self, slot: u16) -> Result<bool, NetworkError> {
+        let deleted = self.route().execute(vec![link::delete_named(&self.names.port(slot))]);
+        match deleted {
+            Ok(()) => Ok(true),
+            Err(error) if error.not_found() => Ok(false),
+            Err(error) => Err(self.names.kernel("disconnect a server")(error)),
+        }
+    }
+
+    /// The ports that exist, by slot.
+    pub fn list(&self) -> Result<Vec<Port>, NetworkError> {
+        let links = self.route().links().map_err(self.names.kernel("list the ports"))?;
+        let port =
+            |link: &link::Link| Some(Port { slot: self.names.slot(&link.name)?, mode: Mode::of_group(link.group) });
+        let mut ports: Vec<Port> = links.iter().filter_map(port).collect();
+        ports.sort_by_key(|port| port.slot);
+        Ok(ports)
+    }
+
+    /// What on this host stands in the way of servers' traffic, in words.
+    pub fn findings(&self) -> Result<Vec<Finding>, NetworkError> {
+        findings::look(&self.names)
+    }
+
+    /// Removes everything that [`Network::open`] and [`Network::attach`] made, and puts changed settings back.
+    pub fn purge(self) -> Result<(), NetworkError> {
+        let Self { names, options, .. } = self;
+        purge(&names.id, &options.run_dir, &options.shared_dir)
+    }
+}
+
+/// As [`Network::purge`], for a state directory whose network may be half there or not there at all.
+pub fn purge(id: &str, run_dir: &Path, shared_dir: &Path) -> Result<(), NetworkError> {
+    let names = Names::new(id)?;
+    let _shared = lock(shared_dir)?;
+    let mut route = Connection::open().map_err(names.kernel("open netlink"))?;
+    remove_links(&mut route, &names).map_err(names.kernel("remove the bridge and its ports"))?;
+    Forwarding { directory: shared_dir, user: id }.give_back()?;
+    remove_tables(&names).map_err(names.kernel("remove the packet filter"))?;
+    let record = record_path(run_dir);
+    match fs::remove_file(&record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &record)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_links(route: &mut Connection, names: &Names) -> Result<(), NetlinkError> {
+    let links = route.links()?;
+    let ports: Vec<u32> = links.iter().filter(|link| names.slot(&link.name).is_some()).map(|link| link.index).collect();
+    for batch in ports.chunks(BATCH) {
+        match route.execute(batch.iter().map(|port| link::delete(*port)).collect()) {
+            // A server's namespace died meanwhile and took its port along; the rest of the batch was carried out.
+            Err(error) if error.not_found() => {}
+            other => other?,
+        }
+    }
+    match route.execute(vec![link::delete_named(&names.bridge)]) {
+        Err(error) if error.not_found() => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_tables(names: &Names) -> Result<(), NetlinkError> {
+    let mut netfilter = Connection::open_netfilter()?;
+    for family in [nftables::Family::Bridge, nftables::Family::Inet] {
+        nftables::delete(&mut netfilter, family, &names.table)?;
+    }
+    Ok(())
+}
+
+fn record_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("network.json")
+}
+
+fn recorded_subnet(run_dir: &Path) -> Result<Option<Subnet>, NetworkError> {
+    let path = record_path(run_dir);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let record: Record =
+                serde_json::from_slice(&bytes).map_err(|source| NetworkError::Record { path, source })?;
+            Ok(Some(record.subnet))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", &path)(error)),
+    }
+}
+
+/// The recorded network while the bridge with its servers exists, else the one asked for, else a free one.
+fn settle_subnet(names: &Names, options: &NetworkOptions, host: &Surroundings) -> Result<Subnet, NetworkError> {
+    let recorded = recorded_subnet(&options.run_dir)?;
+    let bridge_exists = host.links.iter().any(|link| link.name == names.bridge);
+    if let Some(subnet) = recorded.filter(|_| bridge_exists) {
+        return Ok(subnet);
+    }
+    let in_use = host.in_use(&names.bridge);
+    let overlap = |subnet: Subnet| {
+        in_use.iter().copied().find(|(network, prefix)| *prefix > 0 && subnet.overlaps(*network, *prefix))
+    };
+    let subnet = match options.subnet {
+        Some(wanted) => match overlap(wanted) {
+            Some((network, prefix)) => {
+                return Err(NetworkError::SubnetInUse { wanted, used: format!("{network}/{prefix}") });
+            }
+            None => wanted,
+        },
+        None => subnet::choose(names.seed(), &in_use, host.shared_space_taken()).ok_or(NetworkError::NoFreeSubnet)?,
+    };
+    let path = record_path(&options.run_dir);
+    let bytes =
+        serde_json::to_vec(&Record { subnet }).map_err(|source| NetworkError::Record { path: path.clone(), source })?;
+    write_whole(&path, &bytes).map_err(failed("write", &path))?;
+    Ok(subnet)
+}
+
+fn make_bridge(route: &mut Connection, names: &Names, subnet: Subnet, mtu: u32) -> Result<u32, NetlinkError> {
+    let gateway = subnet.gateway();
+    match route.execute(vec![link::create_bridge(&names.bridge, Subnet::mac(gateway), mtu)]) {
+        Err(error) if error.already_exists() => {}
+        other => other?,
+    }
+    let index = route.link(&names.bridge)?.map_or(0, |bridge| bridge.index);
+    route.execute(vec![address::add_address(index, gateway, subnet.prefix()), link::set_up_without_ipv6(index)])?;
+    Ok(index)
+}
+
+/// Programs may listen on `::1`; `eth0`, which does not exist yet, never gets an IPv6 address.
+fn ipv6_only_on_loopback() -> io::Result<()> {
+    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The server's side of an attachment.
+fn configure(inside: &mut Connection, to: &Attachment, mode: Mode) -> Result<(), NetlinkError> {
+    let interface = inside.link(INTERFACE)?.map_or(0, |link| link.index);
+    let mut requests = vec![
+        link::set_up(LOOPBACK_INDEX),
+        address::add_address(interface, to.address, to.prefix),
+        address::add_neighbour(interface, to.gateway, Subnet::mac(to.gateway)),
+    ];
+    if mode != Mode::Isolated {
+        requests.push(address::add_default_route(interface, to.gateway));
+    }
+    inside.execute(requests)
+}
