@@ -333,8 +333,9 @@ impl Network {
         let mut inside = Connection::open_in(namespace, ipv6_only_on_loopback)
             .map_err(self.names.kernel("enter a server's network namespace"))?;
         self.connect(&attachment, namespace, mode).map_err(self.names.kernel("connect a server"))?;
-        match configure(&mut inside, &attachment, mode) {
-            Ok(()) => Ok(attachment),
+        let configured = configure(&mut inside, &attachment, mode);
+        match configured.and_then(|()| self.route().settle_carrier(&attachment.port)) {
+            Ok(_) => Ok(attachment),
             Err(source) => {
                 self.detach(slot)?;
                 Err(self.names.kernel("configure a server's interface")(source))
@@ -516,6 +517,7 @@ fn configure(inside: &mut Connection, to: &Attachment, mode: Mode) -> Result<(),
     let interface = inside.link(INTERFACE)?.map_or(0, |link| link.index);
     let mut requests = vec![
         link::set_up(LOOPBACK_INDEX),
+        link::set_up(interface),
         address::add_address(interface, to.address, to.prefix),
         address::add_neighbour(interface, to.gateway, Subnet::mac(to.gateway)),
     ];

@@ -11,10 +11,9 @@
 use std::os::fd::BorrowedFd;
 
 use netlink_sys::{Socket, SocketAddr, protocols};
-use rustix::{
-    io::Errno,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::io::Errno;
+
+use crate::{SysError, namespace};
 
 pub mod address;
 pub mod link;
@@ -39,6 +38,9 @@ pub enum NetlinkError {
         #[source]
         source: std::io::Error,
     },
+    /// The other network namespace could not be entered.
+    #[error(transparent)]
+    Namespace(#[from] SysError),
     /// The kernel refused a message.
     #[error("the kernel refused to {action}{}", explanation(.detail))]
     Refused {
@@ -130,9 +132,9 @@ impl Connection {
         namespace: BorrowedFd<'_>,
         prepare: impl FnOnce() -> std::io::Result<()> + Send,
     ) -> Result<Self, NetlinkError> {
-        within(namespace, || {
-            prepare().map_err(|source| NetlinkError::Socket { action: "prepare the network namespace", source })?;
-            Self::open()
+        namespace::in_network(namespace, || {
+            let failed = |source| NetlinkError::Socket { action: "prepare the network namespace", source };
+            Ok(prepare().map_err(failed).and_then(|()| Self::open()))
         })?
     }
 
@@ -180,11 +182,10 @@ impl Connection {
         request.message.finish(self.sequence, false, &mut bytes);
         self.send(&bytes, request.action)?;
         let received = self.receive(request.action)?.unwrap_or_default();
-        for answer in messages(&received).filter(|answer| answer.sequence == self.sequence) {
-            answer.refusal(request.action)?;
-            return Ok(answer.body.to_vec());
-        }
-        Err(NetlinkError::NoAnswer { action: request.action })
+        let answer = messages(&received).find(|answer| answer.sequence == self.sequence);
+        let answer = answer.ok_or(NetlinkError::NoAnswer { action: request.action })?;
+        answer.refusal(request.action)?;
+        Ok(answer.body.to_vec())
     }
 
     /// Asks for everything of a kind and passes each answer's message type and body on.
@@ -222,22 +223,6 @@ impl Connection {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
             Err(source) => Err(NetlinkError::Socket { action, source }),
         }
-    }
-}
-
-/// Runs `work` on a thread inside another network namespace. The thread ends with the work, so that no thread of the
-/// caller can be left in the wrong namespace.
-pub fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T, NetlinkError> {
-    let enter_and_work = || {
-        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
-        Ok::<T, Errno>(work())
-    };
-    let entered = std::thread::scope(|scope| scope.spawn(enter_and_work).join());
-    match entered {
-        Ok(result) => {
-            result.map_err(|errno| NetlinkError::Socket { action: "enter a network namespace", source: errno.into() })
-        }
-        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -36,6 +36,7 @@ const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const AF_INET6: u16 = 10;
+const ETHTOOL_GLINK: u32 = 0x0a;
 
 /// An Ethernet address.
 pub type MacAddress = [u8; 6];
@@ -70,7 +71,7 @@ pub fn create_bridge(name: &str, address: MacAddress, mtu: u32) -> Request {
     Request::new("create a bridge", message)
 }
 
-/// A veth pair: one end a port of a bridge here, the other in another network namespace, up.
+/// A veth pair: one end a port of a bridge here, the other in another network namespace.
 #[derive(Debug)]
 pub struct Veth<'a> {
     /// Name of the end that stays here, at most 15 bytes.
@@ -89,7 +90,8 @@ pub struct Veth<'a> {
     pub peer_namespace: BorrowedFd<'a>,
 }
 
-/// Makes both ends of a veth pair where they belong. The end here stays down until [`enable_port`].
+/// Makes both ends of a veth pair where they belong. Both are down: the kernel refuses to switch one end on before the
+/// pair is complete.
 pub fn create_veth(veth: &Veth<'_>) -> Request {
     let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
         .body(&header(0, 0, 0))
@@ -100,7 +102,7 @@ pub fn create_veth(veth: &Veth<'_>) -> Request {
         .nested(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |data| {
                 data.nested(VETH_INFO_PEER, |peer| {
-                    peer.body(&header(0, IFF_UP, IFF_UP))
+                    peer.body(&header(0, 0, 0))
                         .text(IFLA_IFNAME, veth.peer_name)
                         .attribute(IFLA_ADDRESS, &veth.peer_address)
                         .u32(IFLA_MTU, veth.mtu)
@@ -189,6 +191,30 @@ impl Connection {
         let mut links = Vec::new();
         self.dump(Request::new("list the interfaces", message), |_, body| links.extend(parse(body)))?;
         Ok(links)
+    }
+
+    /// Makes the kernel act now on a change of carrier, which it otherwise does some milliseconds later; until then a
+    /// bridge port whose other end has just been switched on drops frames. Returns whether there is a carrier.
+    ///
+    /// The kernel offers this only as a side effect of ETHTOOL_GLINK (`linkwatch_sync_dev`).
+    pub fn settle_carrier(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        let mut question = [ETHTOOL_GLINK, 0u32];
+        // SAFETY: all-zero is a valid ifreq: an empty name and no data.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (place, byte) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+            *place = byte as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = question.as_mut_ptr().cast();
+        // SAFETY: for SIOCETHTOOL the kernel reads the ifreq and, for ETHTOOL_GLINK, reads and writes the two words
+        // that its data points to; both outlive the call.
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+        match result {
+            0 => Ok(question[1] != 0),
+            _ => Err(NetlinkError::Socket {
+                action: "settle the carrier of an interface",
+                source: std::io::Error::last_os_error(),
+            }),
+        }
     }
 
     /// One interface, or nothing when there is none of that name.
