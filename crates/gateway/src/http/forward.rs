@@ -1,0 +1,217 @@
+//! A request to a server, and its response back.
+//!
+//! A request is sent again, to another server where there is one, when
+//! - no connection could be made: its body was not touched;
+//! - hyper hands it back unwritten: an unused connection was closed at that moment;
+//! - it has an idempotent method and no body, and the connection ended before a response began. This at most
+//!   [`MAX_SENDS`] times, so that a request that kills servers does not kill all of them.
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
+
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    http::request,
+    upgrade::OnUpgrade,
+};
+use tokio::time::Instant;
+
+use super::{
+    body::{RequestBody, ResponseBody, ServerBody},
+    connect,
+    headers::{self, Bad, Client, Wants},
+    pool::Sender,
+    tunnel,
+};
+use crate::{upstream::Lease, watch::Phase, worker::Connection};
+
+/// How often a request without effect may be sent.
+const MAX_SENDS: u32 = 3;
+
+/// Answers one request.
+pub async fn forward(
+    connection: &Arc<Connection>,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    connection.watch.enter(Phase::Request);
+    let (mut head, body) = request.into_parts();
+    let upgrade = head.extensions.remove::<OnUpgrade>();
+    let mut response = match headers::prepare(&mut head, client) {
+        Err(bad) => refuse(connection, bad),
+        Ok(wants) => {
+            let outcome = Exchange::new(connection, head, body, wants).run().await;
+            respond(connection, outcome, upgrade, wants)
+        }
+    };
+    if connection.is_retiring() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn respond(
+    connection: &Arc<Connection>,
+    outcome: Result<Answer, Bad>,
+    upgrade: Option<OnUpgrade>,
+    wants: Wants,
+) -> Response<ResponseBody> {
+    let Answer { mut response, sender, lease } = match outcome {
+        Ok(answer) => answer,
+        Err(bad) => return refuse(connection, bad),
+    };
+    lease.served();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (Some(upgrade), Wants::Upgrade) = (upgrade, wants) else {
+            return refuse(connection, Bad(StatusCode::BAD_GATEWAY, "the server switched protocols unasked"));
+        };
+        headers::remove_hop_by_hop(response.headers_mut(), Wants::Upgrade);
+        tunnel::start(connection.clone(), lease, upgrade, &mut response);
+        return response.map(|_| ResponseBody::empty());
+    }
+    headers::remove_hop_by_hop(response.headers_mut(), Wants::Response);
+    response.map(|body| ResponseBody::Server(ServerBody::new(body, sender, lease, connection.clone())))
+}
+
+/// A response of the gateway's own.
+fn refuse(connection: &Connection, Bad(status, why): Bad) -> Response<ResponseBody> {
+    connection.watch.enter(Phase::Idle);
+    let text = format!("{} {why}\n", status.as_u16());
+    let mut response = Response::new(ResponseBody::text(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// What a server answered, and what must be given back when the body ends.
+struct Answer {
+    response: Response<Incoming>,
+    sender: Sender,
+    lease: Lease,
+}
+
+/// One request on its way to some server.
+struct Exchange<'a> {
+    connection: &'a Connection,
+    /// The head, where sending it again is safe at any time before a response.
+    again: Option<request::Parts>,
+    /// Servers that did not take this request.
+    avoid: Vec<SocketAddr>,
+    sends: u32,
+    /// Set once no server is available.
+    deadline: Option<Instant>,
+    request: Option<Request<RequestBody>>,
+}
+
+/// What one try came to.
+enum Try {
+    Done(Box<Answer>),
+    /// Nothing happened yet: another server.
+    Again,
+    Failed(Bad),
+}
+
+impl<'a> Exchange<'a> {
+    fn new(connection: &'a Connection, head: request::Parts, body: Incoming, wants: Wants) -> Self {
+        let empty = body.is_end_stream();
+        let again = (empty && wants == Wants::Response && headers::is_idempotent(&head.method)).then(|| head.clone());
+        let body = if empty { RequestBody::Empty } else { RequestBody::Client(body) };
+        let request = Some(Request::from_parts(head, body));
+        Self { connection, again, avoid: Vec::new(), sends: 0, deadline: None, request }
+    }
+
+    async fn run(mut self) -> Result<Answer, Bad> {
+        loop {
+            let lease = self.lease().await?;
+            match self.attempt(lease).await {
+                Try::Done(answer) => return Ok(*answer),
+                Try::Failed(bad) => return Err(bad),
+                Try::Again => {}
+            }
+        }
+    }
+
+    /// A server; where none is available, the first that becomes so within the queue's limits.
+    async fn lease(&mut self) -> Result<Lease, Bad> {
+        let Connection { route, worker, .. } = self.connection;
+        if let Some(lease) = route.pick(&worker.turn, &self.avoid) {
+            return Ok(lease);
+        }
+        let limits = self.connection.limits();
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limits.queue_timeout);
+        self.avoid.clear();
+        let lease = if Instant::now() < deadline { route.wait(&worker.turn, limits, deadline).await } else { None };
+        lease.ok_or(Bad(StatusCode::SERVICE_UNAVAILABLE, "no server is ready"))
+    }
+
+    async fn attempt(&mut self, lease: Lease) -> Try {
+        let upstream = lease.upstream();
+        // After a first failure only a new connection tells whether the server is there.
+        let pooled = match self.sends {
+            0 => upstream.pool.take(self.connection.worker.index, self.connection.limits().pool_idle_timeout),
+            _ => None,
+        };
+        let reused = pooled.is_some();
+        let sender = match pooled {
+            Some(sender) => sender,
+            None => match connect::open_http(self.connection, upstream).await {
+                Ok(sender) => sender,
+                Err(connect::Refused) => {
+                    self.avoid.push(upstream.address);
+                    return Try::Again;
+                }
+            },
+        };
+        self.send(lease, sender, reused).await
+    }
+
+    async fn send(&mut self, lease: Lease, mut sender: Sender, reused: bool) -> Try {
+        let request = self.request.take().expect("put back before each try");
+        self.sends += 1;
+        let mut response = std::pin::pin!(sender.try_send_request(request));
+        let outcome = poll_fn(|cx| match response.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => self.connection.watch.poll_expired(cx).map(|()| None),
+        })
+        .await;
+        match outcome {
+            Some(Ok(response)) => Try::Done(Box::new(Answer { response, sender, lease })),
+            None => Try::Failed(Bad(StatusCode::GATEWAY_TIMEOUT, "the server took too long")),
+            Some(Err(mut error)) => {
+                let unsent = error.take_message();
+                self.after_failure(&lease, reused, unsent, &error.into_error())
+            }
+        }
+    }
+
+    fn after_failure(
+        &mut self,
+        lease: &Lease,
+        reused: bool,
+        unsent: Option<Request<RequestBody>>,
+        error: &hyper::Error,
+    ) -> Try {
+        if !reused {
+            self.avoid.push(lease.upstream().address);
+        }
+        let retry = match &self.again {
+            Some(head) if is_disconnect(error) => Some(Request::from_parts(head.clone(), RequestBody::Empty)),
+            _ => None,
+        };
+        self.request = unsent.or(retry);
+        if self.request.is_some() && self.sends < MAX_SENDS {
+            return Try::Again;
+        }
+        tracing::debug!(server = %lease.upstream().server, %error, "a request failed");
+        Try::Failed(Bad(StatusCode::BAD_GATEWAY, "the server did not answer"))
+    }
+}
+
+/// Whether the connection ended before a response, rather than with a response that is none.
+fn is_disconnect(error: &hyper::Error) -> bool {
+    !error.is_parse() && !error.is_user()
+}
