@@ -1,5 +1,8 @@
 //! A fleet: the groups wanted in one environment.
 
+pub(crate) mod rollout;
+pub(crate) mod text;
+
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};

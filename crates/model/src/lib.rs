@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod diagnostic;
 pub mod digest;
 pub mod duration;
 pub mod evidence;
@@ -15,8 +16,10 @@ pub mod lock;
 pub mod manifest;
 pub mod recipe;
 pub mod release;
+pub mod schema;
 pub mod size;
 pub mod suite;
+mod text;
 pub mod trust;
 
 pub use config::FrozenConfig;

@@ -3,8 +3,20 @@
 //! [`Recipe`] is the parsed form: every path, name, size and duration has been checked and defaults are filled in. The
 //! text form, its diagnostics and its JSON Schema live in the submodules.
 
+pub(crate) mod base;
+mod check;
+pub(crate) mod command;
+mod files;
+pub(crate) mod service;
+pub(crate) mod step;
+pub(crate) mod test;
+pub(crate) mod text;
+pub(crate) mod writable;
+
 use std::{collections::BTreeMap, time::Duration};
 
+pub use self::files::{FileKind, FileProblem, RecipeFiles};
+pub(crate) use self::{command::environment as read_environment, service::PROTOCOLS};
 use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
 /// base, ordered steps, services, writable paths, tests.

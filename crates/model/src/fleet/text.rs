@@ -1,0 +1,144 @@
+//! The text form of a fleet: `fleet.toml`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, Publish, RolloutPolicy, rollout};
+use crate::{
+    diagnostic::{Diagnostics, shown},
+    id::GroupName,
+    manifest::Protocol,
+    recipe::{PROTOCOLS, read_environment},
+    size::ByteSize,
+    text::{Document, Entry, Keys, Place, Table, Value},
+};
+
+/// The keys of a fleet.
+pub(crate) const KEYS: Keys = Keys { of: "a fleet", valid: &["group", "evidence"] };
+/// The keys of a group.
+pub(crate) const GROUP: Keys =
+    Keys { of: "a group", valid: &["image", "count", "environment", "limits", "publish", "rollout"] };
+/// The keys of `limits`.
+pub(crate) const LIMITS: Keys = Keys { of: "`limits`", valid: &["memory", "cpu", "pids"] };
+/// The keys of an entry of `publish`.
+pub(crate) const PUBLISH: Keys = Keys { of: "a published port", valid: &["listen", "port", "protocol"] };
+/// The keys of `[evidence]`.
+pub(crate) const EVIDENCE: Keys = Keys { of: "`[evidence]`", valid: &["max_age", "on_expiry"] };
+
+const MAX_COUNT: i64 = 10_000;
+/// A group's name and the random end of a server's id share the 63 characters of a host name.
+const MAX_GROUP_NAME: usize = 50;
+const PUBLISHED: &str = "[{ listen = 8080, port = 80, protocol = \"http\" }]";
+
+type PlacedListen<'d> = (u16, Place<'d>);
+
+impl Fleet {
+    /// Reads and checks `fleet.toml`. `file` is how the person names it. Everything that is wrong is in the diagnostics.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Diagnostics> {
+        let document = Document::parse(file, text)?;
+        let fleet = read(&document.root(KEYS));
+        document.finish(fleet)
+    }
+}
+
+fn read(root: &Table<'_>) -> Option<Fleet> {
+    let evidence = root.get("evidence").map_or(Some(EvidencePolicy::default()), |v| evidence(&v));
+    let groups = root.required("group", "[group.web]` followed by `image = \"hello\"").and_then(|value| {
+        let table = value.map("{ web = { image = \"hello\" } }")?;
+        let read: Vec<_> = table.entries().map(|entry| group(&entry)).collect();
+        if read.is_empty() {
+            return value
+                .place
+                .report("the fleet has no group", "add one: `[group.web]` followed by `image = \"hello\"`");
+        }
+        listens_are_distinct(read.iter().flat_map(|(_, listens)| listens));
+        read.into_iter().map(|(group, _)| group).collect::<Option<BTreeMap<_, _>>>()
+    });
+    Some(Fleet { groups: groups?, evidence: evidence? })
+}
+
+fn listens_are_distinct<'a, 'd: 'a>(listens: impl Iterator<Item = &'a PlacedListen<'d>>) {
+    let mut seen: BTreeMap<u16, Place<'_>> = BTreeMap::new();
+    for (listen, place) in listens.filter(|(listen, _)| *listen != 0) {
+        if let Some(first) = seen.get(listen) {
+            place.contradicts::<()>(
+                *first,
+                format!("the host's port {listen} is published twice"),
+                "it is published here already",
+                "choose another port, or 0 for any free one",
+            );
+        } else {
+            seen.insert(*listen, *place);
+        }
+    }
+}
+
+fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen<'d>>) {
+    let name = group_name(entry);
+    let Some(table) = entry.value.table(GROUP, "{ image = \"hello\" }") else { return (None, vec![]) };
+    let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
+    let count = table.get("count").map_or(Some(1), |v| v.integer(0..=MAX_COUNT, "3"));
+    let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| read_environment(&v));
+    let limits =
+        table.get("limits").map_or(Some(Limits { memory: None, cpu_millis: None, pids: None }), |v| limits(&v));
+    let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
+    let count_place = table.get("count").map(|v| v.place);
+    let rollout =
+        table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| rollout::read(&v, count.zip(count_place)));
+    let group = || {
+        let (image, environment) = (image?, environment?);
+        Some((
+            name?,
+            Group { image, count: count?, environment, limits: limits?, publish: publish?, rollout: rollout? },
+        ))
+    };
+    (group(), listens)
+}
+
+fn group_name(entry: &Entry<'_>) -> Option<GroupName> {
+    match entry.key.parse::<GroupName>() {
+        Ok(name) if name.as_str().len() <= MAX_GROUP_NAME => Some(name),
+        Ok(_) => entry.place.report(
+            format!("`{}` is too long for a group: its servers are called after it", shown(entry.key)),
+            format!("use at most {MAX_GROUP_NAME} characters"),
+        ),
+        Err(error) => entry.place.report(error.to_string(), "for example: `[group.web]`"),
+    }
+}
+
+fn limits(value: &Value<'_>) -> Option<Limits> {
+    let table = value.table(LIMITS, "{ memory = \"256MiB\", cpu = 0.5, pids = 200 }")?;
+    let sizes = ByteSize::mib(4)..=ByteSize::bytes(64 << 40);
+    let memory = table.get("memory").map_or(Some(None), |v| v.size(sizes, "\"256MiB\"").map(Some));
+    let cpu = table.get("cpu").map_or(Some(None), |v| v.number(0.01..=1024.0, "0.5").map(Some));
+    let pids = table.get("pids").map_or(Some(None), |v| v.integer::<u32>(4..=4_194_304, "200").map(Some));
+    let cpu_millis = cpu?.map(|cores| (cores * 1000.0).round() as u32);
+    Some(Limits { memory: memory?, cpu_millis, pids: pids? })
+}
+
+fn publish<'d>(value: &Value<'d>) -> (Option<Vec<Publish>>, Vec<PlacedListen<'d>>) {
+    let Some(items) = value.list(PUBLISHED) else { return (None, vec![]) };
+    let read: Vec<_> = items.iter().map(published).collect();
+    let listens = read.iter().filter_map(|(_, listen)| *listen).collect();
+    (read.into_iter().map(|(publish, _)| publish).collect(), listens)
+}
+
+fn published<'d>(value: &Value<'d>) -> (Option<Publish>, Option<PlacedListen<'d>>) {
+    let Some(table) = value.table(PUBLISH, PUBLISHED) else { return (None, None) };
+    let listen_value = table.required("listen", "listen = 8080");
+    let listen = listen_value.as_ref().and_then(|v| v.integer::<u16>(0..=65_535, "8080"));
+    let port = table.required("port", "port = 80").and_then(|v| v.integer(1..=65_535, "80"));
+    let protocol = table.get("protocol").map_or(Some(Protocol::Tcp), |v| v.word(&PROTOCOLS));
+    let place = listen.zip(listen_value.map(|v| v.place));
+    let publish = || Some(Publish { listen: listen?, port: port?, protocol: protocol? });
+    (publish(), place)
+}
+
+fn evidence(value: &Value<'_>) -> Option<EvidencePolicy> {
+    let table = value.table(EVIDENCE, "{ max_age = \"30d\" }")?;
+    let default = EvidencePolicy::default();
+    let limits = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
+    let max_age = table.get("max_age").map_or(Some(default.max_age), |v| v.duration(limits, "\"30d\""));
+    let words = [("warn", OnExpiry::Warn), ("stop", OnExpiry::Stop)];
+    let on_expiry = table.get("on_expiry").map_or(Some(default.on_expiry), |v| v.word(&words));
+    Some(EvidencePolicy { max_age: max_age?, on_expiry: on_expiry? })
+}

@@ -1,0 +1,156 @@
+//! `[base]`: what the image starts from.
+
+use super::{Base, DebianBase, FileKind, check, text::Context};
+use crate::{
+    diagnostic::shown,
+    fleet::ImageRef,
+    text::{Keys, Table, Value},
+};
+
+/// The keys of `[base]`.
+pub(crate) const KEYS: Keys = Keys {
+    of: "`[base]`",
+    valid: &["debian", "packages", "mirror", "security_mirror", "components", "keyring", "image"],
+};
+
+/// Keys that go with `debian` only.
+const DEBIAN_ONLY: [&str; 5] = ["packages", "mirror", "security_mirror", "components", "keyring"];
+/// Suites whose names move from release to release.
+const MOVING: [&str; 5] = ["stable", "oldstable", "oldoldstable", "testing", "unstable"];
+/// Code names that can be mistyped.
+const KNOWN: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "duke", "sid"];
+/// A keyring longer than this (bytes) is refused.
+const MAX_KEYRING: u64 = 4 << 20;
+
+pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Base> {
+    let choice = table.one_of(&["debian", "image"], "debian = \"bookworm\"")?;
+    if choice.key == "image" {
+        for entry in table.entries().filter(|entry| DEBIAN_ONLY.contains(&entry.key)) {
+            entry.place.contradicts::<()>(
+                choice.place,
+                format!("`{}` goes with `debian`, and this base is an image", entry.key),
+                "the base is an image",
+                "remove one of the two",
+            );
+        }
+        return choice.value.parsed::<ImageRef>("\"hello@stable\"").map(Base::Image);
+    }
+    debian(table, &choice.value, context).map(Base::Debian)
+}
+
+fn debian(table: &Table<'_>, suite: &Value<'_>, context: &Context<'_>) -> Option<DebianBase> {
+    let suite = suite_name(suite, table.has("mirror"));
+    let packages = table.get("packages").map_or(Some(vec![]), |v| package_list(&v));
+    let mirror = table.get("mirror").map_or(Some("http://deb.debian.org/debian".to_owned()), |v| address(&v));
+    let security_mirror = match table.get("security_mirror") {
+        None => Some("http://deb.debian.org/debian-security".to_owned()),
+        Some(value) if value.is_false() => None,
+        Some(value) => address(&value),
+    };
+    let components = table.get("components").map_or(Some(vec!["main".to_owned()]), |v| components(&v));
+    let keyring = table.get("keyring").and_then(|v| keyring(&v, context));
+    Some(DebianBase {
+        suite: suite?,
+        packages: packages?,
+        mirror: mirror?,
+        security_mirror,
+        components: components?,
+        keyring,
+    })
+}
+
+fn suite_name(value: &Value<'_>, own_mirror: bool) -> Option<String> {
+    let example = "\"bookworm\"";
+    let name = value.checked(example, |text| {
+        let good = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+            && text.len() <= 63
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if good { Ok(()) } else { Err(format!("`{}` is not the code name of a suite", shown(text))) }
+    })?;
+    if MOVING.contains(&name.as_str()) {
+        return value.place.report(
+            format!("`{name}` means another suite next year"),
+            "write the code name, which does not move: `debian = \"bookworm\"`",
+        );
+    }
+    match crate::text::suggest(&name, &KNOWN) {
+        Some(meant) if !KNOWN.contains(&name.as_str()) && !own_mirror => {
+            value.place.report(format!("there is no Debian suite `{name}`"), format!("did you mean `{meant}`?"))
+        }
+        _ => Some(name),
+    }
+}
+
+/// A list of package names, without doubles.
+pub(super) fn package_list(value: &Value<'_>) -> Option<Vec<String>> {
+    let names: Vec<_> = value
+        .list("[\"nginx\"]")?
+        .iter()
+        .map(|item| Some((item.checked("[\"nginx\"]", check::package)?, item.place)))
+        .collect();
+    let names: Vec<_> = names.into_iter().collect::<Option<_>>()?;
+    for (index, (name, place)) in names.iter().enumerate() {
+        if let Some((_, first)) = names[..index].iter().find(|(earlier, _)| bare(earlier) == bare(name)) {
+            place.contradicts::<()>(
+                *first,
+                format!("the package `{}` is listed twice", bare(name)),
+                "it is here already",
+                "keep one of them",
+            );
+        }
+    }
+    Some(names.into_iter().map(|(name, _)| name).collect())
+}
+
+fn bare(package: &str) -> &str {
+    package.split('=').next().unwrap_or(package)
+}
+
+fn address(value: &Value<'_>) -> Option<String> {
+    let text = value.checked("\"http://deb.debian.org/debian\"", check::address)?;
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+fn components(value: &Value<'_>) -> Option<Vec<String>> {
+    let example = "[\"main\", \"contrib\"]";
+    let items = value.list(example)?;
+    if items.is_empty() {
+        return value
+            .place
+            .report("an archive without components has no packages", format!("write `components = {example}`"));
+    }
+    let word = |text: &str| {
+        let good = !text.is_empty()
+            && text
+                .split('/')
+                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+        if good { Ok(()) } else { Err(format!("`{}` is not a component of an archive", shown(text))) }
+    };
+    let words: Vec<_> = items.iter().map(|item| item.checked(example, word)).collect();
+    words.into_iter().collect()
+}
+
+fn keyring(value: &Value<'_>, context: &Context<'_>) -> Option<String> {
+    let path = value.checked("\"keys/archive.gpg\"", check::recipe_path)?;
+    match context.files.kind(&path) {
+        Ok(Some(FileKind::File)) => {}
+        Ok(Some(_)) => return value.place.report(format!("`{path}` is not a file"), "name the OpenPGP keyring itself"),
+        Ok(None) => {
+            return value.place.report(
+                format!("there is no file `{path}` beside the recipe"),
+                "add the keyring, or remove `keyring` to use the Debian archive keys shipped with Kiln",
+            );
+        }
+        Err(problem) => {
+            return value
+                .place
+                .report(format!("`{path}` cannot be used: {problem}"), "put the keyring into the recipe's directory");
+        }
+    }
+    match context.files.read(&path, MAX_KEYRING) {
+        Ok(_) => Some(path),
+        Err(problem) => value
+            .place
+            .report(format!("`{path}` cannot be used: {problem}"), "a keyring is an OpenPGP file of at most 4 MiB"),
+    }
+}

@@ -1,0 +1,95 @@
+//! The text form of a recipe: its top level, and what only the whole can tell.
+
+use super::{Base, Recipe, RecipeFiles, Step, StepKind, base, check, service, step, test, writable};
+use crate::{
+    diagnostic::{Diagnostics, shown},
+    id::ImageName,
+    manifest::{ImageManifest, WritableKind},
+    suite::Suite,
+    text::{Document, Keys, Place, Table},
+};
+
+/// The keys of a recipe.
+pub(crate) const KEYS: Keys = Keys { of: "a recipe", valid: &["name", "base", "step", "service", "writable", "test"] };
+
+/// What readers of a recipe's parts need beside the text.
+pub(super) struct Context<'a> {
+    pub files: &'a dyn RecipeFiles,
+}
+
+/// A part of the recipe and where it stands.
+pub(super) type Placed<'d, T> = (T, Place<'d>);
+
+impl Recipe {
+    /// Reads and checks `image.toml`. `file` is how the person names it; `files` answers for the files beside it. Everything
+    /// that is wrong is in the diagnostics; nothing is touched.
+    pub fn parse(text: &str, file: &str, files: &dyn RecipeFiles) -> Result<Self, Diagnostics> {
+        let document = Document::parse(file, text)?;
+        let recipe = read(&document.root(KEYS), &Context { files });
+        document.finish(recipe)
+    }
+}
+
+fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
+    let name = root.required("name", "name = \"hello\"").and_then(|v| v.parsed::<ImageName>("\"hello\""));
+    let base = root
+        .required("base", "[base]` followed by `debian = \"bookworm\"")
+        .and_then(|value| base::read(&value.table(base::KEYS, "{ debian = \"bookworm\" }")?, context));
+    let steps = step::read_all(root, context);
+    let services = service::read_all(root);
+    let writable = writable::read_all(root);
+    let tests = test::read_all(root, context, services.as_ref());
+    if let (Some(base), Some(steps)) = (&base, &steps) {
+        packages_need_an_archive(base, steps);
+    }
+    if let (Some(writable), Some(steps)) = (&writable, &steps) {
+        copies_must_be_seen(steps, writable);
+    }
+    let manifest = ImageManifest {
+        version: 1,
+        name: name.clone()?,
+        services: services?.into_iter().map(|(name, (service, _))| (name, service)).collect(),
+        writable: writable?.into_iter().map(|(writable, _)| writable).collect(),
+    };
+    let steps = steps?.into_iter().map(|(step, _)| step).collect();
+    Some(Recipe { name: name?, base: base?, steps, manifest, suite: Suite { tests: tests? } })
+}
+
+fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {
+    let Base::Image(image) = base else { return };
+    for (step, place) in steps {
+        if matches!(step.kind, StepKind::Packages { .. }) {
+            place.report::<()>(
+                format!("a `packages` step needs a Debian base, and this recipe starts from the image `{image}`"),
+                format!(
+                    "install the packages in the recipe of `{}`, or start from `debian = \"bookworm\"`",
+                    image.name
+                ),
+            );
+        }
+    }
+}
+
+fn copies_must_be_seen(steps: &[Placed<'_, Step>], writable: &[Placed<'_, crate::manifest::Writable>]) {
+    for (step, place) in steps {
+        let StepKind::Copy { to, .. } = &step.kind else { continue };
+        let cover = writable.iter().find(|(w, _)| {
+            !matches!(w.kind, WritableKind::Ephemeral { .. }) && check::is_within(to.trim_end_matches('/'), &w.path)
+        });
+        if let Some((cover, there)) = cover {
+            place.contradicts::<()>(
+                *there,
+                format!(
+                    "what is copied to `{}` is never seen: `{}` starts empty in every server",
+                    shown(to),
+                    cover.path
+                ),
+                "this covers it",
+                format!(
+                    "write `\"{}\" = {{ ephemeral = \"64MiB\" }}`, which shows the image's files, or copy elsewhere",
+                    cover.path
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The text form of `fleet.toml`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{DurationText, ImageText, SizeText};
+use crate::{fleet::OnExpiry, id::GroupName, manifest::Protocol};
+
+/// A Kiln fleet: the groups of servers wanted in one environment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "fleet.toml")]
+pub struct FleetToml {
+    /// The groups, by name.
+    pub group: BTreeMap<GroupName, Group>,
+    /// How old the evidence for a release may be.
+    pub evidence: Option<Evidence>,
+}
+
+/// Servers of one role.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Which image: `hello` (channel `dev`), `hello@stable` or `hello@sha256:…`.
+    pub image: ImageText,
+    /// How many servers; 1 where nothing is said.
+    #[schemars(range(max = 10_000))]
+    pub count: Option<u32>,
+    /// Environment variables of every service: the group's configuration, part of the release.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Limits of each server.
+    pub limits: Option<Limits>,
+    /// Ports of the host that lead to this group.
+    pub publish: Option<Vec<Publish>>,
+    /// How the group moves from one release to another.
+    pub rollout: Option<Rollout>,
+}
+
+/// Limits of each server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Memory, tmpfs included: `256MiB`.
+    pub memory: Option<SizeText>,
+    /// Cores: `0.5`.
+    #[schemars(range(min = 0.01, max = 1024.0))]
+    pub cpu: Option<f64>,
+    /// Processes and threads.
+    #[schemars(range(min = 4, max = 4_194_304))]
+    pub pids: Option<u32>,
+}
+
+/// A port of the host that leads to a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// Port of the host; 0 takes a free one.
+    pub listen: u16,
+    /// Port of the servers.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// `tcp` where nothing is said.
+    pub protocol: Option<Protocol>,
+}
+
+/// How a group moves from one release to another.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    /// `rolling` where nothing is said.
+    pub strategy: Option<Strategy>,
+    /// So many servers more than `count` may exist for a while; 1 where nothing is said.
+    #[schemars(range(max = 10_000))]
+    pub max_surge: Option<u32>,
+    /// So many servers fewer than `count` may be ready for a while; 0 where nothing is said.
+    #[schemars(range(max = 10_000))]
+    pub max_unavailable: Option<u32>,
+    /// A new server counts as healthy after being ready for this long; `0s` where nothing is said.
+    pub min_healthy_time: Option<DurationText>,
+    /// A rollout without progress for this long has failed; `2m` where nothing is said.
+    pub progress_deadline: Option<DurationText>,
+    /// Whether a failed rollout goes back to the previous release by itself; true where nothing is said.
+    pub auto_revert: Option<bool>,
+    /// An old server has this long to finish what it is serving; `30s` where nothing is said.
+    pub drain: Option<DurationText>,
+}
+
+/// Which way a rollout goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// A few servers at a time.
+    Rolling,
+    /// A whole second set, then all traffic at once.
+    BlueGreen,
+}
+
+/// How old the evidence for a release may be.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// A report older than this refuses a new rollout; `30d` where nothing is said.
+    pub max_age: Option<DurationText>,
+    /// Whether healing goes on with an expired report; `warn` where nothing is said.
+    pub on_expiry: Option<OnExpiry>,
+}

@@ -1,0 +1,329 @@
+//! The text form of `image.toml`.
+
+mod test;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use self::test::{
+    CommandTest, Expectation, Expectations, FileTest, HttpTest, PackageTest, PortTest, ProcessTest, ScriptTest,
+    TcpTest, Test, UserTest,
+};
+use super::{DurationText, ImagePath, ImageText, ModeText, PackageText, RecipePath, SizeText, UrlPath, UserText};
+use crate::{
+    id::{ImageName, ServiceName, VolumeName},
+    manifest::{Protocol, Restart},
+};
+
+/// A Kiln recipe: what an image is made from and what must hold in it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "image.toml")]
+pub struct ImageToml {
+    /// The image's name.
+    pub name: ImageName,
+    /// What the image starts from.
+    pub base: Base,
+    /// What is done to it, in this order; each step is one layer.
+    pub step: Option<Vec<Step>>,
+    /// The programs that run in its servers.
+    pub service: Option<BTreeMap<ServiceName, Service>>,
+    /// The only paths of a server that can be written, beside /run, /tmp, /var/tmp and /dev, which always can.
+    pub writable: Option<BTreeMap<ImagePath, Writable>>,
+    /// What must hold in the frozen, booted image.
+    pub test: Option<Vec<Test>>,
+}
+
+/// What an image starts from: `debian` or `image`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Base {
+    /// A Debian suite.
+    Debian(DebianBase),
+    /// Another Kiln image.
+    Image(ImageBase),
+}
+
+/// A Debian suite.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DebianBase {
+    /// The code name: `bookworm`.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub debian: String,
+    /// Packages beside the essential ones.
+    pub packages: Option<Vec<PackageText>>,
+    /// Address of the archive; `http://deb.debian.org/debian` where nothing is said.
+    #[schemars(regex(pattern = "^https?://"))]
+    pub mirror: Option<String>,
+    /// Address of the security archive, or false to leave security updates out; `http://deb.debian.org/debian-security`
+    /// where nothing is said.
+    pub security_mirror: Option<SecurityMirror>,
+    /// Components of the archive; `["main"]` where nothing is said.
+    #[schemars(length(min = 1))]
+    pub components: Option<Vec<String>>,
+    /// OpenPGP keyring that signs the archive, in place of the Debian archive keys shipped with Kiln.
+    pub keyring: Option<RecipePath>,
+}
+
+/// Another Kiln image.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageBase {
+    /// `name`, `name@channel` or `name@sha256:…`.
+    pub image: ImageText,
+}
+
+/// An address, or false.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SecurityMirror {
+    /// Address of the security archive.
+    Address(
+        #[schemars(regex(pattern = "^https?://"))]
+        String,
+    ),
+    /// False: no security updates.
+    Off(#[schemars(extend("const" = false))] bool),
+}
+
+/// One layer of the image: exactly one of `copy`, `run`, `packages`, `remove`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Step {
+    /// Copies files of the recipe.
+    Copy(CopyStep),
+    /// Runs a command.
+    Run(RunStep),
+    /// Installs Debian packages.
+    Packages(PackagesStep),
+    /// Removes paths.
+    Remove(RemoveStep),
+}
+
+/// Copies a file, or a directory's content, into the image.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyStep {
+    /// What the step is called in progress and errors.
+    pub name: Option<String>,
+    /// File or directory beside the recipe.
+    pub copy: RecipePath,
+    /// Where to. A file goes into a directory that is written with a `/` at its end.
+    pub to: ImagePath,
+    /// `user` or `user:group`; root where nothing is said.
+    pub owner: Option<String>,
+    /// Mode of files; directories get the search bits too.
+    pub mode: Option<ModeText>,
+}
+
+/// Runs a command in the build sandbox.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunStep {
+    /// What the step is called in progress and errors.
+    pub name: Option<String>,
+    /// A text for `/bin/sh -euc`, or program and arguments.
+    pub run: Command,
+    /// Variables.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Absolute directory; `/` where nothing is said.
+    pub working_directory: Option<ImagePath>,
+    /// Whether there is a way out to the network; `off` where nothing is said.
+    pub network: Option<OnOff>,
+    /// The step is killed after this time; `30m` where nothing is said.
+    pub time_limit: Option<DurationText>,
+}
+
+/// Installs Debian packages, as locked.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackagesStep {
+    /// What the step is called in progress and errors.
+    pub name: Option<String>,
+    /// Their names.
+    #[schemars(length(min = 1))]
+    pub packages: Vec<PackageText>,
+    /// The step is killed after this time; `30m` where nothing is said.
+    pub time_limit: Option<DurationText>,
+}
+
+/// Removes paths.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveStep {
+    /// What the step is called in progress and errors.
+    pub name: Option<String>,
+    /// Absolute paths; the last part may hold `*`.
+    #[schemars(length(min = 1))]
+    pub remove: Vec<ImagePath>,
+}
+
+/// `on` or `off`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOff {
+    /// There is.
+    On,
+    /// There is none.
+    Off,
+}
+
+/// One text, or a list of program and arguments.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Command {
+    /// One text.
+    Text(String),
+    /// Program and arguments.
+    Words(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// A program that PID 1 supervises.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// A text that is split into words (no shell runs it), or program and arguments.
+    pub command: Command,
+    /// User of the image; root where nothing is said.
+    pub user: Option<UserText>,
+    /// Variables.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Absolute directory; `/` where nothing is said.
+    pub working_directory: Option<ImagePath>,
+    /// Ports it listens on.
+    pub ports: Option<Vec<Port>>,
+    /// How to know that it works; without one it is ready when it runs.
+    pub readiness: Option<Readiness>,
+    /// How it is asked to stop.
+    pub stop: Option<Stop>,
+    /// What happens when it exits by itself; `never` where nothing is said.
+    pub restart: Option<Restart>,
+}
+
+/// A port inside the server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Port {
+    /// Any byte stream.
+    Number(#[schemars(range(min = 1))] u16),
+    /// With what is spoken there.
+    Spoken(SpokenPort),
+}
+
+/// A port and what is spoken there.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpokenPort {
+    /// The port.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// `tcp` where nothing is said.
+    pub protocol: Option<Protocol>,
+}
+
+/// A readiness check: exactly one of `http`, `tcp`, `command`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Readiness {
+    /// GET answers with a status of 200 to 399.
+    Http(HttpReadiness),
+    /// A connection is accepted.
+    Tcp(TcpReadiness),
+    /// A command inside the server exits with 0.
+    Command(CommandReadiness),
+}
+
+/// GET answers with a status of 200 to 399.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpReadiness {
+    /// Path with a leading `/`.
+    pub http: UrlPath,
+    /// One of the service's ports; the only one where nothing is said.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// Ready within this time of its start; `10s` where nothing is said.
+    pub within: Option<DurationText>,
+}
+
+/// A connection is accepted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpReadiness {
+    /// One of the service's ports.
+    #[schemars(range(min = 1))]
+    pub tcp: u16,
+    /// Ready within this time of its start; `10s` where nothing is said.
+    pub within: Option<DurationText>,
+}
+
+/// A command inside the server exits with 0.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandReadiness {
+    /// A text that is split into words, or program and arguments.
+    pub command: Command,
+    /// Ready within this time of its start; `10s` where nothing is said.
+    pub within: Option<DurationText>,
+}
+
+/// How a service is asked to stop.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// `SIGTERM` where nothing is said.
+    pub signal: Option<String>,
+    /// Killed after this time; `10s` where nothing is said.
+    pub grace: Option<DurationText>,
+}
+
+/// A path that can be written: exactly one of `tmpfs`, `ephemeral`, `volume`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Writable {
+    /// Empty memory.
+    Tmpfs(TmpfsWritable),
+    /// The image's directory, with changes that go with the server.
+    Ephemeral(EphemeralWritable),
+    /// Data that outlives the server.
+    Volume(VolumeWritable),
+}
+
+/// Empty memory.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TmpfsWritable {
+    /// At most this many bytes: `64MiB`.
+    pub tmpfs: SizeText,
+    /// Owner of the directory; root where nothing is said.
+    pub user: Option<UserText>,
+    /// Mode of the directory; `0755` where nothing is said.
+    pub mode: Option<ModeText>,
+}
+
+/// The image's directory, with changes that go with the server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EphemeralWritable {
+    /// Changes take at most this many bytes: `256MiB`.
+    pub ephemeral: SizeText,
+    /// Owner of the directory; root where nothing is said.
+    pub user: Option<UserText>,
+    /// Mode of the directory; `0755` where nothing is said.
+    pub mode: Option<ModeText>,
+}
+
+/// Data that outlives the server: reserved, not supported yet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeWritable {
+    /// The volume's name.
+    pub volume: VolumeName,
+    /// Owner of the directory; root where nothing is said.
+    pub user: Option<UserText>,
+    /// Mode of the directory; `0755` where nothing is said.
+    pub mode: Option<ModeText>,
+}

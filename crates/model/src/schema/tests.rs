@@ -1,0 +1,78 @@
+//! The schema and the parser know the same keys, and the published files are current.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    fleet::{rollout, text as fleet_text},
+    recipe::{base, service, step, test, text as recipe_text, writable},
+    text::Keys,
+};
+
+fn keys_of(schema: &Value, name: &str) -> BTreeSet<String> {
+    let object = if name.is_empty() { schema } else { &schema["$defs"][name] };
+    let properties = object["properties"].as_object().unwrap_or_else(|| panic!("{name} has no properties"));
+    assert_eq!(object["additionalProperties"], Value::Bool(false), "{name} takes unknown keys");
+    properties.keys().cloned().collect()
+}
+
+/// The parser's keys are those of these definitions together.
+fn agree(schema: &Value, keys: Keys, definitions: &[&str]) {
+    let published: BTreeSet<_> = definitions.iter().flat_map(|name| keys_of(schema, name)).collect();
+    let parsed: BTreeSet<_> = keys.valid.iter().map(|key| (*key).to_owned()).collect();
+    assert_eq!(parsed, published, "{} and {definitions:?} differ", keys.of);
+}
+
+#[test]
+fn unit_recipe_parser_and_schema_know_the_same_keys() {
+    let schema = of::<image::ImageToml>().to_value();
+    agree(&schema, recipe_text::KEYS, &[""]);
+    agree(&schema, base::KEYS, &["DebianBase", "ImageBase"]);
+    agree(&schema, step::COPY, &["CopyStep"]);
+    agree(&schema, step::RUN, &["RunStep"]);
+    agree(&schema, step::PACKAGES, &["PackagesStep"]);
+    agree(&schema, step::REMOVE, &["RemoveStep"]);
+    agree(&schema, step::ANY, &["CopyStep", "RunStep", "PackagesStep", "RemoveStep"]);
+    agree(&schema, service::KEYS, &["Service"]);
+    agree(&schema, service::PORT, &["SpokenPort"]);
+    agree(&schema, service::READINESS, &["HttpReadiness", "TcpReadiness", "CommandReadiness"]);
+    agree(&schema, service::STOP, &["Stop"]);
+    agree(&schema, writable::KEYS, &["TmpfsWritable", "EphemeralWritable", "VolumeWritable"]);
+    let kinds = [
+        "HttpTest",
+        "TcpTest",
+        "CommandTest",
+        "FileTest",
+        "ProcessTest",
+        "PackageTest",
+        "ScriptTest",
+        "PortTest",
+        "UserTest",
+    ];
+    for (keys, name) in test::KINDS.into_iter().zip(kinds) {
+        agree(&schema, keys, &[name]);
+    }
+    agree(&schema, test::ANY, &kinds);
+}
+
+#[test]
+fn unit_fleet_parser_and_schema_know_the_same_keys() {
+    let schema = of::<fleet::FleetToml>().to_value();
+    agree(&schema, fleet_text::KEYS, &[""]);
+    agree(&schema, fleet_text::GROUP, &["Group"]);
+    agree(&schema, fleet_text::LIMITS, &["Limits"]);
+    agree(&schema, fleet_text::PUBLISH, &["Publish"]);
+    agree(&schema, fleet_text::EVIDENCE, &["Evidence"]);
+    agree(&schema, rollout::KEYS, &["Rollout"]);
+}
+
+#[test]
+fn unit_published_schemas_are_current() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema");
+    for file in files() {
+        let published = std::fs::read_to_string(directory.join(file.name)).unwrap_or_default();
+        assert!(published == file.text, "schema/{} is not current: run `cargo xtask docs`", file.name);
+    }
+}

@@ -1,0 +1,47 @@
+//! A recipe's files, held in memory.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{
+    diagnostic::Diagnostics,
+    recipe::{FileKind, FileProblem, Recipe, RecipeFiles},
+};
+
+/// A recipe's directory in memory: a path that ends with `/` is a directory.
+pub struct Files(BTreeMap<&'static str, &'static [u8]>);
+
+impl Default for Files {
+    fn default() -> Self {
+        Self(BTreeMap::from([
+            ("page/", &b""[..]),
+            ("page/index.html", b"<h1>Hello</h1>"),
+            ("keys/archive.gpg", b"\x99\x01"),
+            ("tests/check.sh", b"#!/bin/sh\nexit 0\n"),
+            ("tests/plain.txt", b"exit 0\n"),
+            ("tests/binary", b"#!\xff\xfe"),
+            ("pipe", b""),
+            ("away", b""),
+        ]))
+    }
+}
+
+impl RecipeFiles for Files {
+    fn kind(&self, path: &str) -> Result<Option<FileKind>, FileProblem> {
+        let path = path.trim_start_matches("./").trim_end_matches('/');
+        match path {
+            "pipe" => Ok(Some(FileKind::Other)),
+            "away" => Err(FileProblem::Outside),
+            _ if self.0.contains_key(format!("{path}/").as_str()) => Ok(Some(FileKind::Directory)),
+            _ => Ok(self.0.contains_key(path).then_some(FileKind::File)),
+        }
+    }
+    fn read(&self, path: &str, _limit: u64) -> Result<Vec<u8>, FileProblem> {
+        let found = self.0.get(path).map(|bytes| bytes.to_vec());
+        found.ok_or(FileProblem::Unreadable { reason: "no such file".to_owned() })
+    }
+}
+
+/// Reads a recipe called `image.toml` beside the usual files.
+pub fn recipe(text: &str) -> Result<Recipe, Diagnostics> {
+    Recipe::parse(text, "image.toml", &Files::default())
+}

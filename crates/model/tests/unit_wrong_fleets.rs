@@ -1,0 +1,70 @@
+//! What is wrong with a fleet is shown with its line, the offending text and what to write instead.
+
+use kiln_model::Fleet;
+
+fn shown(pieces: &[&str]) -> String {
+    let whole = |piece: &&str| {
+        let found = Fleet::parse(piece, "fleet.toml").err().unwrap_or_else(|| panic!("this is accepted:\n{piece}"));
+        found.render(false, 100)
+    };
+    pieces.iter().map(whole).collect::<Vec<_>>().join("--------\n")
+}
+
+#[test]
+fn unit_groups() {
+    insta::assert_snapshot!(shown(&[
+        "",
+        "[group]\n",
+        "group = 1\nname = \"x\"\n",
+        "[group.web]\nreplicas = 3\n",
+        "[group.Web]\nimage = \"hello:latest\"\ncount = -1\n",
+        "[group.web]\nimage = \"hello@sha256:12\"\ncount = \"3\"\nenvironment = { A = 1, \"=\" = \"x\" }\n",
+        "[group.a123456789012345678901234567890123456789012345678901]\nimage = \"hello\"\n",
+        "[group.web]\nimage = \"hello\"\nlimits = { memory = \"1KiB\", cpu = 0, pids = 1, disk = 1 }\n",
+        "[group.web]\nimage = \"hello\"\nlimits = { memory = 256, cpu = \"2\", pids = 1.5 }\n",
+    ]));
+}
+
+#[test]
+fn unit_publish() {
+    insta::assert_snapshot!(shown(&[
+        "[group.web]\nimage = \"hello\"\npublish = [{ listen = 8080 }, { port = 80 }, 80]\n",
+        "[group.web]\nimage = \"hello\"\npublish = [{ listen = 8080, port = 0, protocol = \"https\", host = \"x\" }]\n",
+        "[group.web]\nimage = \"hello\"\npublish = [{ listen = 8080, port = 80 }, { listen = 8080, port = 81 }]\n",
+        "[group.a]\nimage = \"hello\"\npublish = [{ listen = 80, port = 80 }]\n\n[group.b]\nimage = \"hello\"\npublish = [{ listen = 80, port = 80 }]\n",
+    ]));
+}
+
+#[test]
+fn unit_rollout() {
+    let rollout = |keys: &str| format!("[group.web]\nimage = \"hello\"\ncount = 3\n[group.web.rollout]\n{keys}");
+    let pieces = [
+        "strategy = \"canary\"\nsurge = 1\n",
+        "strategy = \"blue-green\"\nmax_surge = 1\n",
+        "max_surge = 0\nmax_unavailable = 0\n",
+        "max_surge = 0\n",
+        "max_unavailable = 4\n",
+        "min_healthy_time = \"3m\"\n",
+        "min_healthy_time = \"1m\"\nprogress_deadline = \"30s\"\n",
+        "drain = \"2h\"\nauto_revert = \"yes\"\nmax_surge = \"25%\"\nprogress_deadline = \"0s\"\n",
+    ]
+    .map(rollout);
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
+fn unit_evidence() {
+    let group = "[group.web]\nimage = \"hello\"\n[evidence]\n";
+    let pieces = ["max_age = \"0d\"\non_expiry = \"ignore\"\n", "max_age = 30\non_expiry = true\nmaxage = 1\n"]
+        .map(|keys| format!("{group}{keys}"));
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
+fn unit_the_form_for_programs() {
+    let found = Fleet::parse(
+        "[group.web]\nimage = \"hello\"\n[group.web.rollout]\nmax_surge = 0\nmax_unavailable = 0\n",
+        "fleet.toml",
+    );
+    insta::assert_json_snapshot!(found.expect_err("a contradiction"));
+}

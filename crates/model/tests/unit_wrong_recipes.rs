@@ -1,0 +1,121 @@
+//! What is wrong with a recipe is shown with its line, the offending text and what to write instead.
+
+mod common;
+
+use common::recipe;
+
+/// Everything found in these recipes, as it is printed. Each starts with what every recipe needs, unless it has a name.
+fn shown(pieces: &[&str]) -> String {
+    let whole = |piece: &&str| {
+        let text = if piece.contains("name = \"hello\"\n") { (*piece).to_owned() } else { format!("{START}{piece}") };
+        let found = recipe(&text).err().unwrap_or_else(|| panic!("this is accepted:\n{piece}"));
+        found.render(false, 100)
+    };
+    pieces.iter().map(whole).collect::<Vec<_>>().join("--------\n")
+}
+
+const START: &str = "name = \"hello\"\nbase = { debian = \"bookworm\" }\n";
+
+#[test]
+fn unit_top_level() {
+    insta::assert_snapshot!(shown(&[
+        "pakages = []\nvolume = {}\n",
+        "name = \"hello\"\n",
+        "name = \"hello\"\nname = \"again\"\n",
+        "name = \"hello\"\n[base\n",
+        "name = \"hello\"\nbase = \"bookworm\"\n",
+        "\n# name = \"hello\"\nname = \"Hello World\"\n[base]\ndebian = \"bookworm\"\n",
+        "name = \"hello\"\nbase = { debian = \"bookworm\" }\nstep = \"x\"\nservice = 1\nwritable = true\ntest = 0.5\n",
+    ]));
+}
+
+#[test]
+fn unit_base() {
+    insta::assert_snapshot!(shown(&[
+        "name = \"hello\"\n[base]\npackages = [\"nginx\"]\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookwrm\"\n",
+        "name = \"hello\"\n[base]\ndebian = \"stable\"\n",
+        "name = \"hello\"\n[base]\ndebian = \"Book Worm\"\npackages = [\"Nginx\", 1, \"curl\", \"curl=1.0\", \"a=b c\"]\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nmirror = \"ftp://x\"\nsecurity_mirror = true\ncomponents = []\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nkeyring = \"../keys.gpg\"\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nkeyring = \"missing.gpg\"\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nimage = \"web\"\n",
+        "name = \"hello\"\n[base]\nimage = \"web@sha256:12\"\npackages = [\"nginx\"]\n",
+        "name = \"hello\"\n[base]\nimage = \"web\"\n[[step]]\npackages = [\"nginx\"]\n",
+    ]));
+}
+
+#[test]
+fn unit_steps() {
+    insta::assert_snapshot!(shown(&[
+        "[[step]]\nto = \"/srv\"\n",
+        "[[step]]\ncopy = \"page/\"\nrun = \"true\"\n",
+        "[[step]]\ncopy = \"page/\"\n",
+        "[[step]]\ncopy = \"../page\"\nto = \"srv/page\"\n",
+        "[[step]]\ncopy = \"/etc\"\nto = \"/srv/../etc\"\n",
+        "[[step]]\ncopy = \".\"\nto = \"/srv\"\n",
+        "[[step]]\ncopy = \"pages\"\nto = \"/srv//pages\"\n",
+        "[[step]]\ncopy = \"pipe\"\nto = \"/srv\\u0007\"\n",
+        "[[step]]\ncopy = \"away\"\nto = \"/run/page\"\nmode = \"644x\"\nowner = \"a:b:c\"\n",
+        "[[step]]\ncopy = \"page/\"\nto = \"/var/lib/app/\"\n[writable]\n\"/var/lib/app\" = { tmpfs = \"1MiB\" }\n",
+        "[[step]]\nrun = \"\"\nmode = \"0644\"\nnetwork = true\ntime_limit = \"5 minutes\"\n",
+        "[[step]]\nrun = []\nenvironment = { \"A B\" = \"x\", PORT = 80 }\nworking_directory = \"srv\"\n",
+        "[[step]]\nrun = [\"bin/x\"]\ntime_limit = \"48h\"\nnetwork = \"yes\"\nname = \"two\\nlines\"\n",
+        "[[step]]\npackages = []\n[[step]]\nremove = []\n[[step]]\nremove = [\"etc\", \"/*\", \"/a*/b\", \"/\"]\n",
+    ]));
+}
+
+#[test]
+fn unit_services() {
+    insta::assert_snapshot!(shown(&[
+        "[service.Web]\ncomand = \"nginx\"\n",
+        "[service.web]\ncommand = \"nginx -g 'daemon off;\"\nuser = \"www data\"\n",
+        "[service.web]\ncommand = \"cd /srv && ./run\"\nuser = 33\nrestart = \"always\"\n",
+        "[service.web]\ncommand = \"./run\"\nports = [0, \"80\", { port = 80, protocol = \"https\" }]\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80, 80]\n[service.api]\ncommand = \"api\"\nports = [80]\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { http = \"/\", port = 8080 }\n",
+        "[service.web]\ncommand = \"nginx\"\nreadiness = { http = \"/\" }\n",
+        "[service.web]\ncommand = \"nginx\"\nreadiness = { tcp = 80 }\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { tcp = 80, http = \"/\" }\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { tcp = 80, port = 80, within = \"0s\", timeout = 1 }\n",
+        "[service.web]\ncommand = \"nginx\"\nreadiness = { command = \"\" }\nstop = { signal = \"SIGKILL\", grace = \"2h\" }\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80]\nrestart = \"once\"\n",
+    ]));
+}
+
+#[test]
+fn unit_writable() {
+    insta::assert_snapshot!(shown(&[
+        "[writable]\n\"/var/lib/app\" = \"64MiB\"\n\"/srv\" = {}\n",
+        "[writable]\n\"/var/lib/app\" = { volume = \"data\" }\n",
+        "[writable]\n\"/var/lib\" = { tmpfs = \"1MiB\" }\n\"/var/lib/app\" = { ephemeral = \"1MiB\" }\n",
+        "[writable]\n\"/\" = { tmpfs = \"1MiB\" }\n\"var\" = { tmpfs = \"1MiB\" }\n\"/var/\" = { tmpfs = \"1MiB\" }\n",
+        "[writable]\n\"/tmp\" = { tmpfs = \"1MiB\" }\n\"/proc/x\" = { tmpfs = \"1MiB\" }\n",
+        "[writable]\n\"/srv\" = { tmpfs = \"0B\", ephemeral = \"1MiB\" }\n\"/data\" = { tmpfs = \"10 MB\", user = \"-x\", mode = \"rwx\" }\n",
+        "[writable]\n\"/srv\" = { tmpfs = \"0B\" }\n\"/data\" = { tmpfs = 64, owner = \"app\" }\n",
+    ]));
+}
+
+#[test]
+fn unit_tests() {
+    insta::assert_snapshot!(shown(&[
+        "[[test]]\nname = \"x\"\n",
+        "[[test]]\nhttp = \"/\"\nfile = \"/etc\"\n",
+        "[[test]]\nport = 80\nuser = \"app\"\n",
+        "[[test]]\nhttp = \"/\"\n",
+        "[[test]]\nhttp = \"index.html\"\nport = 80\nbody = \"Hello\"\nstatus = 99\nmethod = \"get\"\n",
+        "[[test]]\nhttp = \"/\"\nport = 80\nbody = { matches = \"(\" }\nheaders = { \"a b\" = { equals = \"x\" } }\n",
+        "[[test]]\nhttp = \"/\"\nport = 80\nbody = { has = \"x\" }\nrequest_headers = { accept = \"a\\nb\" }\n",
+        "[[test]]\nhttp = \"/\"\nport = 80\nexpect = \"x\"\n",
+        "[[test]]\ntcp = 70000\nsend = 1\nexpect = []\n",
+        "[[test]]\ncommand = \"nginx -t | cat\"\nexit = 256\nwithin = \"2h\"\n",
+        "[[test]]\nfile = \"etc/x\"\nexists = false\nmode = \"0644\"\nsize = -1\n",
+        "[[test]]\nprocess = \"/usr/sbin/nginx\"\ncount = 0\n",
+        "[[test]]\npackage = \"nginx=1.0\"\ninstalled = false\nversion = \"1.0\"\n",
+        "[[test]]\nscript = \"tests/none.sh\"\n[[test]]\nscript = \"tests/plain.txt\"\n[[test]]\nscript = \"tests/binary\"\n",
+        "[[test]]\nscript = \"tests/\"\n[[test]]\nscript = \"../x\"\narguments = \"x\"\n",
+        "[[test]]\nport = 23\nlistening = \"no\"\n[[test]]\nuser = \"app\"\nuid = 70000\nhome = \"app\"\n",
+        "[[test]]\nport = 80\n[[test]]\nport = 80\n",
+        "[[test]]\nname = \"kiln/root\"\nport = 80\n",
+    ]));
+}
