@@ -1,0 +1,8 @@
+//! The planner: what it does in plain cases, and what it keeps whatever happens.
+
+#[path = "plan/cases.rs"]
+mod cases;
+#[path = "plan/properties.rs"]
+mod properties;
+#[path = "plan/world.rs"]
+mod world;

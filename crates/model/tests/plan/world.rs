@@ -1,0 +1,261 @@
+//! A small world to plan in: servers that start slowly, fail and leave, and a check of every plan.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kiln_model::{
+    Digest, ReleaseId, ServerId, ServerState,
+    fleet::{RolloutPolicy, Strategy},
+    plan::{
+        Action, Admission, Failure, GroupDesired, GroupObserved, Plan, PlannedAction, RolloutProgress, RolloutState,
+        ServerView, plan,
+    },
+};
+
+/// Release number `n`.
+pub fn release(n: u8) -> ReleaseId {
+    ReleaseId(Digest::of(&[n]))
+}
+
+/// A deterministic source of chance.
+#[derive(Debug, Clone)]
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn percent(&mut self, percent: u64) -> bool {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % 100 < percent
+    }
+}
+
+/// How the world treats servers, in percent per round.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    pub fails: u64,
+    pub becomes_ready: u64,
+    pub finishes: u64,
+}
+
+/// Everything goes well, though not at once.
+pub const FAIR: Weather = Weather { fails: 0, becomes_ready: 60, finishes: 70 };
+
+#[derive(Debug, Clone)]
+pub struct World {
+    pub desired: GroupDesired,
+    pub observed: GroupObserved,
+    pub progress: Option<RolloutProgress>,
+    pub now: Timestamp,
+    pub chance: Chance,
+    launched: u32,
+    pending: Vec<(ServerId, Action)>,
+    pub log: Vec<PlannedAction>,
+}
+
+impl World {
+    pub fn new(count: u32, strategy: Strategy) -> Self {
+        let policy = RolloutPolicy { strategy, ..RolloutPolicy::default() };
+        let admissions = (0..8).map(|n| (release(n), Admission::Admitted)).collect();
+        Self {
+            desired: GroupDesired {
+                group: "web".parse().unwrap(),
+                revision: 1,
+                release: release(1),
+                count,
+                policy,
+                admissions,
+            },
+            observed: GroupObserved::default(),
+            progress: None,
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            chance: Chance(7),
+            launched: 0,
+            pending: Vec::new(),
+            log: Vec::new(),
+        }
+    }
+    pub fn rolling(count: u32, max_surge: u32, max_unavailable: u32) -> Self {
+        Self::new(count, Strategy::Rolling { max_surge, max_unavailable })
+    }
+    pub fn want(&mut self, release: ReleaseId, count: u32) {
+        (self.desired.release, self.desired.count) = (release, count);
+        self.desired.revision += 1;
+    }
+    pub fn pass(&mut self, time: Duration) {
+        self.now = self.now.checked_add(time).unwrap();
+    }
+    /// Plans, checks the plan and begins its steps.
+    pub fn plan(&mut self) -> Plan {
+        let next = plan(&self.desired, &self.observed, self.progress.as_ref(), self.now);
+        let again = plan(&self.desired, &self.observed, self.progress.as_ref(), self.now);
+        assert_eq!(next, again, "the same input must give the same plan");
+        self.check(&next);
+        self.progress = Some(next.rollout.clone());
+        next.steps.iter().for_each(|step| self.begin(&step.action));
+        self.log.extend(next.steps.iter().cloned());
+        next
+    }
+    /// One round of the world, then a plan. Returns whether nothing was left to do.
+    pub fn round(&mut self, weather: Weather) -> bool {
+        self.live(weather);
+        let next = self.plan();
+        let idle =
+            next.steps.is_empty() && self.observed.servers.iter().all(|s| !s.busy && s.state == ServerState::Ready);
+        match next.wake_at {
+            Some(wake) if idle => self.now = wake,
+            _ => self.pass(Duration::from_millis(100)),
+        }
+        idle && self.progress.as_ref().is_some_and(RolloutProgress::is_over)
+    }
+    /// Rounds until nothing is left to do; fails if there is no end.
+    pub fn settle(&mut self, weather: Weather) -> RolloutState {
+        let mut rests = 0;
+        for _ in 0..4_000 {
+            rests = if self.round(weather) { rests + 1 } else { 0 };
+            if rests == 3 {
+                return self.progress.clone().unwrap().state;
+            }
+        }
+        panic!("no end: {:?}\n{:?}", self.progress, self.observed.servers);
+    }
+    pub fn on(&self, release: ReleaseId) -> usize {
+        self.observed.servers.iter().filter(|s| s.release == release && serves(s)).count()
+    }
+    pub fn words(&self) -> Vec<&'static str> {
+        self.log.iter().map(|step| step.action.word()).collect()
+    }
+
+    /// What happens to the servers in one round.
+    fn live(&mut self, weather: Weather) {
+        for at in 0..self.observed.servers.len() {
+            let (failing, ready) = (self.chance.percent(weather.fails), self.chance.percent(weather.becomes_ready));
+            let server = &mut self.observed.servers[at];
+            if failing && server.state.may_become(ServerState::Failed) {
+                let failure = Failure { release: server.release, at: self.now, launched_at: server.launched_at };
+                (server.state, server.busy, server.running) = (ServerState::Failed, false, ready);
+                self.pending.retain(|(id, _)| *id != server.id);
+                self.observed.failures.push(failure);
+            } else if server.state == ServerState::Starting && ready {
+                (server.state, server.ready_at) = (ServerState::Ready, Some(self.now));
+            }
+        }
+        for (server, action) in std::mem::take(&mut self.pending) {
+            if self.chance.percent(weather.finishes) {
+                self.finish(&server, &action);
+            } else {
+                self.pending.push((server, action));
+            }
+        }
+        self.observed.servers.retain(|s| s.state != ServerState::Gone);
+    }
+    fn server(&mut self, id: &ServerId) -> &mut ServerView {
+        self.observed.servers.iter_mut().find(|s| s.id == *id).expect("actions are about servers that exist")
+    }
+    fn finish(&mut self, id: &ServerId, action: &Action) {
+        let server = self.server(id);
+        server.busy = false;
+        let state = match action {
+            Action::Launch { .. } => ServerState::Starting,
+            Action::Drain { .. } => ServerState::Drained,
+            Action::Stop { .. } => ServerState::Stopped,
+            Action::Destroy { .. } => ServerState::Gone,
+            Action::SwitchTraffic { from, .. } if from.contains(id) => ServerState::Draining,
+            _ => server.state,
+        };
+        server.in_traffic = match action {
+            Action::AddToTraffic { .. } | Action::SwitchTraffic { .. } => true,
+            Action::RemoveFromTraffic { .. } | Action::Drain { .. } => false,
+            _ => server.in_traffic,
+        };
+        server.running &= !matches!(action, Action::Stop { .. });
+        if server.state != state {
+            server.state = server.state.step(state).unwrap();
+        }
+    }
+    fn begin(&mut self, action: &Action) {
+        let servers = match action {
+            Action::Launch { release, servers } => (0..*servers).map(|_| self.launch(*release)).collect(),
+            Action::SwitchTraffic { to, from } => to.iter().chain(from).cloned().collect(),
+            other => other.server().cloned().into_iter().collect::<Vec<_>>(),
+        };
+        for id in servers {
+            let server = self.server(&id);
+            assert!(!server.busy || matches!(action, Action::Launch { .. }), "{id} is busy: {action:?}");
+            server.busy = true;
+            let state = match action {
+                Action::Drain { .. } => ServerState::Draining,
+                Action::Stop { .. } => ServerState::Stopping,
+                _ => server.state,
+            };
+            if server.state != state {
+                server.state = server.state.step(state).unwrap();
+            }
+            self.pending.push((id, action.clone()));
+        }
+    }
+    fn launch(&mut self, release: ReleaseId) -> ServerId {
+        self.launched += 1;
+        let id: ServerId = format!("web-{}", self.launched).parse().unwrap();
+        self.observed.servers.push(ServerView {
+            id: id.clone(),
+            release,
+            state: ServerState::Launching,
+            launched_at: self.now,
+            ready_at: None,
+            in_traffic: false,
+            busy: true,
+            running: true,
+            replace: false,
+        });
+        id
+    }
+
+    /// What every plan keeps.
+    fn check(&self, next: &Plan) {
+        let live = self.observed.servers.iter().filter(|s| s.state.is_live()).count() as u32;
+        let mut touched = Vec::new();
+        let mut going = 0;
+        for PlannedAction { action, why } in &next.steps {
+            assert!(why.len() > 10, "{action:?} has no reason");
+            touched.extend(action.server().cloned());
+            match action {
+                Action::Launch { release, servers } => {
+                    assert!(*servers > 0 && live + servers <= self.desired.ceiling(), "{servers} more than the surge");
+                    assert!(self.desired.admits(release), "a release that is not admitted");
+                }
+                Action::Drain { server } | Action::Stop { server } => {
+                    going += u32::from(self.counts_as_available(server, next));
+                }
+                Action::SwitchTraffic { to, from } => {
+                    touched.extend(to.iter().chain(from).cloned());
+                    assert!(to.len() as u32 >= self.desired.count, "a switch to too few servers");
+                    for id in to {
+                        let server = self.observed.servers.iter().find(|s| s.id == *id).unwrap();
+                        assert_eq!(server.state, ServerState::Ready);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let ids = self.observed.servers.iter().map(|s| &s.id);
+        let available = ids.filter(|id| self.counts_as_available(id, next)).count() as u32;
+        assert!(going == 0 || available - going >= self.desired.floor(), "{available} - {going} is below the floor");
+        touched.sort();
+        let all = touched.len();
+        touched.dedup();
+        assert_eq!(all, touched.len(), "two steps for one server: {:?}", next.steps);
+        if next.steps.is_empty() {
+            let again = plan(&self.desired, &self.observed, Some(&next.rollout), self.now);
+            assert_eq!(again, *next, "with nothing to do the plan must stay as it is");
+        }
+    }
+    fn counts_as_available(&self, id: &ServerId, next: &Plan) -> bool {
+        let server = self.observed.servers.iter().find(|s| s.id == *id).unwrap();
+        let healthy = server.ready_at.is_some_and(|at| at + self.desired.policy.min_healthy_time <= self.now);
+        let new = server.release == next.rollout.target() && !server.replace;
+        serves(server) && (healthy || !new)
+    }
+}
+
+pub fn serves(server: &ServerView) -> bool {
+    server.state == ServerState::Ready && server.in_traffic
+}
