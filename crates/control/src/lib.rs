@@ -1,8 +1,14 @@
 //! State, journal, reconcilers, rollouts, the test harness, the daemon.
+//!
+//! [`harness`] boots a frozen image and runs its suite; [`readiness`] knows when a server's services work.
 #![forbid(unsafe_code)]
 
 pub mod handle;
+pub mod harness;
+pub mod http;
+pub mod readiness;
 pub mod releases;
+pub mod retry;
 pub mod traffic;
 
 pub use handle::{Control, ControlError, ControlOptions, RebuildTarget, Settled, Unsettled, Wanted};

@@ -1,0 +1,167 @@
+//! Boots a frozen image and runs its suite on it.
+//!
+//! [`run_suite`] launches two test servers of the release at once through the engine's one launch path, waits until every
+//! service of each is ready, runs the recipe's tests on both, all at the same time, each tried again until it passes or its
+//! time is over, then stops and destroys them. The second server exists to see that a second boot gives the same answers;
+//! it costs no wall time. Facts of the image's files that cannot differ between servers are read from the image itself
+//! ([`tree`]). What was seen becomes a [`Report`]; signing and keeping it is not done here.
+//!
+//! The conformance tests, whose names start with `kiln/`, are run for every image and cannot be switched off.
+
+mod conformance;
+mod expect;
+mod inside;
+mod junit;
+mod network;
+mod output;
+mod script;
+mod server;
+mod test;
+pub mod tree;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kiln_api::{Event, report::TestResult};
+use kiln_engine::{Engine, EngineError};
+use kiln_model::{
+    FrozenConfig, ImageDigest, ImageManifest, ImageName, Suite,
+    evidence::{Report, TestOutcome, Verdict},
+    trust,
+};
+
+pub use self::{junit::junit, output::human, tree::ImageTree};
+
+/// What is tested.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The image's name.
+    pub name: ImageName,
+    /// The image.
+    pub image: ImageDigest,
+    /// Its services and writable paths.
+    pub manifest: Arc<ImageManifest>,
+}
+
+/// A report and how long things took.
+#[derive(Debug, Clone)]
+pub struct SuiteRun {
+    /// What was seen.
+    pub report: Report,
+    /// From the start until every service of the first server was ready; none if that did not happen.
+    pub ready: Option<Duration>,
+    /// From the start until both servers were destroyed.
+    pub took: Duration,
+}
+
+/// The suite could not be run, so there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub enum HarnessError {
+    /// The engine could not start a test server.
+    #[error("could not launch a test server of {name} ({})", image.short())]
+    Launch {
+        /// The image's name.
+        name: ImageName,
+        /// The image.
+        image: ImageDigest,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// A test server could not be removed afterwards.
+    #[error("could not destroy a test server of {name} ({})", image.short())]
+    Destroy {
+        /// The image's name.
+        name: ImageName,
+        /// The image.
+        image: ImageDigest,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// The image's files could not be read.
+    #[error("could not look through the files of {name} ({})", image.short())]
+    Tree {
+        /// The image's name.
+        name: ImageName,
+        /// The image.
+        image: ImageDigest,
+        /// Why.
+        #[source]
+        source: tree::TreeError,
+    },
+}
+
+/// Receives events as they happen.
+pub type Events<'a> = &'a (dyn Fn(Event) + Send + Sync);
+
+/// Runs a suite on a release. Both test servers are gone when this returns, whatever happened.
+pub async fn run_suite(
+    engine: &dyn Engine,
+    tree: Arc<dyn ImageTree>,
+    subject: &Subject,
+    config: &FrozenConfig,
+    suite: &Suite,
+    events: Events<'_>,
+) -> Result<SuiteRun, HarnessError> {
+    let start = Instant::now();
+    events(started(subject, config, suite));
+    let launch = |source| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
+    engine.prepare(subject.image).await.map_err(launch)?;
+    let release = trust::admit_for_test(subject.image, config.clone());
+    let quiet = |_: Event| ();
+    let first = server::run(engine, &release, subject, suite, events);
+    let second = server::run(engine, &release, subject, suite, &quiet);
+    let (first, second, facts) = tokio::join!(first, second, conformance::tree(tree, subject));
+    let (first, second, facts) = (first?, second?, facts?);
+    let ready = first.ready;
+    let same = conformance::second_boot(&first, &second);
+    let mut tests = first.tests;
+    for outcome in facts.into_iter().chain([same]) {
+        events(Event::Test { image: subject.image.to_string(), result: TestResult::from(&outcome) });
+        tests.push(outcome);
+    }
+    let report = report(subject, config, suite, tests);
+    Ok(SuiteRun { report, ready, took: start.elapsed() })
+}
+
+fn started(subject: &Subject, config: &FrozenConfig, suite: &Suite) -> Event {
+    Event::SuiteStarted {
+        name: subject.name.to_string(),
+        image: subject.image.to_string(),
+        config: config.digest().to_string(),
+        tests: (suite.tests.len() + conformance::NAMES.len()) as u32,
+    }
+}
+
+fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<TestOutcome>) -> Report {
+    let passed = tests.iter().all(|test| test.verdict == Verdict::Passed);
+    Report {
+        name: subject.name.to_string(),
+        image: subject.image,
+        config: config.digest(),
+        suite: suite.digest(),
+        verdict: if passed { Verdict::Passed } else { Verdict::Failed },
+        finished_at: jiff::Timestamp::now(),
+        parameters: PARAMETERS.map(str::to_owned).to_vec(),
+        tests,
+    }
+}
+
+/// How a test server differs from a server in service.
+const PARAMETERS: [&str; 3] = [
+    "on an isolated network",
+    "not behind the gateway",
+    "without the group's limits of memory, processor and processes",
+];
+
+fn outcome(name: &str, took: Duration, failure: Option<String>) -> TestOutcome {
+    TestOutcome {
+        name: name.to_owned(),
+        verdict: if failure.is_none() { Verdict::Passed } else { Verdict::Failed },
+        took,
+        message: failure,
+    }
+}

@@ -1,0 +1,113 @@
+//! One test server: launch, wait until ready, test, stop, destroy.
+
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt as _, future::join_all};
+use kiln_api::{Event, report::TestResult};
+use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
+use kiln_model::{ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
+
+use super::{Events, HarnessError, Subject, conformance, outcome, test};
+use crate::readiness;
+
+/// What one boot showed.
+pub(super) struct Boot {
+    /// Until every service was ready; none if that did not happen.
+    pub(super) ready: Option<Duration>,
+    /// The recipe's tests in order, then the conformance tests of a running server.
+    pub(super) tests: Vec<TestOutcome>,
+}
+
+/// The generation of a test server: its id is never used twice.
+const GENERATION: u64 = 1;
+
+/// Boots a server of the release, runs everything on it and removes it again.
+pub(super) async fn run(
+    engine: &dyn Engine,
+    release: &VerifiedRelease,
+    subject: &Subject,
+    suite: &Suite,
+    events: Events<'_>,
+) -> Result<Boot, HarnessError> {
+    let start = Instant::now();
+    let spec = LaunchSpec {
+        server: new_id(subject),
+        generation: GENERATION,
+        group: None,
+        manifest: subject.manifest.clone(),
+        limits: Limits { memory: None, cpu_millis: None, pids: None },
+    };
+    let launched = engine.launch(release, &spec).await;
+    let boot = match &launched {
+        Ok(server) => Some(Run { engine, server, subject, events, start }.all(suite).await),
+        Err(_) => None,
+    };
+    // A launch that failed may have left something behind as well.
+    let destroyed = engine.destroy(&spec.server, GENERATION).await;
+    let failed =
+        |source: EngineError| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
+    launched.map_err(failed)?;
+    destroyed.map_err(|source| HarnessError::Destroy { name: subject.name.clone(), image: subject.image, source })?;
+    Ok(boot.expect("a server that was launched was tested"))
+}
+
+fn new_id(subject: &Subject) -> ServerId {
+    let name: String = subject.name.as_str().chars().take(40).collect();
+    let id = format!("test-{name}-{:08x}", rand::random::<u32>());
+    id.parse().expect("a shortened name between `test-` and hex digits is a valid id")
+}
+
+struct Run<'a> {
+    engine: &'a dyn Engine,
+    server: &'a Observed,
+    subject: &'a Subject,
+    events: Events<'a>,
+    start: Instant,
+}
+
+impl Run<'_> {
+    async fn all(&self, suite: &Suite) -> Boot {
+        let waited = readiness::wait(self.engine, self.server, &self.subject.manifest).await;
+        let ready = waited.is_ok().then(|| self.start.elapsed());
+        let mut tests = match &waited {
+            Ok(()) => self.tests(suite).await,
+            Err(reason) => self.not_run(suite, &reason.to_string()),
+        };
+        let message = waited.err().map(|reason| reason.to_string());
+        tests.push(self.ended(outcome(conformance::SERVICES_READY, self.start.elapsed(), message)));
+        tests.push(self.ended(conformance::clean_stop(self.engine, self.server, &self.subject.manifest).await));
+        Boot { ready, tests }
+    }
+
+    async fn tests(&self, suite: &Suite) -> Vec<TestOutcome> {
+        let ready_ms = self.start.elapsed().as_millis() as u64;
+        (self.events)(Event::TestServerReady { image: self.subject.image.to_string(), ready_ms });
+        let gone = readiness::ended(self.engine, &self.server.server).shared();
+        let recipe = suite.tests.iter().map(|test| {
+            let gone = gone.clone();
+            async move {
+                let began = Instant::now();
+                let outcome = tokio::select! {
+                    outcome = test::run(self.engine, self.server, test) => outcome,
+                    reason = gone => outcome(&test.name, began.elapsed(), Some(format!("the server ended: {reason}"))),
+                };
+                self.ended(outcome)
+            }
+        });
+        let root = conformance::read_only_root(self.engine, self.server, &self.subject.manifest);
+        let (mut tests, root) = tokio::join!(join_all(recipe), root);
+        tests.push(self.ended(root));
+        tests
+    }
+
+    fn not_run(&self, suite: &Suite, reason: &str) -> Vec<TestOutcome> {
+        let names = suite.tests.iter().map(|test| test.name.as_str()).chain([conformance::READ_ONLY_ROOT]);
+        names.map(|name| self.ended(outcome(name, Duration::ZERO, Some(format!("not run: {reason}"))))).collect()
+    }
+
+    fn ended(&self, outcome: TestOutcome) -> TestOutcome {
+        let image = self.subject.image.to_string();
+        (self.events)(Event::Test { image, result: TestResult::from(&outcome) });
+        outcome
+    }
+}

@@ -1,0 +1,38 @@
+//! One test of the recipe on one server: what each kind does, and trying it again until its time is over.
+
+use std::time::Duration;
+
+use kiln_engine::{Engine, Observed};
+use kiln_model::{
+    evidence::TestOutcome,
+    suite::{Test, TestKind},
+};
+
+use super::{inside::Look, network, outcome, script};
+use crate::retry::{self, Miss};
+
+/// Runs a test on a ready server.
+pub(super) async fn run(engine: &dyn Engine, server: &Observed, test: &Test) -> TestOutcome {
+    let tried = retry::until(test.within, |left| once(engine, server, &test.kind, left)).await;
+    outcome(&test.name, tried.took, tried.failure)
+}
+
+async fn once(engine: &dyn Engine, server: &Observed, kind: &TestKind, left: Duration) -> Result<(), Miss> {
+    let look = || Look::new(engine, &server.server);
+    let seen = match kind {
+        TestKind::Http { .. } => network::http(server, kind).await,
+        TestKind::Tcp { port, send, expect } => network::tcp(server, *port, send.as_deref(), expect.as_ref()).await,
+        TestKind::Command { command, user, exit, stdout, stderr } => {
+            look()?.command(command, user, *exit, (stdout, stderr), left).await
+        }
+        TestKind::File { .. } => look()?.file(kind).await,
+        TestKind::Process { program, user, count } => look()?.process(program, user.as_deref(), *count).await,
+        TestKind::Port { port, listening } => look()?.port(*port, *listening).await,
+        TestKind::User { name, uid, home, shell } => look()?.user(name, *uid, home.as_deref(), shell.as_deref()).await,
+        TestKind::Package { name, installed, version } => look()?.package(name, *installed, version.as_deref()).await,
+        TestKind::Script { file, content, arguments } => {
+            return script::run(server, file, content, arguments, left).await;
+        }
+    };
+    Ok(seen?)
+}

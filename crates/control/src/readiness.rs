@@ -1,0 +1,162 @@
+//! When a server's services work: the readiness checks of the image's manifest.
+//!
+//! A service with a check is ready when the check holds; one without is ready when its process runs (or, for a task, has
+//! ended well). Checks are tried at once and then again after 1, 2, 4 … 50 ms, so that a fast service is seen fast.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use kiln_api::error::chain;
+use kiln_engine::{Engine, Observed, Phase};
+use kiln_model::{
+    ImageManifest, ServerId, ServiceName,
+    manifest::{ReadinessCheck, Service},
+};
+use tokio::{net::TcpStream, sync::broadcast::error::RecvError};
+
+use crate::{http, retry};
+
+/// A service without a readiness check must run within this time.
+pub const RUNNING_LIMIT: Duration = Duration::from_secs(30);
+/// One attempt of a check may take this long.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a server is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// A service's time is over.
+    #[error("service `{service}` was not ready: {seen}")]
+    Service {
+        /// The service.
+        service: ServiceName,
+        /// What its check saw, and how the service last ended, if it did.
+        seen: String,
+    },
+    /// The server ended.
+    #[error("the server ended before it was ready: {reason}")]
+    Exited {
+        /// What the engine knows.
+        reason: String,
+    },
+}
+
+/// One attempt of a service's check; a command is run as the service's user.
+pub async fn check(
+    engine: &dyn Engine,
+    server: &ServerId,
+    address: Ipv4Addr,
+    user: &str,
+    check: &ReadinessCheck,
+) -> Result<(), String> {
+    match check {
+        ReadinessCheck::Http { port, path } => check_http(SocketAddr::from((address, *port)), path).await,
+        ReadinessCheck::Tcp { port } => {
+            let address = SocketAddr::from((address, *port));
+            TcpStream::connect(address).await.map(drop).map_err(|e| format!("could not connect to {address}: {e}"))
+        }
+        ReadinessCheck::Command { command } => check_command(engine, server, user, command).await,
+    }
+}
+
+async fn check_http(address: SocketAddr, path: &str) -> Result<(), String> {
+    let headers = BTreeMap::new();
+    let answer =
+        http::ask(http::Ask { address, method: "GET", path, headers: &headers }).await.map_err(|e| chain(&e))?;
+    match answer.status {
+        200..=399 => Ok(()),
+        status => Err(format!("GET {path} answered status {status}")),
+    }
+}
+
+async fn check_command(engine: &dyn Engine, server: &ServerId, user: &str, command: &[String]) -> Result<(), String> {
+    let inside = engine.inside().ok_or("this engine cannot run commands inside a server")?;
+    let result = inside.exec(server, command, user, ATTEMPT_LIMIT, 4096).await.map_err(|e| chain(&e))?;
+    match result.exit {
+        0 => Ok(()),
+        exit => Err(format!("`{}` exited with {exit}: {}", command.join(" "), lossy_tail(&result.stderr))),
+    }
+}
+
+fn lossy_tail(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().lines().next_back().unwrap_or_default().to_owned()
+}
+
+/// Waits until all services are ready, each within its own limit, or the first one that cannot be, or the server's end.
+pub async fn wait(engine: &dyn Engine, server: &Observed, manifest: &ImageManifest) -> Result<(), NotReady> {
+    let services = manifest.services.iter().map(|(name, service)| wait_for(engine, server, name, service));
+    let all = futures::future::try_join_all(services);
+    tokio::select! {
+        ready = all => ready.map(drop),
+        reason = ended(engine, &server.server) => Err(NotReady::Exited { reason }),
+    }
+}
+
+async fn wait_for(
+    engine: &dyn Engine,
+    server: &Observed,
+    name: &ServiceName,
+    service: &Service,
+) -> Result<(), NotReady> {
+    let within = service.readiness.as_ref().map_or(RUNNING_LIMIT, |readiness| readiness.within);
+    let tried = match (&service.readiness, server.address) {
+        (Some(readiness), Some(address)) => {
+            retry::until(within, |left| async move {
+                let attempt = check(engine, &server.server, address, &service.user, &readiness.check);
+                let tried = tokio::time::timeout(left.min(ATTEMPT_LIMIT), attempt).await;
+                Ok(tried.unwrap_or_else(|_| Err("the check did not end".to_owned()))?)
+            })
+            .await
+        }
+        (Some(_), None) => retry::Tried { failure: Some("the server has no address".to_owned()), took: Duration::ZERO },
+        (None, _) => retry::until(within, |_| async { Ok(running(engine, &server.server, name).await?) }).await,
+    };
+    let Some(mut seen) = tried.failure else { return Ok(()) };
+    if let Some(last_exit) = last_exit(engine, &server.server, name).await {
+        seen = format!("{seen}; {last_exit}");
+    }
+    Err(NotReady::Service { service: name.clone(), seen })
+}
+
+async fn running(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Result<(), String> {
+    let observed = find(engine, server).await?.ok_or("the server is gone")?;
+    match observed.services.iter().find(|service| service.name == *name) {
+        Some(service) if service.up => Ok(()),
+        Some(_) => Err("it does not run".to_owned()),
+        None => Err("it was not started".to_owned()),
+    }
+}
+
+async fn last_exit(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Option<String> {
+    let observed = find(engine, server).await.ok()??;
+    let service = observed.services.into_iter().find(|service| service.name == *name)?;
+    let last = service.last_exit?;
+    Some(format!("it was started {} times and last ended with {last}", service.starts))
+}
+
+/// Returns when a server has ended, with what is known of its end.
+pub async fn ended(engine: &dyn Engine, server: &ServerId) -> String {
+    let mut hints = engine.hints();
+    loop {
+        match find(engine, server).await {
+            Ok(Some(Observed { phase: Phase::Exited { reason }, .. })) => return reason,
+            Ok(None) => return "it is gone".to_owned(),
+            // An engine that cannot answer now is asked again; the services' own limits bound the wait.
+            Ok(Some(_)) | Err(_) => {}
+        }
+        let pause = tokio::time::sleep(Duration::from_millis(100));
+        tokio::pin!(pause);
+        tokio::select! {
+            Err(RecvError::Closed) = hints.recv() => pause.await,
+            () = &mut pause => {}
+            else => {}
+        }
+    }
+}
+
+async fn find(engine: &dyn Engine, server: &ServerId) -> Result<Option<Observed>, String> {
+    let all = engine.observe().await.map_err(|e| chain(&e))?;
+    Ok(all.into_iter().find(|observed| observed.server == *server))
+}
