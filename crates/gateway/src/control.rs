@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    client::GatewayClient,
     fds,
     gateway::{Gateway, Stage},
     proto::{MAX_LINE, Refusal, Reply, Request},
@@ -36,6 +37,26 @@ pub const SOCKET: &str = "gateway.sock";
 /// The name of the socket on which one process can be asked from its begin to its end.
 pub fn link_name(pid: u32) -> String {
     format!("gateway-{pid}.sock")
+}
+
+/// The processes of a state directory that answer on a socket of their own, except this one. Sockets of processes that
+/// were killed are removed.
+pub async fn others(state_dir: &Path) -> io::Result<Vec<GatewayClient>> {
+    let own = link_name(std::process::id());
+    let mut others = Vec::new();
+    for entry in fs::read_dir(state_dir)? {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name()))?;
+        let name = name.to_string_lossy();
+        if name == own.as_str() || !(name.starts_with("gateway-") && name.ends_with(".sock")) {
+            continue;
+        }
+        let other = GatewayClient::of_socket(path.clone());
+        match other.status().await {
+            Ok(_) => others.push(other),
+            Err(_) => fs::remove_file(path)?,
+        }
+    }
+    Ok(others)
 }
 
 /// Opens a socket under its name in one step: who connects finds the old one or the new one, never none.
@@ -163,7 +184,7 @@ async fn answer(gateway: &Gateway, mut stream: UnixStream, request: Request) -> 
         }
         Request::Retire {} => {
             gateway.retire();
-            Reply::Retired { link: link_name(std::process::id()) }
+            Reply::Retired {}
         }
         Request::Stop {} => {
             gateway.stop().await;

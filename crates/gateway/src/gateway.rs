@@ -52,8 +52,8 @@ pub struct Gateway {
     table: Mutex<Table>,
     /// Servers that left the table and may still have something in flight.
     gone: Mutex<Vec<Weak<Upstream>>>,
-    /// The process this one took over from, while it finishes its connections.
-    predecessor: Mutex<Option<GatewayClient>>,
+    /// Earlier processes of this state directory that still finish their connections.
+    before: Mutex<Vec<GatewayClient>>,
 }
 
 impl Gateway {
@@ -66,7 +66,7 @@ impl Gateway {
             handing_over: AtomicUsize::new(0),
             table: Mutex::new(Table { version: 0, routes: Routes::default(), ports: Ports::default() }),
             gone: Mutex::default(),
-            predecessor: Mutex::default(),
+            before: Mutex::default(),
         }))
     }
 
@@ -94,10 +94,10 @@ impl Gateway {
             return Err(Refusal::HandingOver);
         }
         let reply = self.replace_table(version, routes.clone())?;
-        if let Some(predecessor) = self.predecessor()
-            && let Err(error) = predecessor.set_routes(version, routes).await
-        {
-            tracing::debug!(%error, "the predecessor is gone");
+        for before in self.before() {
+            if let Err(error) = before.set_routes(version, routes.clone()).await {
+                tracing::debug!(%error, "an earlier gateway is gone");
+            }
         }
         Ok(reply)
     }
@@ -141,21 +141,18 @@ impl Gateway {
         known
     }
 
-    /// Sends a server nothing new and waits for what it has, here and in the predecessor.
+    /// Sends a server nothing new and waits for what it has, here and in earlier processes.
     pub async fn drain(&self, server: &ServerId, limit: Duration) -> Drained {
         let start = Instant::now();
         let known = self.known(server);
         known.iter().for_each(|upstream| upstream.set_draining(true));
         let here = futures::future::join_all(known.iter().map(|upstream| upstream.drained(limit)));
-        let before = async {
-            match self.predecessor() {
-                Some(predecessor) => predecessor.drain(server, limit).await.map_or(0, |drained| drained.cut),
-                None => 0,
-            }
-        };
+        let asked = self.before();
+        let before = futures::future::join_all(asked.iter().map(|before| before.drain(server, limit)));
         let (here, before) = tokio::join!(here, before);
         let waited_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Drained { cut: here.iter().sum::<usize>() + before, waited_ms }
+        let before = before.iter().flatten().map(|drained| drained.cut);
+        Drained { cut: here.into_iter().chain(before).sum(), waited_ms }
     }
 
     pub fn status(&self) -> Status {
@@ -164,7 +161,7 @@ impl Gateway {
             pid: std::process::id(),
             version: table.version,
             connections: self.workers.connections(),
-            predecessor: self.predecessor().is_some(),
+            earlier: self.before().len(),
             routes: table.ports.status(),
         }
     }
@@ -185,35 +182,37 @@ impl Gateway {
         self.table().ports.stop_accepting();
     }
 
-    /// Closes the ports, here and in the predecessor.
+    /// Closes the ports, and lets earlier processes end too.
     pub async fn stop(&self) {
         self.workers.retiring.store(true, Relaxed);
         self.stage.send_replace(Stage::Stopping);
         self.table().ports.close();
-        if let Some(predecessor) = self.predecessor()
-            && let Err(error) = predecessor.stop().await
-        {
-            tracing::debug!(%error, "the predecessor is gone");
+        for before in self.before() {
+            if let Err(error) = before.stop().await {
+                tracing::debug!(%error, "an earlier gateway is gone");
+            }
         }
     }
 
-    fn predecessor(&self) -> Option<GatewayClient> {
-        self.predecessor.lock().expect("no panic while held").clone()
-    }
-
-    /// Names the process that still finishes what it accepted before; `None` when it has ended.
-    pub fn set_predecessor(&self, predecessor: Option<GatewayClient>) {
-        *self.predecessor.lock().expect("no panic while held") = predecessor;
-    }
-
-    /// Forgets a predecessor that has ended.
-    pub async fn look_after_predecessor(&self) {
-        if let Some(predecessor) = self.predecessor()
-            && predecessor.status().await.is_err()
-        {
-            tracing::info!("the gateway before this one has ended");
-            self.set_predecessor(None);
+    /// Earlier processes, as long as this one is the one to be asked.
+    fn before(&self) -> Vec<GatewayClient> {
+        match self.stage() {
+            Stage::Retiring => Vec::new(),
+            Stage::Serving | Stage::Stopping => self.before.lock().expect("no panic while held").clone(),
         }
+    }
+
+    /// Names the earlier processes.
+    pub fn set_before(&self, before: Vec<GatewayClient>) {
+        *self.before.lock().expect("no panic while held") = before;
+    }
+
+    /// Forgets earlier processes that have ended.
+    pub async fn look_before(&self) {
+        let asked = self.before();
+        let answers = futures::future::join_all(asked.iter().map(GatewayClient::status)).await;
+        let alive = asked.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(before, _)| before);
+        self.set_before(alive.collect());
     }
 
     /// What is done from time to time: ports that could not be opened, connections that nobody used.

@@ -38,7 +38,7 @@ pub async fn serve(connection: Arc<Connection>, stream: TcpStream) {
     });
     let served = http1::Builder::new()
         .max_buf_size(limits.header_size.max(8 << 10))
-        .max_headers(limits.header_count)
+        .max_header_size(limits.header_size)
         .header_read_timeout(None)
         .serve_connection(io, service)
         .with_upgrades()

@@ -44,10 +44,8 @@ impl GatewayOptions {
 /// Sizes and times that bound what one client or one server can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a request's head, and of a response's head. 64 KiB by default; less than 8 KiB is not possible.
+    /// Bytes of a request's head, and of a response's head. 64 KiB by default. A head has at most 100 headers.
     pub header_size: usize,
-    /// Headers of a request. 128 by default.
-    pub header_count: usize,
     /// From the first byte of a request (or the connection's begin) to the end of its head. 10 s by default.
     pub header_timeout: Duration,
     /// A client connection without a request is closed after this. 75 s by default.
@@ -78,7 +76,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             header_size: 64 << 10,
-            header_count: 128,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             response_timeout: Duration::from_secs(60),

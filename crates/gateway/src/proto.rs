@@ -68,10 +68,7 @@ pub enum Reply {
         ports: Vec<u16>,
     },
     /// The process is on its way out.
-    Retired {
-        /// Name of a socket in the state directory where it still answers until it ends.
-        link: String,
-    },
+    Retired {},
     /// The ports are closed.
     Stopping {},
     /// Refused.
@@ -96,8 +93,8 @@ pub struct Status {
     pub version: u64,
     /// Client connections.
     pub connections: usize,
-    /// Whether a predecessor is still finishing its connections.
-    pub predecessor: bool,
+    /// Earlier processes that are still finishing their connections.
+    pub earlier: usize,
     /// The routes, in the order of the table.
     pub routes: Vec<RouteStatus>,
 }

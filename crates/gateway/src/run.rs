@@ -26,8 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{self, GatewayClient},
-    control,
+    client, control,
     gateway::{Gateway, Stage},
     inherit,
     options::GatewayOptions,
@@ -91,8 +90,9 @@ async fn serve(options: GatewayOptions) -> Result<(), GatewayError> {
     let _link = Removed(link);
     let (shared, _) = control::open(&dir, control::SOCKET).map_err(broken)?;
     if let Some(before) = before {
-        gateway.set_predecessor(before.retire(&dir).await);
+        before.retire().await;
     }
+    gateway.set_before(control::others(&dir).await.map_err(broken)?);
     drop(lock);
     live(gateway, own, shared).await.map_err(GatewayError::Workers)
 }
@@ -149,20 +149,15 @@ impl Predecessor {
         Ok((Self(stream), kept, inherit::by_port(listeners.0)?))
     }
 
-    /// Tells it that we accept. Returns the way to reach it while it finishes.
-    async fn retire(self, dir: &Path) -> Option<GatewayClient> {
+    /// Tells it that we accept.
+    async fn retire(self) {
         let stream = self.0;
         let told = tokio::task::spawn_blocking(move || {
             send(&stream, &Request::Retire {})?;
             crate::fds::receive_line(&stream, 4_096, |line| Ok((0, serde_json::from_slice::<Reply>(line)?)))
         });
-        match told.await.map_err(io::Error::other).and_then(|answer| answer) {
-            Ok((Reply::Retired { link }, _)) => Some(GatewayClient::of_socket(dir.join(link))),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(%error, "the gateway before this one ended in the middle of the hand-over");
-                None
-            }
+        if let Err(error) = told.await.map_err(io::Error::other).and_then(|answer| answer) {
+            tracing::warn!(%error, "the gateway before this one ended in the middle of the hand-over");
         }
     }
 }
@@ -203,7 +198,7 @@ async fn tidy(gateway: Arc<Gateway>) {
     loop {
         tokio::time::sleep(TIDY).await;
         gateway.tidy();
-        gateway.look_after_predecessor().await;
+        gateway.look_before().await;
     }
 }
 

@@ -77,6 +77,7 @@ pub async fn open_http(connection: &Connection, upstream: &Arc<Upstream>) -> Res
     let stream = open(connection, upstream).await?;
     let (sender, task) = http1::Builder::new()
         .max_buf_size(connection.limits().header_size.max(8 << 10))
+        .max_header_size(connection.limits().header_size)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Refused)?;

@@ -1,8 +1,9 @@
 //! The gateway as a process, in front of real servers on loopback. Unprivileged.
 
 mod control;
-
+mod faults;
 mod http;
-
+mod load;
+mod succession;
 mod support;
 mod tcp;

@@ -1,5 +1,7 @@
 //! A gateway process, servers to put behind it, and clients that look at every byte.
 
+pub mod load;
+pub mod nginx;
 pub mod web;
 pub mod wire;
 
