@@ -4,4 +4,5 @@
 //! Nothing here launches servers: build steps run through the [`sandbox::Sandbox`] trait.
 #![forbid(unsafe_code)]
 
+pub mod debian;
 pub mod sandbox;

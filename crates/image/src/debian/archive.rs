@@ -1,0 +1,346 @@
+//! The archives of a base: what they offer, read from verified indexes.
+//!
+//! A suite has up to three archives: the suite itself, its updates, and its security updates on their own mirror.
+//! [`Archives::refresh`] asks each for its `InRelease`, accepts it as [`super::release`] says, and reads the package
+//! indexes it names, under their hashes, from the cache where they are there. Where the network is away, the last
+//! accepted files are taken, checked again, and a note is passed on.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use kiln_model::{Digest, recipe::DebianBase};
+
+use super::{
+    Event, Events, Use,
+    http::{Client, Expected, HttpError, Limits},
+    index::{Index, IndexError, cache},
+    keys::{Keyring, KeyringError},
+    release::{IndexFile, Release, ReleaseError},
+};
+
+/// Why an archive cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The recipe's keyring.
+    #[error("cannot use the keyring")]
+    Keyring(#[from] KeyringError),
+    /// A file could not be fetched.
+    #[error("cannot fetch the index of {archive}")]
+    Fetch {
+        /// Mirror and suite.
+        archive: String,
+        /// Why.
+        #[source]
+        source: HttpError,
+    },
+    /// The network is away, or may not be used, and the cache lacks something.
+    #[error("{archive} cannot be reached and was never fetched before")]
+    NotCached {
+        /// Mirror and suite.
+        archive: String,
+        /// Why it cannot be reached; none where the network may not be used.
+        #[source]
+        source: Option<HttpError>,
+    },
+    /// The archive's `InRelease` is not accepted.
+    #[error("{archive} is not accepted")]
+    Release {
+        /// Mirror and suite.
+        archive: String,
+        /// Why.
+        #[source]
+        source: ReleaseError,
+    },
+    /// A package index cannot be read.
+    #[error("cannot read the package index {path} of {archive}")]
+    Index {
+        /// Mirror and suite.
+        archive: String,
+        /// Relative to the suite.
+        path: String,
+        /// Why.
+        #[source]
+        source: IndexError,
+    },
+    /// A package index cannot be unpacked, or is larger than its archive says.
+    #[error("cannot unpack the package index {path} of {archive}")]
+    Unpack {
+        /// Mirror and suite.
+        archive: String,
+        /// Relative to the suite.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The cache directory.
+    #[error("cannot use the cache at {}", path.display())]
+    Cache {
+        /// File or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ArchiveError {
+    /// What to try.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Release { source, .. } => Some(source.help()),
+            Self::Fetch { source: HttpError::Status { status: 404, .. }, .. } => {
+                Some("check `mirror` and the suite's code name under [base]")
+            }
+            Self::Fetch { .. } | Self::NotCached { .. } => {
+                Some("check the network, the mirror's address and the proxy variables")
+            }
+            Self::Keyring(_) => Some("`keyring` names a file made by `gpg --export`, binary or armoured"),
+            Self::Index { .. } | Self::Unpack { .. } | Self::Cache { .. } => None,
+        }
+    }
+}
+
+/// One archive of a base, verified.
+#[derive(Debug)]
+pub struct Archive {
+    /// Mirror address, without a trailing `/`.
+    pub mirror: String,
+    /// `bookworm`, `bookworm-updates`, `bookworm-security`.
+    pub suite: String,
+    /// `Date` of its release file.
+    pub date: Timestamp,
+    /// SHA-256 of the `InRelease` as fetched.
+    pub release: Digest,
+    /// Its packages, one index for each component (and architecture, where `all` has its own).
+    pub indexes: Vec<Index>,
+}
+
+/// The archives of a base.
+#[derive(Debug)]
+pub struct Archives(pub Vec<Archive>);
+
+/// More than any `InRelease` has.
+const RELEASE_LIMIT: u64 = 16 << 20;
+/// Ten times bookworm's `main`.
+const INDEX_LIMIT: u64 = 512 << 20;
+
+impl Archives {
+    /// Reads the archives of a base: from the network, or as they were last seen where it is away or not to be used.
+    pub fn refresh(
+        base: &DebianBase,
+        keyring: Option<&[u8]>,
+        cache_dir: &Path,
+        network: Use,
+        now: Timestamp,
+        events: Events<'_>,
+    ) -> Result<Self, ArchiveError> {
+        let keys = keyring.map_or_else(Keyring::shipped, Keyring::parse)?;
+        let reader = Reader {
+            client: Client::new(Limits::default()),
+            lists: cache_dir.join("lists"),
+            components: &base.components,
+            keys,
+            network,
+            now,
+            events,
+        };
+        fs::create_dir_all(&reader.lists).map_err(|source| reader.cache_error(&reader.lists, source))?;
+        let places = places(base);
+        std::thread::scope(|scope| {
+            let reader = &reader;
+            let running: Vec<_> =
+                places.iter().map(|(mirror, suite)| scope.spawn(move || reader.archive(mirror, suite))).collect();
+            running.into_iter().map(join).collect::<Result<_, _>>().map(Self)
+        })
+    }
+
+    /// Every index, most important archive first.
+    pub fn indexes(&self) -> impl Iterator<Item = (&Archive, &Index)> {
+        self.0.iter().flat_map(|archive| archive.indexes.iter().map(move |index| (archive, index)))
+    }
+}
+
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// (mirror, suite) of the archives of a base.
+fn places(base: &DebianBase) -> Vec<(String, String)> {
+    let place = |mirror: &str, suite: String| (mirror.trim_end_matches('/').to_owned(), suite);
+    let mut places = vec![place(&base.mirror, base.suite.clone())];
+    if has_updates(&base.suite) {
+        places.push(place(&base.mirror, format!("{}-updates", base.suite)));
+        let security = base.security_mirror.as_deref();
+        places.extend(security.map(|mirror| place(mirror, format!("{}-security", base.suite))));
+    }
+    places
+}
+
+/// `sid` and `experimental` are updated in place.
+fn has_updates(suite: &str) -> bool {
+    !matches!(suite, "sid" | "unstable" | "experimental")
+}
+
+struct Reader<'a> {
+    client: Client,
+    lists: PathBuf,
+    components: &'a [String],
+    keys: Keyring,
+    network: Use,
+    now: Timestamp,
+    events: Events<'a>,
+}
+
+/// Where one archive is, for addresses and messages.
+struct Place<'a> {
+    mirror: &'a str,
+    suite: &'a str,
+}
+
+impl Place<'_> {
+    fn url(&self, path: &str) -> String {
+        format!("{}/dists/{}/{path}", self.mirror, self.suite)
+    }
+}
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.mirror, self.suite)
+    }
+}
+
+impl Reader<'_> {
+    fn archive(&self, mirror: &str, suite: &str) -> Result<Archive, ArchiveError> {
+        let place = Place { mirror, suite };
+        let (bytes, release) = self.release(&place)?;
+        let mut indexes = Vec::new();
+        for component in self.components {
+            let files = release.package_indexes(component).map_err(|source| refused(&place, source))?;
+            for file in files {
+                indexes.push(self.index(&place, &release, &file)?);
+            }
+        }
+        let (mirror, suite) = (mirror.to_owned(), suite.to_owned());
+        Ok(Archive { mirror, suite, date: release.date, release: Digest::of(&bytes), indexes })
+    }
+
+    /// The accepted `InRelease`: the mirror's, or the cached one where the mirror is away or behind it.
+    fn release(&self, place: &Place<'_>) -> Result<(Vec<u8>, Release), ArchiveError> {
+        let path = self.lists.join(format!("{}.InRelease", Digest::of(place.url("").as_bytes()).short()));
+        let open = |bytes: &[u8]| Release::open(bytes, place.suite, &self.keys, self.now);
+        let cached = || fs::read(&path).ok();
+        let fetched = match self.network {
+            Use::Network => self.client.get(&place.url("InRelease"), RELEASE_LIMIT),
+            Use::CacheOnly => return self.cached_release(place, cached(), None),
+        };
+        let bytes = match fetched {
+            Err(error) if error.is_away() => return self.cached_release(place, cached(), Some(error)),
+            Err(source) => return Err(ArchiveError::Fetch { archive: place.to_string(), source }),
+            Ok(bytes) => bytes,
+        };
+        let release = open(&bytes).map_err(|source| refused(place, source))?;
+        if let Some(older) = cached() {
+            if older == bytes {
+                return Ok((bytes, release));
+            }
+            if let Ok(seen) = open(&older) && seen.date > release.date {
+                return Ok((older, seen));
+            }
+        }
+        write_whole(&path, &bytes).map_err(|source| self.cache_error(&path, source))?;
+        Ok((bytes, release))
+    }
+
+    fn cached_release(
+        &self,
+        place: &Place<'_>,
+        cached: Option<Vec<u8>>,
+        source: Option<HttpError>,
+    ) -> Result<(Vec<u8>, Release), ArchiveError> {
+        let Some(bytes) = cached else {
+            return Err(ArchiveError::NotCached { archive: place.to_string(), source });
+        };
+        let release = Release::open(&bytes, place.suite, &self.keys, self.now).map_err(|e| refused(place, e))?;
+        if let Some(reason) = source {
+            (self.events)(Event::Away { archive: place.to_string(), since: release.date, reason: reason.to_string() });
+        }
+        Ok((bytes, release))
+    }
+
+    fn index(&self, place: &Place<'_>, release: &Release, file: &IndexFile) -> Result<Index, ArchiveError> {
+        let compact = self.lists.join(format!("{}.index", file.digest.hex()));
+        if let Some(index) = cache::load(&compact) {
+            return Ok(index);
+        }
+        if self.network == Use::CacheOnly {
+            return Err(ArchiveError::NotCached { archive: place.to_string(), source: None });
+        }
+        let packed = self.fetch_index(place, release, file)?;
+        let text = unpack(&packed, file).map_err(|source| ArchiveError::Unpack {
+            archive: place.to_string(),
+            path: file.path.clone(),
+            source,
+        })?;
+        let index = Index::parse(&text).map_err(|source| ArchiveError::Index {
+            archive: place.to_string(),
+            path: file.path.clone(),
+            source,
+        })?;
+        cache::store(&compact, &index).map_err(|source| self.cache_error(&compact, source))?;
+        Ok(index)
+    }
+
+    fn fetch_index(&self, place: &Place<'_>, release: &Release, file: &IndexFile) -> Result<Vec<u8>, ArchiveError> {
+        let failed = |source| ArchiveError::Fetch { archive: place.to_string(), source };
+        let url = match (release.by_hash(), file.path.rsplit_once('/')) {
+            (true, Some((directory, _))) => place.url(&format!("{directory}/by-hash/SHA256/{}", file.digest.hex())),
+            _ => place.url(&file.path),
+        };
+        if file.size > INDEX_LIMIT || file.unpacked > INDEX_LIMIT {
+            return Err(failed(HttpError::TooLarge { url, limit: INDEX_LIMIT }));
+        }
+        let path = self.lists.join(file.digest.hex());
+        let total = file.size;
+        (self.events)(Event::Index { archive: place.to_string(), path: file.path.clone(), size: total });
+        let expected = Expected { size: file.size, digest: file.digest };
+        self.client.download(&url, &path, expected, &|_| ()).map_err(failed)?;
+        let bytes = fs::read(&path).and_then(|bytes| fs::remove_file(&path).map(|()| bytes));
+        bytes.map_err(|source| self.cache_error(&path, source))
+    }
+
+    fn cache_error(&self, path: &Path, source: io::Error) -> ArchiveError {
+        ArchiveError::Cache { path: path.to_owned(), source }
+    }
+}
+
+fn refused(place: &Place<'_>, source: ReleaseError) -> ArchiveError {
+    ArchiveError::Release { archive: place.to_string(), source }
+}
+
+/// Unpacks an index to at most the size its archive names.
+fn unpack(packed: &[u8], file: &IndexFile) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let reader: Box<dyn Read + '_> = match file.path.rsplit_once('.') {
+        Some((_, "xz")) => Box::new(liblzma::read::XzDecoder::new_multi_decoder(packed)),
+        Some((_, "gz")) => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        _ => Box::new(packed),
+    };
+    let mut text = Vec::with_capacity(file.unpacked as usize);
+    reader.take(file.unpacked + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > file.unpacked {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it unpacks to more than its archive says"));
+    }
+    Ok(text)
+}
+
+/// Writes a file so that readers see the old one or the whole new one.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! Who may sign an archive: OpenPGP keyrings, and clear-signed texts checked against them.
+//!
+//! A text is accepted when at least one of its signatures is good and made by a key of the keyring that is neither
+//! expired nor revoked, and none of the signatures by keys of the keyring is wrong. Signatures by other keys do not
+//! count: Debian signs with the keys of several releases at once.
+
+use jiff::Timestamp;
+use pgp::{
+    composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey},
+    crypto::hash::HashAlgorithm,
+    packet::{Signature, SignatureType},
+    types::KeyDetails,
+};
+
+/// A keyring that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// Not OpenPGP, or damaged.
+    #[error("the keyring is not a readable OpenPGP keyring")]
+    Unreadable(#[source] pgp::errors::Error),
+    /// No key in it.
+    #[error("the keyring holds no key")]
+    Empty,
+}
+
+/// Why a signed text is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SignatureError {
+    /// There is no signature: the text does not begin with `-----BEGIN PGP SIGNED MESSAGE-----`.
+    #[error("it is not signed")]
+    Missing,
+    /// The signed form is damaged.
+    #[error("its signed form cannot be read")]
+    Unreadable(#[source] Box<pgp::errors::Error>),
+    /// Signed only by keys that are not in the keyring.
+    #[error("it is signed only by keys that are not in the keyring ({})", keys.join(", "))]
+    Foreign {
+        /// Key ids of the signatures.
+        keys: Vec<String>,
+    },
+    /// A signature by a key of the keyring does not fit the text.
+    #[error("the signature by key {key} does not match its content")]
+    Bad {
+        /// Fingerprint.
+        key: String,
+        /// What did not match.
+        #[source]
+        source: Box<pgp::errors::Error>,
+    },
+    /// The signing key is past its end.
+    #[error("the signing key {key} expired at {at}")]
+    KeyExpired {
+        /// Fingerprint.
+        key: String,
+        /// Its end.
+        at: Timestamp,
+    },
+    /// The signing key is revoked.
+    #[error("the signing key {key} is revoked")]
+    KeyRevoked {
+        /// Fingerprint.
+        key: String,
+    },
+    /// The key is in the keyring but may not sign, or its binding is wrong.
+    #[error("the key {key} is not allowed to sign")]
+    KeyUnfit {
+        /// Fingerprint.
+        key: String,
+    },
+    /// The signature is past its end.
+    #[error("the signature by key {key} expired at {at}")]
+    Expired {
+        /// Fingerprint.
+        key: String,
+        /// Its end.
+        at: Timestamp,
+    },
+    /// The signature was made after now.
+    #[error("the signature by key {key} is from the future ({at}); is this machine's clock right?")]
+    Future {
+        /// Fingerprint.
+        key: String,
+        /// When it was made.
+        at: Timestamp,
+    },
+    /// The signature uses MD5, SHA-1 or RIPEMD.
+    #[error("the signature by key {key} uses a hash that is no longer safe")]
+    WeakHash {
+        /// Fingerprint.
+        key: String,
+    },
+}
+
+/// A clock on another machine may be a little ahead.
+const CLOCK_SKEW: i64 = 300;
+
+/// The keys of Debian 12 and 13: archive, security archive, stable release. See `keys/README.md`.
+const SHIPPED: [&[u8]; 6] = [
+    include_bytes!("../../keys/debian-archive-bookworm-automatic.gpg"),
+    include_bytes!("../../keys/debian-archive-bookworm-security-automatic.gpg"),
+    include_bytes!("../../keys/debian-archive-bookworm-stable.gpg"),
+    include_bytes!("../../keys/debian-archive-trixie-automatic.gpg"),
+    include_bytes!("../../keys/debian-archive-trixie-security-automatic.gpg"),
+    include_bytes!("../../keys/debian-archive-trixie-stable.gpg"),
+];
+
+/// Keys that may sign an archive.
+#[derive(Debug, Clone)]
+pub struct Keyring(Vec<SignedPublicKey>);
+
+impl Keyring {
+    /// The Debian archive's keys, shipped with Kiln.
+    pub fn shipped() -> Result<Self, KeyringError> {
+        SHIPPED.iter().try_fold(Vec::new(), |mut keys, bytes| {
+            keys.extend(Self::parse(bytes)?.0);
+            Ok(keys)
+        }).map(Self)
+    }
+
+    /// Reads a keyring, binary or armoured.
+    pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
+        let armoured = bytes.trim_ascii_start().starts_with(b"-----BEGIN");
+        let keys: Result<Vec<_>, _> = if armoured {
+            SignedPublicKey::from_armor_many(bytes).and_then(|(keys, _headers)| keys.collect())
+        } else {
+            SignedPublicKey::from_bytes_many(bytes).and_then(|keys| keys.collect())
+        };
+        match keys.map_err(KeyringError::Unreadable)? {
+            keys if keys.is_empty() => Err(KeyringError::Empty),
+            keys => Ok(Self(keys)),
+        }
+    }
+
+    /// The text that was signed, without its signature. Its lines end with CR LF, as they were hashed.
+    pub fn open(&self, message: &[u8], now: Timestamp) -> Result<String, SignatureError> {
+        let message = str::from_utf8(message).map_err(|_| SignatureError::Missing)?;
+        if !message.starts_with("-----BEGIN PGP SIGNED MESSAGE-----") {
+            return Err(SignatureError::Missing);
+        }
+        let (message, _headers) =
+            CleartextSignedMessage::from_string(message).map_err(|error| SignatureError::Unreadable(error.into()))?;
+        let text = message.signed_text();
+        let mut good = false;
+        let mut refused = None;
+        for signature in message.signatures() {
+            let Some(signer) = self.signer(signature) else { continue };
+            match signer.check(signature, &text, now) {
+                Ok(()) => good = true,
+                Err(error @ SignatureError::Bad { .. }) => return Err(error),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        match (good, refused) {
+            (true, _) => Ok(text),
+            (false, Some(error)) => Err(error),
+            (false, None) => Err(foreign(message.signatures())),
+        }
+    }
+
+    fn signer(&self, signature: &Signature) -> Option<Signer<'_>> {
+        let made_by = |key: &dyn KeyDetails| {
+            let (fingerprint, id) = (key.fingerprint(), key.legacy_key_id());
+            match signature.issuer_fingerprint().as_slice() {
+                [] => signature.issuer_key_id().iter().any(|issuer| **issuer == id),
+                issuers => issuers.iter().any(|issuer| **issuer == fingerprint),
+            }
+        };
+        self.0.iter().find_map(|key| {
+            if made_by(&key.primary_key) {
+                return Some(Signer { key, subkey: None });
+            }
+            let subkey = key.public_subkeys.iter().find(|subkey| made_by(&subkey.key))?;
+            Some(Signer { key, subkey: Some(subkey) })
+        })
+    }
+}
+
+fn foreign(signatures: &[Signature]) -> SignatureError {
+    if signatures.is_empty() {
+        return SignatureError::Missing;
+    }
+    let keys = signatures.iter().flat_map(Signature::issuer_key_id).map(|id| id.to_string().to_uppercase());
+    SignatureError::Foreign { keys: keys.collect() }
+}
+
+/// The key, or the subkey of a key, that a signature names.
+struct Signer<'a> {
+    key: &'a SignedPublicKey,
+    subkey: Option<&'a SignedPublicSubKey>,
+}
+
+impl Signer<'_> {
+    fn name(&self) -> String {
+        let fingerprint = match self.subkey {
+            Some(subkey) => subkey.key.fingerprint(),
+            None => self.key.primary_key.fingerprint(),
+        };
+        fingerprint.to_string().to_uppercase()
+    }
+
+    fn check(&self, signature: &Signature, text: &str, now: Timestamp) -> Result<(), SignatureError> {
+        let key = || self.name();
+        let is_document = matches!(signature.typ(), Some(SignatureType::Text | SignatureType::Binary));
+        let verified = match self.subkey {
+            Some(subkey) => signature.verify(&subkey.key, text.as_bytes()),
+            None => signature.verify(&self.key.primary_key, text.as_bytes()),
+        };
+        verified.map_err(|source| SignatureError::Bad { key: key(), source: source.into() })?;
+        if !is_document {
+            return Err(SignatureError::KeyUnfit { key: key() });
+        }
+        if matches!(signature.hash_alg(), Some(HashAlgorithm::Md5 | HashAlgorithm::Sha1 | HashAlgorithm::Ripemd160)) {
+            return Err(SignatureError::WeakHash { key: key() });
+        }
+        self.check_key(now)?;
+        let made = signature.created().map_or(0, |at| i64::from(at.as_secs()));
+        if made > now.as_second() + CLOCK_SKEW {
+            return Err(SignatureError::Future { key: key(), at: moment(made) });
+        }
+        match end(made, signature.signature_expiration_time()) {
+            Some(at) if at <= now => Err(SignatureError::Expired { key: key(), at }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_key(&self, now: Timestamp) -> Result<(), SignatureError> {
+        let key = || self.name();
+        let revoked_key = || SignatureError::KeyRevoked { key: key() };
+        let primary = &self.key.primary_key;
+        if !self.key.details.revocation_signatures.is_empty() {
+            return Err(revoked_key());
+        }
+        self.key.details.verify_bindings(primary).map_err(|_| SignatureError::KeyUnfit { key: key() })?;
+        let of_users = self.key.details.users.iter().flat_map(|user| &user.signatures);
+        let newest = newest(of_users.chain(&self.key.details.direct_signatures));
+        let newest = newest.ok_or_else(|| SignatureError::KeyUnfit { key: key() })?;
+        self.check_end(primary.created_at().as_secs(), newest, now)?;
+        let Some(subkey) = self.subkey else {
+            return if newest.key_flags().sign() { Ok(()) } else { Err(SignatureError::KeyUnfit { key: key() }) };
+        };
+        if subkey.signatures.iter().any(|s| s.typ() == Some(SignatureType::SubkeyRevocation)) {
+            return Err(revoked_key());
+        }
+        subkey.verify_bindings(primary).map_err(|_| SignatureError::KeyUnfit { key: key() })?;
+        let binding = self::newest(&subkey.signatures).filter(|binding| binding.key_flags().sign());
+        let binding = binding.ok_or_else(|| SignatureError::KeyUnfit { key: key() })?;
+        self.check_end(subkey.key.created_at().as_secs(), binding, now)
+    }
+
+    fn check_end(&self, created: u32, binding: &Signature, now: Timestamp) -> Result<(), SignatureError> {
+        match end(created.into(), binding.key_expiration_time()) {
+            Some(at) if at <= now => Err(SignatureError::KeyExpired { key: self.name(), at }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn newest<'a>(signatures: impl IntoIterator<Item = &'a Signature>) -> Option<&'a Signature> {
+    signatures.into_iter().max_by_key(|signature| signature.created().map(|at| at.as_secs()))
+}
+
+/// The end of something made at `start` (seconds since 1970) that lasts so long; 0 or none is for ever.
+fn end(start: i64, lasts: Option<pgp::types::Duration>) -> Option<Timestamp> {
+    let lasts = lasts?.as_secs();
+    (lasts != 0).then(|| moment(start + i64::from(lasts)))
+}
+
+/// OpenPGP's 32-bit seconds, and sums of two of them, are within what a timestamp holds.
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_keys_are_the_ones_the_readme_names() {
+        let readme = include_str!("../../keys/README.md").replace(' ', "");
+        let keys = Keyring::shipped().unwrap().0;
+        assert_eq!(keys.len(), 6);
+        for key in keys {
+            let fingerprint = key.primary_key.fingerprint().to_string().to_uppercase();
+            assert!(readme.contains(&fingerprint), "{fingerprint}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_keyring_and_no_signed_text() {
+        assert!(matches!(Keyring::parse(b""), Err(KeyringError::Empty | KeyringError::Unreadable(_))));
+        assert!(matches!(Keyring::parse(b"<html>"), Err(KeyringError::Empty | KeyringError::Unreadable(_))));
+        let keys = Keyring::shipped().unwrap();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert!(matches!(keys.open(b"Origin: Debian\n", now), Err(SignatureError::Missing)));
+        let broken = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nx\n-----BEGIN PGP SIGNATURE-----\n\n!!\n";
+        assert!(matches!(keys.open(broken, now), Err(SignatureError::Unreadable(_))));
+    }
+}

@@ -1,0 +1,228 @@
+//! An archive's `InRelease`: whose suite it is, when it was made, until when it holds, and the hash of every index.
+
+use jiff::Timestamp;
+use kiln_model::Digest;
+
+use super::keys::{Keyring, SignatureError};
+
+/// Why an `InRelease` is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// Its signature.
+    #[error("the signature of the archive is not accepted")]
+    Signature(#[from] SignatureError),
+    /// It lacks a field, or has one that cannot be read.
+    #[error("the archive's release file has no usable `{0}`")]
+    Field(&'static str),
+    /// It is for another suite.
+    #[error("the archive's release file is for `{codename}` (suite `{suite}`), not for `{wanted}`")]
+    OtherSuite {
+        /// What was asked for.
+        wanted: String,
+        /// What came.
+        codename: String,
+        /// What came.
+        suite: String,
+    },
+    /// `Valid-Until` has passed: an old copy, or a mirror that stands still.
+    #[error("the archive's release file was valid until {until}")]
+    Expired {
+        /// `Valid-Until`
+        until: Timestamp,
+    },
+    /// `Date` is after now.
+    #[error("the archive's release file is from the future ({date})")]
+    Future {
+        /// `Date`
+        date: Timestamp,
+    },
+    /// A component or architecture is not in it.
+    #[error("the suite `{suite}` has no component `{component}` for amd64")]
+    NoComponent {
+        /// The suite.
+        suite: String,
+        /// The component.
+        component: String,
+    },
+}
+
+impl ReleaseError {
+    /// What to try.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Signature(SignatureError::Missing | SignatureError::Unreadable(_)) | Self::Field(_) => {
+                "is the mirror's address right, and does a proxy or a login page answer in its place?"
+            }
+            Self::Signature(SignatureError::Foreign { .. }) => {
+                "the keys shipped with Kiln are Debian's; name the archive's own keys with `keyring` under [base]"
+            }
+            Self::Signature(SignatureError::KeyExpired { .. } | SignatureError::KeyRevoked { .. }) => {
+                "name a newer keyring with `keyring` under [base], or use a newer Kiln"
+            }
+            Self::Signature(SignatureError::Future { .. }) | Self::Future { .. } => "set this machine's clock",
+            Self::Signature(_) => "the content was changed on its way or on the mirror: use another mirror",
+            Self::Expired { .. } => {
+                "the mirror is out of date (or this machine's clock is wrong): use another mirror, or bake from a lock"
+            }
+            Self::OtherSuite { .. } => "write the suite's code name, for example `bookworm`",
+            Self::NoComponent { .. } => "Debian's components are main, contrib, non-free and non-free-firmware",
+        }
+    }
+}
+
+/// One index file of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexFile {
+    /// Relative to the suite's directory: `main/binary-amd64/Packages.xz`.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// SHA-256.
+    pub digest: Digest,
+    /// Size when unpacked, in bytes.
+    pub unpacked: u64,
+}
+
+/// A verified `InRelease`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// `Codename`
+    pub codename: String,
+    /// `Date`
+    pub date: Timestamp,
+    /// `Valid-Until`
+    pub valid_until: Option<Timestamp>,
+    text: String,
+}
+
+const CLOCK_SKEW: i64 = 300;
+
+impl Release {
+    /// Checks the signature, the dates and the name of a fetched `InRelease`.
+    pub fn open(bytes: &[u8], wanted: &str, keys: &Keyring, now: Timestamp) -> Result<Self, ReleaseError> {
+        let release = Self::read(keys.open(bytes, now)?)?;
+        release.check_name(wanted)?;
+        if release.date.as_second() > now.as_second() + CLOCK_SKEW {
+            return Err(ReleaseError::Future { date: release.date });
+        }
+        match release.valid_until {
+            Some(until) if until < now => Err(ReleaseError::Expired { until }),
+            _ => Ok(release),
+        }
+    }
+
+    fn read(text: String) -> Result<Self, ReleaseError> {
+        let date = |name| field(&text, name).map(|value| parse_date(value).ok_or(ReleaseError::Field(name))).transpose();
+        Ok(Self {
+            codename: field(&text, "Codename").or(field(&text, "Suite")).ok_or(ReleaseError::Field("Codename"))?.to_owned(),
+            date: date("Date")?.ok_or(ReleaseError::Field("Date"))?,
+            valid_until: date("Valid-Until")?,
+            text,
+        })
+    }
+
+    fn check_name(&self, wanted: &str) -> Result<(), ReleaseError> {
+        let suite = field(&self.text, "Suite").unwrap_or_default();
+        if self.codename == wanted || suite == wanted {
+            return Ok(());
+        }
+        let (wanted, codename) = (wanted.to_owned(), self.codename.clone());
+        Err(ReleaseError::OtherSuite { wanted, codename, suite: suite.to_owned() })
+    }
+
+    /// Whether `binary-all` has packages that `binary-amd64` does not repeat.
+    fn has_own_all(&self) -> bool {
+        let architectures = field(&self.text, "Architectures").unwrap_or_default();
+        let not_all = field(&self.text, "No-Support-for-Architecture-all").unwrap_or_default();
+        architectures.split_whitespace().any(|name| name == "all") && !not_all.contains("Packages")
+    }
+
+    /// The package indexes of a component.
+    pub fn package_indexes(&self, component: &str) -> Result<Vec<IndexFile>, ReleaseError> {
+        let missing = || ReleaseError::NoComponent { suite: self.codename.clone(), component: component.to_owned() };
+        let own = self.index(&format!("{component}/binary-amd64/Packages")).ok_or_else(missing)?;
+        let all = self.has_own_all().then(|| self.index(&format!("{component}/binary-all/Packages"))).flatten();
+        Ok([own].into_iter().chain(all).collect())
+    }
+
+    /// The best form of an index: xz, gz or plain.
+    fn index(&self, path: &str) -> Option<IndexFile> {
+        let plain = self.file(path);
+        [".xz", ".gz", ""].iter().find_map(|ending| {
+            let path = format!("{path}{ending}");
+            let (digest, size) = self.file(&path)?;
+            let unpacked = plain.map_or(size.saturating_mul(20), |(_, size)| size);
+            Some(IndexFile { path, size, digest, unpacked })
+        })
+    }
+
+    fn file(&self, wanted: &str) -> Option<(Digest, u64)> {
+        let listed = self.text.lines().skip_while(|line| *line != "SHA256:").skip(1);
+        listed.take_while(|line| line.starts_with(' ')).find_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            let (hash, size, path) = (words.next()?, words.next()?, words.next()?);
+            (path == wanted).then(|| Some((format!("sha256:{hash}").parse().ok()?, size.parse().ok()?))).flatten()
+        })
+    }
+
+    /// Whether indexes can be had under the name of their hash, so that a mirror's update cannot come in between.
+    pub fn by_hash(&self) -> bool {
+        field(&self.text, "Acquire-By-Hash") == Some("yes")
+    }
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// `Sat, 11 Jul 2026 10:16:37 UTC` (RFC 1123, always UTC).
+fn parse_date(text: &str) -> Option<Timestamp> {
+    let text = text.strip_suffix("UTC").or(text.strip_suffix("GMT")).unwrap_or(text).trim();
+    let text = text.strip_suffix("+0000").unwrap_or(text).trim();
+    let time = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", text).ok()?;
+    time.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = "Origin: Debian\r\nSuite: oldstable\r\nCodename: bookworm\r\nDate: Sat, 11 Jul 2026 10:16:37 UTC\r\n\
+        Architectures: all amd64\r\nNo-Support-for-Architecture-all: Packages\r\nAcquire-By-Hash: yes\r\nMD5Sum:\r\n \
+        0ed6d4c8891eb86358b94bb35d9e4da4  1 main/binary-amd64/Packages.xz\r\nSHA256:\r\n \
+        515e692f2c4121c6fcec444ef100cc18f79a991910615f3a88c8b7becfc94d2f 50060337 main/binary-amd64/Packages\r\n \
+        6777ea16514725f9427f48c240d92e0a6b8496138e37a1491d8597e66774e309 12084798 main/binary-amd64/Packages.gz\r\n \
+        9e0b5aabb2465b3d2e7a7fe27f9913846277833f7a2826e7767acccff5b588c5  8790396 main/binary-amd64/Packages.xz\r\n";
+
+    #[test]
+    fn the_xz_index_is_preferred_and_knows_its_unpacked_size() {
+        let release = Release::read(TEXT.into()).unwrap();
+        let indexes = release.package_indexes("main").unwrap();
+        assert_eq!(indexes.len(), 1);
+        assert_eq!((indexes[0].path.as_str(), indexes[0].size), ("main/binary-amd64/Packages.xz", 8_790_396));
+        assert_eq!(indexes[0].unpacked, 50_060_337);
+        assert!(release.by_hash());
+        assert_eq!(release.date.to_string(), "2026-07-11T10:16:37Z");
+        assert!(matches!(release.package_indexes("games"), Err(ReleaseError::NoComponent { .. })));
+        let gz = Release::read(TEXT.replace("Packages.xz", "Other")).unwrap();
+        assert_eq!(gz.package_indexes("main").unwrap()[0].path, "main/binary-amd64/Packages.gz");
+    }
+
+    #[test]
+    fn a_suite_goes_by_its_code_name_or_its_role() {
+        let release = Release::read(TEXT.into()).unwrap();
+        release.check_name("bookworm").unwrap();
+        release.check_name("oldstable").unwrap();
+        assert!(matches!(release.check_name("trixie"), Err(ReleaseError::OtherSuite { .. })));
+        assert!(matches!(Release::read("Suite: x\nDate: soon\n".into()), Err(ReleaseError::Field("Date"))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(SHA256:\n|Date: |Codename: x\n| [a-f0-9]{64} 12 x\n|.|\n){0,30}") {
+            let _outcome = Release::read(text).map(|release| release.package_indexes("main").is_ok());
+        }
+    }
+}
