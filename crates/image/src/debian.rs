@@ -5,22 +5,23 @@
 //! would have. None of it needs anything of the host but a kernel; the packages' own scripts run in the caller's
 //! sandbox, through [`Tree`].
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-};
+use std::{io, os::fd::OwnedFd};
 
 use jiff::Timestamp;
 
 pub mod archive;
+pub mod fetch;
 pub mod http;
 pub mod index;
 pub mod keys;
 pub mod relation;
 pub mod release;
+pub mod resolve;
 pub mod version;
 
 pub use archive::{Archive, ArchiveError, Archives};
+pub use fetch::{FetchError, fetch};
+pub use resolve::{Installed, ResolveError, installed_from, resolve};
 
 /// What happens, for people to see.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kiln_model::{Digest, recipe::DebianBase};
+use kiln_model::{Digest, lock::LockedArchive, recipe::DebianBase};
 
 use super::{
     Event, Events, Use,
@@ -107,6 +107,8 @@ impl ArchiveError {
 /// One archive of a base, verified.
 #[derive(Debug)]
 pub struct Archive {
+    /// `main`, `updates` or `security`: as a lock names it.
+    pub name: &'static str,
     /// Mirror address, without a trailing `/`.
     pub mirror: String,
     /// `bookworm`, `bookworm-updates`, `bookworm-security`.
@@ -152,10 +154,20 @@ impl Archives {
         let places = places(base);
         std::thread::scope(|scope| {
             let reader = &reader;
-            let running: Vec<_> =
-                places.iter().map(|(mirror, suite)| scope.spawn(move || reader.archive(mirror, suite))).collect();
+            let running: Vec<_> = places.into_iter().map(|place| scope.spawn(move || reader.archive(place))).collect();
             running.into_iter().map(join).collect::<Result<_, _>>().map(Self)
         })
+    }
+
+    /// The archives' states, as a lock keeps them.
+    pub fn locked(&self) -> Vec<LockedArchive> {
+        let locked = |archive: &Archive| LockedArchive {
+            name: archive.name.to_owned(),
+            suite: archive.suite.clone(),
+            date: archive.date,
+            in_release: archive.release,
+        };
+        self.0.iter().map(locked).collect()
     }
 
     /// Every index, most important archive first.
@@ -168,14 +180,14 @@ fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// (mirror, suite) of the archives of a base.
-fn places(base: &DebianBase) -> Vec<(String, String)> {
-    let place = |mirror: &str, suite: String| (mirror.trim_end_matches('/').to_owned(), suite);
-    let mut places = vec![place(&base.mirror, base.suite.clone())];
+/// The archives of a base: where they are and what a lock calls them.
+pub(super) fn places(base: &DebianBase) -> Vec<Place> {
+    let place = |name, mirror: &str, suite| Place { name, mirror: mirror.trim_end_matches('/').to_owned(), suite };
+    let mut places = vec![place("main", &base.mirror, base.suite.clone())];
     if has_updates(&base.suite) {
-        places.push(place(&base.mirror, format!("{}-updates", base.suite)));
+        places.push(place("updates", &base.mirror, format!("{}-updates", base.suite)));
         let security = base.security_mirror.as_deref();
-        places.extend(security.map(|mirror| place(mirror, format!("{}-security", base.suite))));
+        places.extend(security.map(|mirror| place("security", mirror, format!("{}-security", base.suite))));
     }
     places
 }
@@ -196,25 +208,25 @@ struct Reader<'a> {
 }
 
 /// Where one archive is, for addresses and messages.
-struct Place<'a> {
-    mirror: &'a str,
-    suite: &'a str,
+pub(super) struct Place {
+    pub name: &'static str,
+    pub mirror: String,
+    pub suite: String,
 }
 
-impl Place<'_> {
+impl Place {
     fn url(&self, path: &str) -> String {
         format!("{}/dists/{}/{path}", self.mirror, self.suite)
     }
 }
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.mirror, self.suite)
     }
 }
 
 impl Reader<'_> {
-    fn archive(&self, mirror: &str, suite: &str) -> Result<Archive, ArchiveError> {
-        let place = Place { mirror, suite };
+    fn archive(&self, place: Place) -> Result<Archive, ArchiveError> {
         let (bytes, release) = self.release(&place)?;
         let mut indexes = Vec::new();
         for component in self.components {
@@ -223,14 +235,14 @@ impl Reader<'_> {
                 indexes.push(self.index(&place, &release, &file)?);
             }
         }
-        let (mirror, suite) = (mirror.to_owned(), suite.to_owned());
-        Ok(Archive { mirror, suite, date: release.date, release: Digest::of(&bytes), indexes })
+        let Place { name, mirror, suite } = place;
+        Ok(Archive { name, mirror, suite, date: release.date, release: Digest::of(&bytes), indexes })
     }
 
     /// The accepted `InRelease`: the mirror's, or the cached one where the mirror is away or behind it.
-    fn release(&self, place: &Place<'_>) -> Result<(Vec<u8>, Release), ArchiveError> {
+    fn release(&self, place: &Place) -> Result<(Vec<u8>, Release), ArchiveError> {
         let path = self.lists.join(format!("{}.InRelease", Digest::of(place.url("").as_bytes()).short()));
-        let open = |bytes: &[u8]| Release::open(bytes, place.suite, &self.keys, self.now);
+        let open = |bytes: &[u8]| Release::open(bytes, &place.suite, &self.keys, self.now);
         let cached = || fs::read(&path).ok();
         let fetched = match self.network {
             Use::Network => self.client.get(&place.url("InRelease"), RELEASE_LIMIT),
@@ -246,7 +258,9 @@ impl Reader<'_> {
             if older == bytes {
                 return Ok((bytes, release));
             }
-            if let Ok(seen) = open(&older) && seen.date > release.date {
+            if let Ok(seen) = open(&older)
+                && seen.date > release.date
+            {
                 return Ok((older, seen));
             }
         }
@@ -256,21 +270,21 @@ impl Reader<'_> {
 
     fn cached_release(
         &self,
-        place: &Place<'_>,
+        place: &Place,
         cached: Option<Vec<u8>>,
         source: Option<HttpError>,
     ) -> Result<(Vec<u8>, Release), ArchiveError> {
         let Some(bytes) = cached else {
             return Err(ArchiveError::NotCached { archive: place.to_string(), source });
         };
-        let release = Release::open(&bytes, place.suite, &self.keys, self.now).map_err(|e| refused(place, e))?;
+        let release = Release::open(&bytes, &place.suite, &self.keys, self.now).map_err(|e| refused(place, e))?;
         if let Some(reason) = source {
             (self.events)(Event::Away { archive: place.to_string(), since: release.date, reason: reason.to_string() });
         }
         Ok((bytes, release))
     }
 
-    fn index(&self, place: &Place<'_>, release: &Release, file: &IndexFile) -> Result<Index, ArchiveError> {
+    fn index(&self, place: &Place, release: &Release, file: &IndexFile) -> Result<Index, ArchiveError> {
         let compact = self.lists.join(format!("{}.index", file.digest.hex()));
         if let Some(index) = cache::load(&compact) {
             return Ok(index);
@@ -293,7 +307,7 @@ impl Reader<'_> {
         Ok(index)
     }
 
-    fn fetch_index(&self, place: &Place<'_>, release: &Release, file: &IndexFile) -> Result<Vec<u8>, ArchiveError> {
+    fn fetch_index(&self, place: &Place, release: &Release, file: &IndexFile) -> Result<Vec<u8>, ArchiveError> {
         let failed = |source| ArchiveError::Fetch { archive: place.to_string(), source };
         let url = match (release.by_hash(), file.path.rsplit_once('/')) {
             (true, Some((directory, _))) => place.url(&format!("{directory}/by-hash/SHA256/{}", file.digest.hex())),
@@ -316,7 +330,7 @@ impl Reader<'_> {
     }
 }
 
-fn refused(place: &Place<'_>, source: ReleaseError) -> ArchiveError {
+fn refused(place: &Place, source: ReleaseError) -> ArchiveError {
     ArchiveError::Release { archive: place.to_string(), source }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -300,9 +300,16 @@ fn hash_so_far(file: &mut File, size: u64) -> io::Result<(Sha256, u64)> {
     if file.metadata()?.len() > size {
         file.set_len(0)?;
     }
-    let have = io::copy(file, &mut hash)?;
-    file.seek(SeekFrom::Start(have))?;
-    Ok((hash, have))
+    let mut buffer = vec![0; 64 << 10];
+    let mut have = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((hash, have));
+        }
+        hash.update(&buffer[..count]);
+        have += count as u64;
+    }
 }
 
 /// A broken-off transfer is worth keeping; anything else is not.

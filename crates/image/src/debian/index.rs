@@ -316,8 +316,7 @@ impl Builder {
     }
 
     fn keep(&mut self, field: Field, value: &str) {
-        self.record.fields[field as usize] =
-            Span { start: self.index.text.len() as u32, length: value.len() as u32 };
+        self.record.fields[field as usize] = Span { start: self.index.text.len() as u32, length: value.len() as u32 };
         self.index.text.push_str(value);
     }
 

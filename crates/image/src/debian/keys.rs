@@ -111,10 +111,13 @@ pub struct Keyring(Vec<SignedPublicKey>);
 impl Keyring {
     /// The Debian archive's keys, shipped with Kiln.
     pub fn shipped() -> Result<Self, KeyringError> {
-        SHIPPED.iter().try_fold(Vec::new(), |mut keys, bytes| {
-            keys.extend(Self::parse(bytes)?.0);
-            Ok(keys)
-        }).map(Self)
+        SHIPPED
+            .iter()
+            .try_fold(Vec::new(), |mut keys, bytes| {
+                keys.extend(Self::parse(bytes)?.0);
+                Ok(keys)
+            })
+            .map(Self)
     }
 
     /// Reads a keyring, binary or armoured.

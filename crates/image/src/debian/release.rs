@@ -112,9 +112,13 @@ impl Release {
     }
 
     fn read(text: String) -> Result<Self, ReleaseError> {
-        let date = |name| field(&text, name).map(|value| parse_date(value).ok_or(ReleaseError::Field(name))).transpose();
+        let date =
+            |name| field(&text, name).map(|value| parse_date(value).ok_or(ReleaseError::Field(name))).transpose();
         Ok(Self {
-            codename: field(&text, "Codename").or(field(&text, "Suite")).ok_or(ReleaseError::Field("Codename"))?.to_owned(),
+            codename: field(&text, "Codename")
+                .or(field(&text, "Suite"))
+                .ok_or(ReleaseError::Field("Codename"))?
+                .to_owned(),
             date: date("Date")?.ok_or(ReleaseError::Field("Date"))?,
             valid_until: date("Valid-Until")?,
             text,
@@ -180,7 +184,7 @@ fn parse_date(text: &str) -> Option<Timestamp> {
     let text = text.strip_suffix("UTC").or(text.strip_suffix("GMT")).unwrap_or(text).trim();
     let text = text.strip_suffix("+0000").unwrap_or(text).trim();
     let time = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", text).ok()?;
-    time.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    jiff::tz::TimeZone::UTC.to_timestamp(time).ok()
 }
 
 #[cfg(test)]

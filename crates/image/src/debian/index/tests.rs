@@ -45,7 +45,10 @@ fn a_paragraph_without_hash_or_with_a_path_that_leaves_the_archive_is_refused() 
         assert_eq!(Index::parse(text.as_bytes()), Err(bad("Filename")), "{path}");
     }
     assert_eq!(Index::parse(b"<html>\xff"), Err(IndexError::NotText(6)));
-    assert_eq!(Index::parse(b"<html>it works</html>\n"), Err(IndexError::Field { package: "".into(), field: "Package" }));
+    assert_eq!(
+        Index::parse(b"<html>it works</html>\n"),
+        Err(IndexError::Field { package: "".into(), field: "Package" })
+    );
     assert!(Index::parse(b"").unwrap().is_empty());
 }
 
