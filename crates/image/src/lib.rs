@@ -4,5 +4,13 @@
 //! Nothing here launches servers: build steps run through the [`sandbox::Sandbox`] trait.
 #![forbid(unsafe_code)]
 
+pub mod bake;
 pub mod debian;
+mod layer;
+pub mod oci;
 pub mod sandbox;
+pub mod store;
+pub mod tree;
+
+pub use store::{ImageRecord, Store, StoreError};
+pub use tree::ImageTree;

@@ -1,0 +1,140 @@
+//! From a recipe to an image.
+//!
+//! A bake is a chain of steps: the base, the recipe's steps in order, and `mount points`, which makes sure that
+//! everything the runtime mounts over exists. Each step is one layer, found again by its key: the SHA-256 of the parent's
+//! key, the step's definition, the content of its inputs, and the layer format's number ([`key`]). A step whose key is
+//! known is not run. Steps that only change files Kiln knows (`copy`, `remove`, `mount points`) edit the tree in memory;
+//! steps that run programs ([`run`], `packages`, a Debian base) do so in the sandbox over an overlay.
+//!
+//! Everything a bake wrote is durable when it returns. Two bakes at once share what they have in common: the second
+//! one waits for a step that the first is running.
+
+mod chain;
+mod copy;
+mod error;
+mod key;
+mod mount_points;
+mod owner;
+mod remove;
+mod run;
+mod source;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, time::Instant};
+
+use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest};
+
+pub use error::BakeError;
+
+use crate::{
+    sandbox::{Sandbox, Stream},
+    store::Store,
+};
+
+/// What to do about `kiln.lock`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Use it; resolve and write it where it is missing or is for other packages than the recipe's.
+    Use,
+    /// Resolve again and write it.
+    Update,
+    /// Use it; fail where it is missing or is for other packages than the recipe's.
+    Frozen,
+}
+
+/// Which bake.
+#[derive(Debug, Clone, Copy)]
+pub struct BakeRequest<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// The recipe's directory: sources of `copy`, and `kiln.lock`.
+    pub directory: &'a Path,
+    /// Where downloads are kept.
+    pub cache: &'a Path,
+    /// What to do about `kiln.lock`.
+    pub lock: LockMode,
+    /// Nothing may be downloaded.
+    pub offline: bool,
+    /// Run every step, also those whose layer is known.
+    pub fresh: bool,
+    /// Open a shell in the tree of a step that failed.
+    pub shell_on_failure: bool,
+    /// The time now.
+    pub now: jiff::Timestamp,
+}
+
+/// What happens during a bake.
+#[derive(Debug, Clone)]
+pub enum BakeEvent {
+    /// A step begins.
+    Started {
+        /// From 0.
+        index: usize,
+        /// How many steps there are.
+        count: usize,
+        /// Its name.
+        name: String,
+    },
+    /// A step wrote something.
+    Output {
+        /// Where to.
+        stream: Stream,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Something the user should know, in words.
+    Warning(String),
+    /// A step is done.
+    Done(StepOutcome),
+}
+
+/// A finished step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOutcome {
+    /// Its name.
+    pub name: String,
+    /// Whether its layer was there already.
+    pub cached: bool,
+    /// How long it took, seconds.
+    pub seconds: f64,
+}
+
+/// A finished bake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baked {
+    /// The image.
+    pub image: ImageDigest,
+    /// The recipe's name.
+    pub name: ImageName,
+    /// The recipe's tests.
+    pub suite: SuiteDigest,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// Every step.
+    pub steps: Vec<StepOutcome>,
+}
+
+/// Receives events, possibly from several threads.
+pub type Events<'a> = &'a (dyn Fn(BakeEvent) + Sync);
+
+/// Bakes the recipe. When it fails, the finished steps stay and the next bake goes on from there.
+pub fn bake(
+    request: &BakeRequest<'_>,
+    store: &Store,
+    sandbox: &dyn Sandbox,
+    events: Events<'_>,
+) -> Result<Baked, BakeError> {
+    let started = Instant::now();
+    let _lock = store.writing()?;
+    let mut chain = chain::Chain::start(request, store, sandbox, events)?;
+    for step in &request.recipe.steps {
+        chain.step(step)?;
+    }
+    chain.mount_points(&request.recipe.manifest)?;
+    let (image, suite, steps) = chain.finish()?;
+    let name = request.recipe.name.clone();
+    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps })
+}

@@ -1,0 +1,359 @@
+//! The chain of layers of one bake: where it is, and how it gets one step further.
+
+use std::time::{Duration, Instant};
+
+use kiln_model::{
+    Digest, ImageDigest, ImageManifest, SuiteDigest,
+    recipe::{Base, Step, StepKind},
+};
+
+use super::{
+    BakeError, BakeEvent, BakeRequest, Events, StepOutcome, copy, key::Key, mount_points, remove, run, source::Source,
+};
+use crate::{
+    layer::{Layer, apply, write},
+    oci::{self, Config, Descriptor, Manifest},
+    sandbox::Sandbox,
+    store::{
+        ImageEntry, StepEntry, Store, StoreError,
+        objects::{self, Batch, Tree},
+    },
+    tree,
+};
+
+/// A layer of the chain.
+#[derive(Debug, Clone)]
+struct Link {
+    step: String,
+    digest: Digest,
+    size: u64,
+}
+
+/// How the tree at the end of the chain is known.
+enum Standing {
+    /// By its metadata image.
+    Stored(String),
+    /// By a metadata image and layers over it that have not been read.
+    Layers(String, Vec<Digest>),
+    /// In memory.
+    Loaded(Box<Tree>),
+}
+
+/// A bake that has come this far.
+pub(super) struct Chain<'a> {
+    pub(super) request: &'a BakeRequest<'a>,
+    pub(super) store: &'a Store,
+    pub(super) sandbox: &'a dyn Sandbox,
+    pub(super) events: Events<'a>,
+    /// `SOURCE_DATE_EPOCH`, seconds.
+    pub(super) epoch: i64,
+    count: usize,
+    key: Digest,
+    links: Vec<Link>,
+    standing: Standing,
+    outcomes: Vec<StepOutcome>,
+}
+
+impl<'a> Chain<'a> {
+    /// Begins with the base.
+    pub(super) fn start(
+        request: &'a BakeRequest<'a>,
+        store: &'a Store,
+        sandbox: &'a dyn Sandbox,
+        events: Events<'a>,
+    ) -> Result<Self, BakeError> {
+        match &request.recipe.base {
+            Base::Image(reference) => {
+                let image = store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(reference.to_string()))?;
+                Self::from_image(request, store, sandbox, events, &image.digest)
+            }
+            Base::Debian(base) => Err(BakeError::NoBaseImage(format!("debian {}", base.suite))),
+        }
+    }
+
+    fn from_image(
+        request: &'a BakeRequest<'a>,
+        store: &'a Store,
+        sandbox: &'a dyn Sandbox,
+        events: Events<'a>,
+        image: &ImageDigest,
+    ) -> Result<Self, BakeError> {
+        let entry = store.index().image(image)?.ok_or(StoreError::NotFound(*image))?;
+        let documents = store.documents(image)?;
+        let layers = documents.manifest.layers.iter().zip(&documents.config.history);
+        let links = layers.map(|(layer, history)| Link {
+            step: history.created_by.clone(),
+            digest: layer.digest,
+            size: layer.size,
+        });
+        Ok(Self {
+            epoch: documents.config.created.as_second(),
+            key: Key::new("image", None).part(image.to_string()).done(),
+            links: links.collect(),
+            standing: Standing::Stored(entry.tree),
+            ..Self::empty(request, store, sandbox, events, 0)
+        })
+    }
+
+    /// Begins with nothing.
+    pub(super) fn empty(
+        request: &'a BakeRequest<'a>,
+        store: &'a Store,
+        sandbox: &'a dyn Sandbox,
+        events: Events<'a>,
+        epoch: i64,
+    ) -> Self {
+        Self {
+            request,
+            store,
+            sandbox,
+            events,
+            epoch,
+            count: request.recipe.steps.len() + 1,
+            key: Key::new("empty", None).part(epoch.to_le_bytes()).done(),
+            links: Vec::new(),
+            standing: Standing::Loaded(Box::new(apply::empty(epoch))),
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// One step of the recipe.
+    pub(super) fn step(&mut self, step: &'a Step) -> Result<(), BakeError> {
+        let name = &step.name;
+        match &step.kind {
+            StepKind::Copy { from, to, owner, mode } => {
+                let begun = Instant::now();
+                let source = Source::read(name, self.request.directory, from)?;
+                let wanted = copy::Copy { to, owner, mode: *mode, source };
+                let key = wanted.key(&self.key);
+                let edit = |tree: &Tree, chain: &Self| wanted.layer(name, tree, chain);
+                self.edit(name, key, begun, edit)
+            }
+            StepKind::Remove { paths } => {
+                let key = Key::new("remove", Some(&self.key)).parts(paths).done();
+                self.edit(name, key, Instant::now(), |tree, _| remove::layer(name, tree, paths))
+            }
+            StepKind::Run { command } => {
+                let wanted = run::Run { step, command };
+                let key = wanted.key(&self.key);
+                self.perform(name, key, step.time_limit, |chain, lower| wanted.layer(chain, lower))
+            }
+            StepKind::Packages { .. } => {
+                Err(BakeError::Step { step: name.clone(), reason: "the base is not a Debian suite".into() })
+            }
+        }
+    }
+
+    /// The last layer: what the runtime mounts over.
+    pub(super) fn mount_points(&mut self, manifest: &ImageManifest) -> Result<(), BakeError> {
+        let writable = serde_json::to_vec(&manifest.writable).expect("plain data always serialises");
+        let key = Key::new("mount points", Some(&self.key)).part(writable).done();
+        let name = mount_points::NAME;
+        self.edit(name, key, Instant::now(), |tree, chain| mount_points::layer(tree, chain, &manifest.writable))
+    }
+
+    /// A step that is an edit of the tree in memory.
+    fn edit(
+        &mut self,
+        name: &str,
+        key: Digest,
+        begun: Instant,
+        edit: impl FnOnce(&Tree, &Self) -> Result<Layer, BakeError>,
+    ) -> Result<(), BakeError> {
+        self.begin(name);
+        if let Some(entry) = self.known(&key)? {
+            return self.reuse(name, key, entry, begun);
+        }
+        let mut tree = self.load()?;
+        let layer = edit(&tree, self)?;
+        let mut batch = Batch::new(self.store.repo());
+        let written = write::write(self.store.repo(), &mut batch, &layer)?;
+        apply::apply(&mut tree, &layer, &written.contents)
+            .map_err(|source| BakeError::Apply { step: name.to_owned(), source })?;
+        batch.publish()?;
+        self.standing = Standing::Loaded(Box::new(tree));
+        self.advance(name, key, &written, None, begun)
+    }
+
+    /// A step that runs programs over the tree.
+    pub(super) fn perform(
+        &mut self,
+        name: &str,
+        key: Digest,
+        limit: Duration,
+        perform: impl FnOnce(&Self, &str) -> Result<run::Made, BakeError>,
+    ) -> Result<(), BakeError> {
+        let begun = Instant::now();
+        self.begin(name);
+        // Another bake may be running the same step: its layer is worth the wait.
+        let _lock = self.store.step_lock(&key, limit + Duration::from_secs(60))?;
+        if let Some(entry) = self.known(&key)? {
+            return self.reuse(name, key, entry, begun);
+        }
+        let lower = self.stored()?;
+        let made = perform(self, &lower)?;
+        made.warnings.iter().for_each(|warning| (self.events)(BakeEvent::Warning(warning.clone())));
+        let mut tree = tree::load(self.store.repo(), &lower)?;
+        let mut batch = Batch::new(self.store.repo());
+        let written = write::write(self.store.repo(), &mut batch, &made.layer)?;
+        apply::apply(&mut tree, &made.layer, &written.contents)
+            .map_err(|source| BakeError::Apply { step: name.to_owned(), source })?;
+        let stored = hex(&batch.tree(&tree)?);
+        batch.publish()?;
+        made.work.remove()?;
+        self.standing = Standing::Stored(stored.clone());
+        self.advance(name, key, &written, Some(stored), begun)
+    }
+
+    fn begin(&self, name: &str) {
+        let index = self.outcomes.len();
+        (self.events)(BakeEvent::Started { index, count: self.count, name: name.to_owned() });
+    }
+
+    /// The known layer of a step, if it is wanted and really there.
+    fn known(&self, key: &Digest) -> Result<Option<StepEntry>, BakeError> {
+        if self.request.fresh {
+            return Ok(None);
+        }
+        let Some(entry) = self.store.index().step(key)? else { return Ok(None) };
+        Ok(self.store.has_layer(&entry.layer)?.then_some(entry))
+    }
+
+    fn reuse(&mut self, name: &str, key: Digest, entry: StepEntry, begun: Instant) -> Result<(), BakeError> {
+        self.key = key;
+        self.links.push(Link { step: name.to_owned(), digest: entry.layer, size: entry.layer_size });
+        let before = std::mem::replace(&mut self.standing, Standing::Stored(String::new()));
+        self.standing = match (entry.tree, before) {
+            (Some(tree), _) => Standing::Stored(tree),
+            (None, Standing::Stored(tree)) => Standing::Layers(tree, vec![entry.layer]),
+            (None, Standing::Layers(tree, mut layers)) => {
+                layers.push(entry.layer);
+                Standing::Layers(tree, layers)
+            }
+            (None, Standing::Loaded(mut tree)) => {
+                self.store.read_layer(&entry.layer, &mut tree)?;
+                Standing::Loaded(tree)
+            }
+        };
+        self.done(StepOutcome { name: name.to_owned(), cached: true, seconds: begun.elapsed().as_secs_f64() });
+        Ok(())
+    }
+
+    fn advance(
+        &mut self,
+        name: &str,
+        key: Digest,
+        written: &write::Written,
+        tree: Option<String>,
+        begun: Instant,
+    ) -> Result<(), BakeError> {
+        let entry = StepEntry {
+            version: 1,
+            name: name.to_owned(),
+            layer: written.digest,
+            layer_size: written.size,
+            tree,
+            run_at: self.request.now,
+        };
+        self.store.index().put_step(&key, &entry)?;
+        self.key = key;
+        self.links.push(Link { step: name.to_owned(), digest: written.digest, size: written.size });
+        self.done(StepOutcome { name: name.to_owned(), cached: false, seconds: begun.elapsed().as_secs_f64() });
+        Ok(())
+    }
+
+    fn done(&mut self, outcome: StepOutcome) {
+        (self.events)(BakeEvent::Done(outcome.clone()));
+        self.outcomes.push(outcome);
+    }
+
+    /// Takes the tree into memory.
+    fn load(&mut self) -> Result<Tree, BakeError> {
+        let standing = std::mem::replace(&mut self.standing, Standing::Stored(String::new()));
+        Ok(match standing {
+            Standing::Loaded(tree) => *tree,
+            Standing::Stored(hex) => tree::load(self.store.repo(), &hex)?,
+            Standing::Layers(hex, layers) => {
+                let mut tree = tree::load(self.store.repo(), &hex)?;
+                for layer in &layers {
+                    self.store.read_layer(layer, &mut tree)?;
+                }
+                tree
+            }
+        })
+    }
+
+    /// The metadata image of the tree, written if it is not there.
+    fn stored(&mut self) -> Result<String, BakeError> {
+        if let Standing::Stored(hex) = &self.standing {
+            return Ok(hex.clone());
+        }
+        let tree = self.load()?;
+        let mut batch = Batch::new(self.store.repo());
+        let stored = hex(&batch.tree(&tree)?);
+        batch.publish()?;
+        self.standing = Standing::Stored(stored.clone());
+        Ok(stored)
+    }
+
+    /// Writes the image's documents and names it.
+    pub(super) fn finish(mut self) -> Result<(ImageDigest, SuiteDigest, Vec<StepOutcome>), BakeError> {
+        let recipe = self.request.recipe;
+        let layers: Vec<_> = self.links.iter().map(|link| (link.digest, link.step.clone())).collect();
+        let created = jiff::Timestamp::from_second(self.epoch).unwrap_or_default();
+        let config = oci::render(&Config::new(&recipe.manifest, &layers, created));
+        let sizes: Vec<_> = self.links.iter().map(|link| (link.digest, link.size)).collect();
+        let manifest = oci::render(&Manifest::image(Descriptor::of(oci::CONFIG, &config), &sizes));
+        let image = ImageDigest(Digest::of(&manifest));
+        let suite = self.store.index().put_suite(&recipe.suite)?;
+        let known = self.store.index().image(&image)?;
+        let (tree, size) = match known {
+            Some(known) if self.store.read_documents(&image).is_ok() => (known.tree, known.size),
+            _ => self.publish(&image, &manifest, &config)?,
+        };
+        self.store.index().put_image(&ImageEntry {
+            version: 1,
+            image,
+            name: recipe.name.clone(),
+            suite,
+            baked_at: self.request.now,
+            tree,
+            size,
+            steps: self.links.iter().map(|link| link.step.clone()).collect(),
+        })?;
+        Ok((image, suite, self.outcomes))
+    }
+
+    fn publish(&mut self, image: &ImageDigest, manifest: &[u8], config: &[u8]) -> Result<(String, u64), BakeError> {
+        let tree = self.load()?;
+        let mut batch = Batch::new(self.store.repo());
+        let stored = batch.tree(&tree)?;
+        let mut layers = Vec::new();
+        for link in &self.links {
+            layers.push((link.digest.to_string(), self.store.layer_object(&link.digest)?));
+        }
+        let config_digest = Digest::of(config);
+        let mut refers_to = layers.clone();
+        refers_to.push((composefs_oci::IMAGE_REF_KEY_V1.to_owned(), stored.clone()));
+        let name = objects::config_stream(&config_digest);
+        let config = batch.document(name, objects::CONFIG_STREAM, config, &refers_to)?;
+        layers.insert(0, (format!("config:{config_digest}"), config));
+        let name = objects::manifest_stream(&image.0);
+        batch.document(name.clone(), objects::MANIFEST_STREAM, manifest, &layers)?;
+        batch.reference(format!("oci/kiln-{}", image.0.hex()), name);
+        batch.publish()?;
+        let size = tree.leaves.iter().map(bytes).sum();
+        Ok((hex(&stored), size))
+    }
+}
+
+fn bytes(leaf: &composefs::tree::Leaf<objects::Object>) -> u64 {
+    match &leaf.content {
+        composefs::tree::LeafContent::Regular(file) => file.file_size(),
+        _ => 0,
+    }
+}
+
+fn hex(object: &objects::Object) -> String {
+    composefs::fsverity::FsVerityHashValue::to_hex(object)
+}

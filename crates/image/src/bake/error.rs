@@ -1,0 +1,102 @@
+//! Why a bake did not give an image.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    layer::{apply::ApplyError, scan::ScanError},
+    sandbox::SandboxError,
+    store::StoreError,
+};
+
+/// Why a bake did not give an image. Steps that were finished before stay in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum BakeError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The image that the recipe starts from is not there.
+    #[error("the base image `{0}` is not in the store; bake or pull it first")]
+    NoBaseImage(String),
+    /// A step ended badly.
+    #[error("step `{step}` {status}{}", shown(.output))]
+    StepFailed {
+        /// Its name.
+        step: String,
+        /// `failed with exit code 3`, `was killed by signal 9`, `did not end within 30m`.
+        status: String,
+        /// The end of its output.
+        output: String,
+    },
+    /// A step filled the file system.
+    #[error("step `{step}` filled the file system of {}{}", .directory.display(), shown(.output))]
+    StepFull {
+        /// Its name.
+        step: String,
+        /// Where steps write.
+        directory: PathBuf,
+        /// The end of its output.
+        output: String,
+    },
+    /// The sandbox failed, not the step.
+    #[error("step `{step}` could not be run")]
+    Sandbox {
+        /// Its name.
+        step: String,
+        /// Why.
+        #[source]
+        source: SandboxError,
+    },
+    /// What a step left cannot be a layer.
+    #[error("step `{step}` left a tree that no image can hold")]
+    Scan {
+        /// Its name.
+        step: String,
+        /// Why.
+        #[source]
+        source: ScanError,
+    },
+    /// What a step made does not fit the tree it is put over.
+    #[error("step `{step}` does not fit the tree before it")]
+    Apply {
+        /// Its name.
+        step: String,
+        /// Why.
+        #[source]
+        source: ApplyError,
+    },
+    /// A source of a `copy` step cannot be read.
+    #[error("step `{step}` cannot read `{path}`")]
+    Source {
+        /// The step's name.
+        step: String,
+        /// The source, relative to the recipe.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What a step asks for contradicts the tree it is put over.
+    #[error("step `{step}`: {reason}")]
+    Step {
+        /// Its name.
+        step: String,
+        /// What is wrong, and what to write instead.
+        reason: String,
+    },
+    /// A directory for the step could not be made or removed.
+    #[error("failed to {action}")]
+    Work {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn shown(output: &str) -> String {
+    match output.trim_end() {
+        "" => String::new(),
+        output => format!("; the end of its output:\n{output}"),
+    }
+}

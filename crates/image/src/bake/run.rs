@@ -1,0 +1,171 @@
+//! The `run` step: a command in the sandbox over an overlay of the parent's tree.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_model::{Digest, duration, recipe::Step};
+
+use super::{BakeError, BakeEvent, chain::Chain, key::Key, work::Work};
+use crate::{
+    layer::{
+        Layer,
+        scan::{self, Clamp},
+    },
+    sandbox::{Job, Network, Outcome, SandboxRoot, Stream},
+};
+
+/// What every command of a bake finds in its environment, beside `SOURCE_DATE_EPOCH`.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("HOME", "/root"),
+    ("LC_ALL", "C.UTF-8"),
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+];
+/// The host name of every step, so that it cannot get into a layer.
+pub(super) const HOSTNAME: &str = "kiln-build";
+/// The end of a failed step's output that its error shows, bytes.
+const TAIL: usize = 8 << 10;
+/// A step that fails with less than this much room left (bytes) failed for want of it.
+const ROOM: u64 = 4 << 20;
+
+/// A `run` step.
+pub(super) struct Run<'a> {
+    pub(super) step: &'a Step,
+    pub(super) command: &'a [String],
+}
+
+/// What a step made.
+pub(super) struct Made {
+    pub(super) layer: Layer,
+    pub(super) warnings: Vec<String>,
+    /// Holds the layer's files until they are stored.
+    pub(super) work: Work,
+}
+
+impl Run<'_> {
+    pub(super) fn key(&self, parent: &Digest) -> Digest {
+        let environment = self.step.environment.iter().flat_map(|(name, value)| [name, value]);
+        Key::new("run", Some(parent))
+            .parts(self.command)
+            .parts(environment)
+            .part(&self.step.working_directory)
+            .part([u8::from(self.step.network)])
+            .done()
+    }
+
+    /// Runs the command over the tree with this metadata image.
+    pub(super) fn layer(&self, chain: &Chain<'_>, lower: &str) -> Result<Made, BakeError> {
+        let work = Work::new(chain.store)?;
+        let clamp = clamp(chain.epoch);
+        let mut tail = Tail::default();
+        let job = self.job(chain, lower, &work)?;
+        let outcome = chain.sandbox.run(job, &mut |stream, bytes| {
+            tail.push(bytes);
+            (chain.events)(BakeEvent::Output { stream, bytes: bytes.to_vec() });
+        });
+        let failed = |source| BakeError::Sandbox { step: self.step.name.clone(), source };
+        match outcome.map_err(failed)? {
+            Outcome::Exited(0) => made(&self.step.name, work, clamp),
+            outcome => {
+                let error = self.failure(outcome, &work, tail);
+                if chain.request.shell_on_failure {
+                    self.shell(chain, lower, &work)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn job(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Result<Job, BakeError> {
+        Ok(Job {
+            root: root(chain, lower, work)?,
+            command: self.command.to_vec(),
+            environment: environment(chain.epoch, &self.step.environment),
+            working_directory: self.step.working_directory.clone(),
+            network: if self.step.network { Network::On } else { Network::Off },
+            binds: Vec::new(),
+            hostname: HOSTNAME.to_owned(),
+            time_limit: self.step.time_limit,
+            interactive: false,
+        })
+    }
+
+    fn shell(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Result<(), BakeError> {
+        let shell = Job {
+            command: vec!["/bin/sh".to_owned(), "-i".to_owned()],
+            time_limit: std::time::Duration::from_secs(86_400),
+            interactive: true,
+            ..self.job(chain, lower, work)?
+        };
+        let step = self.step.name.clone();
+        chain.sandbox.run(shell, &mut |_: Stream, _| {}).map_err(|source| BakeError::Sandbox { step, source })?;
+        Ok(())
+    }
+
+    fn failure(&self, outcome: Outcome, work: &Work, tail: Tail) -> BakeError {
+        let (step, output) = (self.step.name.clone(), tail.text());
+        if full(work) || output.contains("No space left on device") {
+            return BakeError::StepFull { step, directory: work.path().to_owned(), output };
+        }
+        let status = match outcome {
+            Outcome::Exited(code) => format!("failed with exit code {code}"),
+            Outcome::Signalled(signal) => format!("was killed by signal {signal}"),
+            Outcome::TimedOut => format!("did not end within {}", duration::format(self.step.time_limit)),
+        };
+        BakeError::StepFailed { step, status, output }
+    }
+}
+
+/// The tree as the sandbox shows it.
+pub(super) fn root(chain: &Chain<'_>, lower: &str, work: &Work) -> Result<SandboxRoot, BakeError> {
+    let lower = vec![chain.store.mount_tree(lower, None)?];
+    Ok(SandboxRoot { lower, upper: work.upper(), work: work.overlay_work() })
+}
+
+/// The whole environment of a command: the fixed part, overridden by the step's own.
+pub(super) fn environment<'a>(
+    epoch: i64,
+    own: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Vec<(String, String)> {
+    let fixed = ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let epoch = ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
+    let own = own.into_iter().map(|(name, value)| (name.clone(), value.clone()));
+    let all: std::collections::BTreeMap<_, _> = fixed.chain([epoch]).chain(own).collect();
+    all.into_iter().collect()
+}
+
+pub(super) fn clamp(epoch: i64) -> Clamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Clamp { epoch, started: i64::try_from(now).unwrap_or(i64::MAX) }
+}
+
+/// Turns what is in the upper directory into a layer.
+pub(super) fn made(step: &str, work: Work, clamp: Clamp) -> Result<Made, BakeError> {
+    let scanned =
+        scan::upper(&work.upper(), clamp).map_err(|source| BakeError::Scan { step: step.to_owned(), source })?;
+    Ok(Made { layer: scanned.layer, warnings: scanned.warnings, work })
+}
+
+fn full(work: &Work) -> bool {
+    rustix::fs::statvfs(work.path()).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM)
+}
+
+/// The end of an output.
+#[derive(Debug, Default)]
+pub(super) struct Tail(Vec<u8>);
+
+impl Tail {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+        if self.0.len() > 4 * TAIL {
+            self.0.drain(..self.0.len() - TAIL);
+        }
+    }
+    /// Whole lines, as far as there are any.
+    pub(super) fn text(self) -> String {
+        let cut = self.0.len().saturating_sub(TAIL);
+        let start = match cut {
+            0 => 0,
+            cut => self.0[cut..].iter().position(|b| *b == b'\n').map_or(cut, |at| cut + at + 1),
+        };
+        String::from_utf8_lossy(&self.0[start..]).into_owned()
+    }
+}

@@ -1,0 +1,74 @@
+//! Directories that steps work in: below the store, so that finished files move into it without a copy, and so that
+//! nothing of them survives: what a killed bake left is removed by the next one.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::BakeError;
+use crate::store::Store;
+
+/// One step's directory, removed with everything in it when dropped.
+#[derive(Debug)]
+pub(super) struct Work {
+    dir: tempfile::TempDir,
+    /// Held while the directory is in use.
+    _lock: File,
+}
+
+impl Work {
+    /// A new directory with an empty `upper` and `work` in it.
+    pub(super) fn new(store: &Store) -> Result<Self, BakeError> {
+        let base = store.dir().join("work");
+        let doing = |action: &str, source| BakeError::Work { action: format!("{action} {}", base.display()), source };
+        sweep(&base).map_err(|e| doing("remove what a killed bake left in", e))?;
+        let make = || -> io::Result<Self> {
+            let dir = tempfile::Builder::new().prefix("step-").tempdir_in(&base)?;
+            let lock = File::create(dir.path().join("lock"))?;
+            flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            for part in ["upper", "work"] {
+                fs::create_dir(dir.path().join(part))?;
+                fs::set_permissions(dir.path().join(part), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            }
+            Ok(Self { dir, _lock: lock })
+        };
+        make().map_err(|e| doing("make a directory in", e))
+    }
+    pub(super) fn upper(&self) -> PathBuf {
+        self.dir.path().join("upper")
+    }
+    pub(super) fn overlay_work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+    /// Removes it now.
+    pub(super) fn remove(self) -> Result<(), BakeError> {
+        let action = format!("remove {}", self.dir.path().display());
+        self.dir.close().map_err(|source| BakeError::Work { action, source })
+    }
+}
+
+/// Removes directories whose bake is gone.
+fn sweep(base: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(base)? {
+        let path = entry?.path();
+        if !path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"step-")) {
+            continue;
+        }
+        // Without a lock file the directory is being made or removed by somebody right now.
+        let Ok(lock) = File::open(path.join("lock")) else { continue };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            match fs::remove_dir_all(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! The OCI documents of an image: manifest, configuration, and the artifact manifest of a report.
+//!
+//! Sources: OCI image-spec 1.1 `manifest.md`, `config.md`. The types hold what Kiln writes; a document is written once
+//! and kept byte for byte, so reading it back never needs to write it again. Field order is fixed by the types and
+//! maps are sorted, so the same image always gives the same bytes.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{Digest, ImageManifest, manifest};
+use serde::{Deserialize, Serialize};
+
+/// Media type of an image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an image configuration.
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of an uncompressed layer: its digest does not hang on a compressor.
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Media type of the empty configuration of an artifact.
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Artifact type, and media type of the layer, of a report.
+pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+
+/// What a document says of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// What the blob is.
+    #[serde(rename = "mediaType")]
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl Descriptor {
+    /// Describes these bytes.
+    pub fn of(media_type: &str, bytes: &[u8]) -> Self {
+        Self { media_type: media_type.to_owned(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+    }
+}
+
+/// An image manifest; its digest names the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always 2.
+    #[serde(rename = "schemaVersion")]
+    pub schema_version: u32,
+    /// [`MANIFEST`].
+    #[serde(rename = "mediaType")]
+    pub media_type: String,
+    /// What the artifact is; images have none.
+    #[serde(rename = "artifactType", default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The configuration.
+    pub config: Descriptor,
+    /// Lowest first.
+    pub layers: Vec<Descriptor>,
+    /// The manifest that this one says something of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+}
+
+/// An image configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// When the image counts as made: `SOURCE_DATE_EPOCH`.
+    pub created: jiff::Timestamp,
+    /// `amd64`, `arm64`.
+    pub architecture: String,
+    /// `linux`.
+    pub os: String,
+    /// For runtimes that know one process per container.
+    pub config: Execution,
+    /// The layers.
+    pub rootfs: RootFs,
+    /// One line for each layer.
+    pub history: Vec<History>,
+}
+
+/// How a runtime other than Kiln's may run the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Execution {
+    /// User of the first service.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Ports of all services: `80/tcp`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
+    /// Environment of the first service: `NAME=value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Command of the first service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// Paths that the image wants to write.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Empty>,
+    /// Working directory of the first service.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// [`manifest::LABEL`].
+    pub labels: BTreeMap<String, String>,
+    /// Stop signal of the first service.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+}
+
+/// `{}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// The layers of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Digests of the uncompressed layers, lowest first.
+    pub diff_ids: Vec<Digest>,
+}
+
+/// Where a layer comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// As in the configuration.
+    pub created: jiff::Timestamp,
+    /// The step's name.
+    pub created_by: String,
+}
+
+impl Config {
+    /// The configuration of an image with these layers (digest and step name, lowest first).
+    pub fn new(image: &ImageManifest, layers: &[(Digest, String)], created: jiff::Timestamp) -> Self {
+        Self {
+            created,
+            architecture: architecture().to_owned(),
+            os: "linux".to_owned(),
+            config: Execution::new(image),
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: layers.iter().map(|(digest, _)| *digest).collect() },
+            history: layers.iter().map(|(_, step)| History { created, created_by: step.clone() }).collect(),
+        }
+    }
+}
+
+impl Execution {
+    fn new(image: &ImageManifest) -> Self {
+        let label = serde_json::to_string(image).expect("plain data always serialises");
+        let ports = image.services.values().flat_map(|service| &service.ports);
+        let mut made = Self {
+            exposed_ports: ports.map(|port| (format!("{}/tcp", port.port), Empty {})).collect(),
+            volumes: image.writable.iter().map(|writable| (writable.path.clone(), Empty {})).collect(),
+            labels: BTreeMap::from([(manifest::LABEL.to_owned(), label)]),
+            ..Self::default()
+        };
+        if let Some(service) = image.services.values().next() {
+            made.user = service.user.clone();
+            made.env = service.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            made.entrypoint = service.command.clone();
+            made.working_dir = service.working_directory.clone();
+            made.stop_signal = service.stop.signal.clone();
+        }
+        made
+    }
+}
+
+impl Manifest {
+    /// The manifest of an image.
+    pub fn image(config: Descriptor, layers: &[(Digest, u64)]) -> Self {
+        let layer =
+            |(digest, size): &(Digest, u64)| Descriptor { media_type: LAYER.to_owned(), digest: *digest, size: *size };
+        Self {
+            schema_version: 2,
+            media_type: MANIFEST.to_owned(),
+            artifact_type: None,
+            config,
+            layers: layers.iter().map(layer).collect(),
+            subject: None,
+        }
+    }
+    /// The manifest of a report on an image.
+    pub fn report(subject: Descriptor, envelope: &[u8]) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: MANIFEST.to_owned(),
+            artifact_type: Some(IN_TOTO.to_owned()),
+            config: Descriptor::of(EMPTY, b"{}"),
+            layers: vec![Descriptor::of(IN_TOTO, envelope)],
+            subject: Some(subject),
+        }
+    }
+}
+
+/// The OCI name (GOARCH) of the architecture this program runs on.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The bytes of a document.
+pub(crate) fn render(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("plain data always serialises")
+}

@@ -1,0 +1,36 @@
+//! Layers that are in the store.
+
+use kiln_model::Digest;
+
+use super::{
+    Store,
+    error::{Context as _, StoreError},
+    objects::{self, Object, Tree},
+};
+
+impl Store {
+    /// Whether this layer is there.
+    pub(crate) fn has_layer(&self, layer: &Digest) -> Result<bool, StoreError> {
+        let name = objects::layer_stream(layer);
+        Ok(self.repo().has_stream(&name).doing(|| format!("look up {name}"))?.is_some())
+    }
+
+    /// The object that holds this layer's splitstream.
+    pub(crate) fn layer_object(&self, layer: &Digest) -> Result<Object, StoreError> {
+        let name = objects::layer_stream(layer);
+        let found = self.repo().has_stream(&name).doing(|| format!("look up {name}"))?;
+        found.ok_or_else(|| StoreError::damaged(&name, "it is missing"))
+    }
+
+    /// Puts a layer of the store over a tree.
+    pub(crate) fn read_layer(&self, layer: &Digest, tree: &mut Tree) -> Result<(), StoreError> {
+        let name = objects::layer_stream(layer);
+        let damaged = |e: anyhow::Error| StoreError::damaged(&name, format!("{e:#}"));
+        let mut stream = self.repo().open_stream(&name, None, Some(objects::LAYER_STREAM)).map_err(damaged)?;
+        while let Some(entry) = composefs_oci::tar::get_entry(&mut stream).map_err(damaged)? {
+            composefs_oci::image::process_entry(tree, entry).map_err(damaged)?;
+        }
+        tree.compact();
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Writing to the composefs repository so that a crash at any instant leaves it usable.
+//!
+//! Order: first every object (file contents, layers, documents), which nothing names yet; then one `syncfs`; then the
+//! names (symbolic links below `streams/` and `images/`); last the index, whose write is itself durable. A name
+//! therefore never leads to an object that a power cut could have emptied.
+
+use std::sync::Arc;
+
+use composefs::{
+    fsverity::{FsVerityHashValue as _, Sha256HashValue},
+    repository::Repository,
+    splitstream::SplitStreamWriter,
+    tree::FileSystem,
+};
+use kiln_model::Digest;
+
+use super::error::{Context as _, StoreError};
+
+/// Name of a content-addressed object: its fs-verity digest.
+pub(crate) type Object = Sha256HashValue;
+/// A tree of files whose contents are objects.
+pub(crate) type Tree = FileSystem<Object>;
+/// The repository.
+pub(crate) type Repo = Repository<Object>;
+
+/// Content types of splitstreams, as `composefs-oci` 0.9 writes them (`skopeo.rs`).
+pub(crate) const LAYER_STREAM: u64 = u64::from_le_bytes(*b"ocilayer");
+pub(crate) const CONFIG_STREAM: u64 = u64::from_le_bytes(*b"ociconfg");
+pub(crate) const MANIFEST_STREAM: u64 = u64::from_le_bytes(*b"ocimanif");
+pub(crate) const BLOB_STREAM: u64 = u64::from_le_bytes(*b"oci_blob");
+
+pub(crate) fn layer_stream(digest: &Digest) -> String {
+    format!("oci-layer-{digest}")
+}
+pub(crate) fn config_stream(digest: &Digest) -> String {
+    format!("oci-config-{digest}")
+}
+pub(crate) fn manifest_stream(digest: &Digest) -> String {
+    format!("oci-manifest-{digest}")
+}
+pub(crate) fn blob_stream(digest: &Digest) -> String {
+    format!("oci-blob-{digest}")
+}
+
+/// Objects written and not yet named.
+pub(crate) struct Batch {
+    repo: Arc<Repo>,
+    names: Vec<(String, String)>,
+}
+
+impl Batch {
+    pub(crate) fn new(repo: &Arc<Repo>) -> Self {
+        Self { repo: repo.clone(), names: Vec::new() }
+    }
+
+    /// Writes a document (manifest, configuration, blob) as one object behind a stream that also refers to others.
+    pub(crate) fn document(
+        &mut self,
+        name: String,
+        content_type: u64,
+        bytes: &[u8],
+        refers_to: &[(String, Object)],
+    ) -> Result<Object, StoreError> {
+        let doing = || format!("write {name}");
+        let mut stream = self.repo.create_stream(content_type).doing(doing)?;
+        for (name, object) in refers_to {
+            stream.add_named_stream_ref(name, object);
+        }
+        stream.write_external(bytes).doing(doing)?;
+        self.stream(name, stream)
+    }
+
+    /// Writes a finished stream.
+    pub(crate) fn stream(&mut self, name: String, stream: SplitStreamWriter<Object>) -> Result<Object, StoreError> {
+        let object = stream.done().doing(|| format!("write {name}"))?;
+        self.names.push((format!("streams/{name}"), object_path(&object)));
+        Ok(object)
+    }
+
+    /// Writes a tree as a metadata image.
+    pub(crate) fn tree(&mut self, tree: &Tree) -> Result<Object, StoreError> {
+        let (bytes, _) = tree.compute_image_bytes(self.repo.erofs_version());
+        let object = self.repo.ensure_object(&bytes).doing(|| "write a metadata image".into())?;
+        self.names.push((format!("images/{}", object.to_hex()), object_path(&object)));
+        Ok(object)
+    }
+
+    /// Gives a stream a further name, below `streams/refs/`.
+    pub(crate) fn reference(&mut self, name: String, stream: String) {
+        self.names.push((format!("streams/refs/{name}"), format!("streams/{stream}")));
+    }
+
+    /// Makes everything durable, then visible.
+    pub(crate) fn publish(self) -> Result<(), StoreError> {
+        self.repo.sync().doing(|| "make a bake durable".into())?;
+        for (name, target) in &self.names {
+            self.repo.symlink(name, target).doing(|| format!("name {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn object_path(object: &Object) -> String {
+    format!("objects/{}", object.to_object_pathname())
+}
+
+/// The object with this hex name.
+pub(crate) fn parse(hex: &str) -> Result<Object, StoreError> {
+    Object::from_hex(hex).map_err(|e| StoreError::damaged(format!("object name `{hex}`"), e))
+}
+
+/// Reads the single object behind a stream.
+pub(crate) fn read_document(
+    repo: &Repo,
+    name: &str,
+    content_type: u64,
+    digest: &Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    if repo.has_stream(name).doing(|| format!("look up {name}"))?.is_none() {
+        return Ok(None);
+    }
+    let mut stream =
+        repo.open_stream(name, None, Some(content_type)).map_err(|e| StoreError::damaged(name, format!("{e:#}")))?;
+    let mut objects = Vec::new();
+    stream
+        .get_object_refs(|object| objects.push(object.clone()))
+        .map_err(|e| StoreError::damaged(name, format!("{e:#}")))?;
+    let [object] = objects.as_slice() else {
+        return Err(StoreError::damaged(name, format!("it has {} objects, not one", objects.len())));
+    };
+    let bytes = repo.read_object(object).map_err(|e| StoreError::damaged(name, format!("{e:#}")))?;
+    match Digest::of(&bytes) == *digest {
+        true => Ok(Some(bytes)),
+        false => Err(StoreError::damaged(name, "its digest is another")),
+    }
+}

@@ -1,0 +1,68 @@
+//! Reports as OCI referrers: an artifact manifest whose `subject` is the image and whose one layer is the DSSE envelope.
+
+use kiln_model::{Digest, ImageDigest, evidence::Envelope};
+
+use super::{
+    Store, StoreError,
+    error::Context as _,
+    objects::{self, Batch},
+};
+use crate::oci::{self, Descriptor, Manifest};
+
+impl Store {
+    /// Keeps a report on an image; the same report twice is one. The digest is that of the artifact manifest.
+    pub fn add_report(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
+        let _lock = self.writing()?;
+        let documents = self.documents(image)?;
+        let subject =
+            Descriptor { media_type: oci::MANIFEST.to_owned(), digest: image.0, size: documents.manifest_size };
+        let envelope = oci::render(envelope);
+        let manifest = oci::render(&Manifest::report(subject, &envelope));
+        let digest = Digest::of(&manifest);
+        self.write_report(image, &digest, &manifest, &envelope)?;
+        Ok(digest)
+    }
+
+    fn write_report(
+        &self,
+        image: &ImageDigest,
+        digest: &Digest,
+        manifest: &[u8],
+        envelope: &[u8],
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::new(&self.inner.repo);
+        let (empty, layer) = (Digest::of(b"{}"), Digest::of(envelope));
+        let config = batch.document(objects::config_stream(&empty), objects::CONFIG_STREAM, b"{}", &[])?;
+        let blob = batch.document(objects::blob_stream(&layer), objects::BLOB_STREAM, envelope, &[])?;
+        let refers_to = [(format!("config:{empty}"), config), (layer.to_string(), blob)];
+        let name = objects::manifest_stream(digest);
+        batch.document(name.clone(), objects::MANIFEST_STREAM, manifest, &refers_to)?;
+        batch.reference(format!("oci-referrers/{}/{digest}", image.0), name);
+        batch.publish()
+    }
+
+    /// The reports on an image, in no particular order: they carry their own times.
+    pub fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, StoreError> {
+        self.report_digests(image)?.iter().map(|digest| self.report(digest)).collect()
+    }
+
+    pub(super) fn report_digests(&self, image: &ImageDigest) -> Result<Vec<Digest>, StoreError> {
+        let doing = || format!("list the reports on {image}");
+        let subject = image.0.to_string().parse().map_err(|e| StoreError::damaged(format!("digest {image}"), e))?;
+        let referrers = composefs_oci::list_referrers(&self.inner.repo, &subject).doing(doing)?;
+        Ok(referrers.iter().filter_map(|(digest, _)| digest.to_string().parse().ok()).collect())
+    }
+
+    fn report(&self, digest: &Digest) -> Result<Envelope, StoreError> {
+        let name = objects::manifest_stream(digest);
+        let missing = |name: &str| StoreError::damaged(name, "it is missing");
+        let manifest = objects::read_document(&self.inner.repo, &name, objects::MANIFEST_STREAM, digest)?
+            .ok_or_else(|| missing(&name))?;
+        let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|e| StoreError::damaged(&name, e))?;
+        let layer = manifest.layers.first().ok_or_else(|| StoreError::damaged(&name, "it has no layer"))?;
+        let name = objects::blob_stream(&layer.digest);
+        let blob = objects::read_document(&self.inner.repo, &name, objects::BLOB_STREAM, &layer.digest)?
+            .ok_or_else(|| missing(&name))?;
+        serde_json::from_slice(&blob).map_err(|e| StoreError::damaged(&name, e))
+    }
+}
