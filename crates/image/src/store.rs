@@ -135,7 +135,7 @@ impl Store {
     /// Points a channel to an image of the store.
     pub fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), StoreError> {
         let _lock = self.writing()?;
-        if !self.image(image)?.is_some_and(|record| record.name == *name) {
+        if self.image(image)?.is_none_or(|record| record.name != *name) {
             return Err(StoreError::NotFound(*image));
         }
         self.inner.index.put_channel(name, channel, image)
