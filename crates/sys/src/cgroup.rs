@@ -42,6 +42,15 @@ pub struct Usage {
     pub pids: Option<u64>,
 }
 
+/// Which limits of a group were reached so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// A process was killed for want of memory.
+    pub memory: bool,
+    /// A new process was refused.
+    pub pids: bool,
+}
+
 /// One control group in every hierarchy used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -148,6 +157,21 @@ impl Group {
         }
     }
 
+    /// Which limits were reached, where the host counts it.
+    pub fn limit_hits(&self) -> Hits {
+        let v1 = |controller: &str, file: &str, key: &str| {
+            let group = self.v1.iter().find(|(name, _)| *name == controller);
+            group.is_some_and(|(_, path)| counted(&path.join(file), key))
+        };
+        let v2 = |file: &str, key: &str| self.v2.as_ref().is_some_and(|path| counted(&path.join(file), key));
+        match self.limits {
+            Version::V1 => {
+                Hits { memory: v1("memory", "memory.oom_control", "oom_kill"), pids: v1("pids", "pids.events", "max") }
+            }
+            Version::V2 => Hits { memory: v2("memory.events", "oom_kill"), pids: v2("pids.events", "max") },
+        }
+    }
+
     /// Processes in the group, in any hierarchy.
     pub fn processes(&self) -> Result<Vec<u32>> {
         let mut pids = Vec::new();
@@ -250,4 +274,11 @@ fn write(path: &Path, value: &str) -> Result<()> {
 
 fn number(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Whether a file of lines `key number` counts this key above 0.
+fn counted(path: &Path, key: &str) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut counts = text.lines().filter_map(|line| line.split_once(' '));
+    counts.any(|(name, count)| name == key && count.trim() != "0")
 }

@@ -37,3 +37,19 @@ fn write_maps(pid: u32, map: Map) -> Result<()> {
     }
     Ok(())
 }
+
+/// Makes the calling thread do all it does with files as one id of the host, with its capabilities kept. For threads
+/// that end soon: what an overlay writes to mapped layers on its own account (work directories, whiteouts) is done as
+/// whoever mounted it, who must therefore be one of the mapped ids.
+pub fn act_on_files_as(id: u32) -> Result<()> {
+    let action = || format!("act as id {id}");
+    // SAFETY: both take only integers and concern the calling thread alone.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, id);
+        libc::syscall(libc::SYS_setfsuid, id);
+    }
+    // The kernel has taken the capabilities over files out of the effective set.
+    let mut sets = rustix::thread::capabilities(None).attempt(action)?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).attempt(action)
+}

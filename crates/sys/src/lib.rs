@@ -6,6 +6,7 @@
 #![warn(unsafe_op_in_unsafe_fn)]
 
 pub mod cgroup;
+pub mod confine;
 pub mod error;
 pub mod fds;
 pub mod idmap;

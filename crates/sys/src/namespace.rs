@@ -73,3 +73,13 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|_| Err(SysError { action: "work in a namespace".into(), outcome: Outcome::Gone }))
 }
+
+/// Makes a network namespace with nothing but a loopback interface that is down. It belongs to our user namespace.
+pub fn new_network() -> Result<OwnedFd> {
+    on_own_thread(|| {
+        // SAFETY: only the network namespace is left, which no memory or descriptor table depends on.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+            .attempt(|| "make a network namespace".into())?;
+        of_this_thread(Kind::Network)
+    })
+}

@@ -20,6 +20,7 @@ use std::{
 use rustix::thread::LinkNameSpaceType;
 
 use crate::{
+    confine::{self, Confinement},
     error::{Attempt as _, Outcome, Result, SysError},
     pidfd,
 };
@@ -112,6 +113,7 @@ const STEPS: [&str; 11] = [
 /// Everything the two steps need, prepared before they start; they write only through the atomics and `scratch`.
 struct Job<'a> {
     spawn: &'a Spawn<'a>,
+    confinement: Option<&'a Confinement<'a>>,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     scratch: Vec<AtomicI32>,
@@ -139,11 +141,22 @@ impl Job<'_> {
 
 /// Starts a program.
 pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned> {
+    start(spawn, None)
+}
+
+/// Starts a program that its process confines itself for; it is executed by its path in the new root, and
+/// [`Spawn::program`] has no meaning.
+pub fn spawn_confined(spawn: &Spawn<'_>, confinement: &Confinement<'_>) -> Result<Spawned> {
+    start(spawn, Some(confinement))
+}
+
+fn start(spawn: &Spawn<'_>, confinement: Option<&Confinement<'_>>) -> Result<Spawned> {
     let terminated = |strings: &[&CStr]| {
         strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<*const c_char>>()
     };
     let job = Job {
         spawn,
+        confinement,
         argv: terminated(spawn.arguments),
         envp: terminated(spawn.environment),
         scratch: (0..=spawn.fds.len()).map(|_| AtomicI32::new(-1)).collect(),
@@ -158,13 +171,18 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned> {
         if pid > 0 {
             wait_for(pid)?;
         }
-        let step = STEPS[job.failed_step.load(Ordering::Relaxed) as usize % STEPS.len()];
+        let step = step_name(job.failed_step.load(Ordering::Relaxed) as usize);
         return Err(SysError {
             action: format!("start a program: {step}"),
             outcome: if errno == 0 { Outcome::Gone } else { Outcome::from_errno(errno) },
         });
     }
     Ok(Spawned { pid: pid as u32, pidfd: pidfd::open(pid as u32)? })
+}
+
+fn step_name(step: usize) -> &'static str {
+    let confinement = step.checked_sub(STEPS.len()).and_then(|step| confine::STEPS.get(step));
+    STEPS.get(step).or(confinement).copied().unwrap_or("start")
 }
 
 fn run_usher(job: &Job<'_>) -> Result<()> {
@@ -280,6 +298,13 @@ extern "C" fn program(data: *const c_void) -> ! {
     job.attempt(7, rustix::process::setsid());
     let executable = place_descriptors(job);
     reset_signals(job);
+    if let Some(confinement) = job.confinement {
+        if let Err((step, errno)) = confine::confine(confinement) {
+            job.attempt(STEPS.len() as u32 + step, Err::<(), _>(errno));
+        }
+        let errno = confine::execute(confinement.program, job.argv.as_ptr(), job.envp.as_ptr());
+        job.attempt(10, Err::<(), _>(errno));
+    }
     // SAFETY: both vectors end with a null pointer and point to C strings that outlive this call.
     let result = unsafe {
         libc::syscall(

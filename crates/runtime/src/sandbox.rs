@@ -1,0 +1,370 @@
+//! The build sandbox: runs one command over an overlay of a tree, apart from the host.
+//!
+//! A command has its own user, process, mount, network, IPC, host name and control group namespaces. Its root is an
+//! overlay whose layers are mapped with its user namespace: it is root inside, owns what it makes as root on disk, and
+//! is nobody on the host. It keeps the capabilities that package managers need over its own files (see
+//! [`CAPABILITIES`]) and none over the host, its mounts or its network.
+//!
+//! - Set-user-id programs work (`no_new_privs` is not set): the ids they can become are ids of the namespace, which the
+//!   command as its root can become anyway, and recipes do run `su` and `sudo`. The bounding set and the system call
+//!   filter hold for them as for everything else.
+//! - `/proc`, `/dev`, `/sys`, `/run` and `/tmp` are file systems of their own, so nothing written there reaches the tree.
+//! - Output passes through two pipes as it comes. A command that writes faster than it is read waits.
+//! - Everything ends with the command: its processes with its process namespace, its mounts with its mount namespace,
+//!   its network with its network namespace. When the caller is killed, the command dies with it; its control group,
+//!   the only thing left then, is removed when its slot is used next.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use kiln_sys::{
+    SysError,
+    cgroup::{self, Limits},
+    confine::Confinement,
+    idmap, namespace,
+    netlink::{Connection, NetlinkError, link},
+    seccomp,
+    spawn::{NewNamespaces, Spawn, spawn_confined},
+};
+
+use crate::network::{Mode, Network as HostNetwork, NetworkError};
+
+mod environment;
+mod slot;
+mod supervise;
+mod tree;
+
+use environment::CStrings;
+use slot::Slot;
+use supervise::Supervised;
+
+/// First host id of the first build slot; each slot has [`idmap::IDS`].
+const FIRST_ID: u32 = 0x7000_0000;
+
+/// What the command may do to its own files and processes: chown (0), dac_override (1), fowner (3), fsetid (4),
+/// kill (5), setgid (6), setuid (7), setpcap (8), net_bind_service (10), sys_chroot (18), audit_write (29), setfcap (31).
+const CAPABILITIES: u64 =
+    1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 29 | 1 << 31;
+
+/// Where a command sees its files.
+#[derive(Debug)]
+pub struct SandboxRoot {
+    /// Detached, read-only mounts of the parent's tree, top first; ownership as in the image (0 is root).
+    pub lower: Vec<OwnedFd>,
+    /// Directory that receives every change, as an overlayfs upper directory; ownership as in the image.
+    pub upper: PathBuf,
+    /// Empty directory on the same file system as `upper`.
+    pub work: PathBuf,
+}
+
+/// Network of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A loopback interface only.
+    Off,
+    /// An own address with a way out, the host's resolver, proxy variables and certificates.
+    On,
+}
+
+/// A host path shown inside the sandbox, with the owners it has on the host.
+#[derive(Debug, Clone)]
+pub struct Bind {
+    /// Path on the host: a file or directory.
+    pub source: PathBuf,
+    /// Absolute path inside, below `/run`.
+    pub target: String,
+    /// Whether the command may write there.
+    pub writable: bool,
+}
+
+/// One command to run over a tree.
+#[derive(Debug)]
+pub struct Job {
+    /// The tree.
+    pub root: SandboxRoot,
+    /// Program (absolute) and arguments.
+    pub command: Vec<String>,
+    /// The whole environment.
+    pub environment: Vec<(String, String)>,
+    /// Absolute.
+    pub working_directory: String,
+    /// Network on or off.
+    pub network: Network,
+    /// Host paths to show.
+    pub binds: Vec<Bind>,
+    /// Host name seen inside.
+    pub hostname: String,
+    /// The command and all its processes are killed after this time.
+    pub time_limit: Duration,
+    /// Give the command the caller's terminal (for a shell in a broken tree).
+    pub interactive: bool,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code.
+    Exited(i32),
+    /// Killed by this signal.
+    Signalled(i32),
+    /// Its time was over.
+    TimedOut,
+}
+
+/// Which stream a piece of output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error, and what the sandbox itself has to say about a command it stopped.
+    Stderr,
+}
+
+/// The sandbox itself failed; the command did not run or its end is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] SysError),
+    /// The network could not be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The loopback interface could not be switched on.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A file of the run directory, the host or the tree.
+    #[error("could not {action} {path}", path = path.display())]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A job that makes no sense.
+    #[error("the job is not valid: {0}")]
+    Job(&'static str),
+    /// Every build slot is taken.
+    #[error("{0} build steps run at the same time already; no more are allowed")]
+    Busy(u16),
+    /// A step needs the network, but there is no network.
+    #[error("the step needs the network, and the sandbox was opened without one")]
+    NoNetwork,
+    /// The host's resolver cannot be reached from inside.
+    #[error("the step needs the network, and {0}")]
+    Resolver(String),
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SandboxError {
+    let path = path.to_owned();
+    move |source| SandboxError::File { action, path, source }
+}
+
+/// What all commands together may use of the host.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// Run directory of the state directory.
+    pub run_dir: PathBuf,
+    /// Eight hexadecimal digits that stand for the state directory.
+    pub id: String,
+    /// Network for commands that need it.
+    pub network: Option<Arc<HostNetwork>>,
+    /// Memory of one command in bytes, its `/tmp` included; by default three quarters of the host's.
+    pub memory: Option<u64>,
+    /// Processes and threads of one command.
+    pub pids: u32,
+}
+
+impl SandboxOptions {
+    /// The usual limits, without a network.
+    pub fn new(run_dir: &Path, id: &str) -> Self {
+        Self { run_dir: run_dir.to_owned(), id: id.to_owned(), network: None, memory: None, pids: 8192 }
+    }
+}
+
+/// Runs commands apart from the host. Several may run at the same time, from several processes.
+#[derive(Debug)]
+pub struct Sandbox {
+    options: SandboxOptions,
+    groups: Option<cgroup::Host>,
+}
+
+impl Sandbox {
+    /// Opens the sandbox of a state directory.
+    pub fn open(options: SandboxOptions) -> Result<Self, SandboxError> {
+        fs::create_dir_all(&options.run_dir).map_err(failed("create", &options.run_dir))?;
+        Ok(Self { options, groups: cgroup::Host::detect().ok() })
+    }
+
+    /// Runs a command to its end and passes its output on as it comes. When this returns, nothing of it is left.
+    pub fn run(&self, job: Job, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Outcome, SandboxError> {
+        check(&job)?;
+        let slot = Slot::take(&self.options.run_dir)?;
+        let network = self.network(&slot, job.network)?;
+        let group = Group::make(self, &slot)?;
+        let outcome = self.run_in(&job, &slot, &group, network, output);
+        let released = self.release(&slot, &group, job.network);
+        let outcome = outcome?;
+        released?;
+        Ok(outcome)
+    }
+
+    fn run_in(
+        &self,
+        job: &Job,
+        slot: &Slot,
+        group: &Group,
+        network: OwnedFd,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Outcome, SandboxError> {
+        let users = idmap::user_namespace(idmap::Map { base: slot.first_id(), count: idmap::IDS })?;
+        let environment = environment::prepare(job)?;
+        let tree = tree::Tree::make(job, slot, users.as_fd(), &environment)?;
+        let supervised = self.start(job, &tree, &environment, group, users, network)?;
+        let outcome = supervised.run_to_the_end(job, group.0.as_ref(), output);
+        let cleaned = tree.clean_up();
+        let outcome = outcome?;
+        cleaned?;
+        Ok(outcome)
+    }
+
+    fn start(
+        &self,
+        job: &Job,
+        tree: &tree::Tree,
+        environment: &environment::Environment,
+        group: &Group,
+        users: OwnedFd,
+        network: OwnedFd,
+    ) -> Result<Supervised, SandboxError> {
+        let streams = supervise::Streams::open(job.interactive)?;
+        let entrance = group.0.as_ref().map(cgroup::Group::entrance).transpose()?;
+        let groups_v1: Vec<_> = entrance.iter().flat_map(|entrance| &entrance.v1).map(AsFd::as_fd).collect();
+        let arguments = CStrings::new(job.command.iter().map(String::as_str))?;
+        let variables = CStrings::new(environment.variables.iter().map(String::as_str))?;
+        let texts = CStrings::new([&*job.hostname, &*job.working_directory, &*job.command[0]])?;
+        let [hostname, working_directory, program] = texts.three();
+        let covers: Vec<_> = tree.covers.iter().map(|(path, mount)| (*path, mount.as_fd())).collect();
+        let confinement = Confinement {
+            root: &tree.root,
+            read_only: tree::READ_ONLY,
+            covers: &covers,
+            hostname,
+            working_directory,
+            program,
+            capabilities: CAPABILITIES,
+            filters: &seccomp::server_filter().programs,
+        };
+        let fds = streams.inside();
+        let spawn = Spawn {
+            program: tree.mounts.as_fd(),
+            arguments: &arguments.all(),
+            environment: &variables.all(),
+            fds: &fds,
+            cgroup: entrance.as_ref().and_then(|entrance| entrance.v2.as_ref()).map(AsFd::as_fd),
+            cgroup_v1: &groups_v1,
+            mounts: Some(tree.mounts.as_fd()),
+            users: Some(users.as_fd()),
+            network: Some(network.as_fd()),
+            new: NewNamespaces::MOUNT
+                | NewNamespaces::PID
+                | NewNamespaces::IPC
+                | NewNamespaces::UTS
+                | NewNamespaces::CGROUP,
+        };
+        let process = spawn_confined(&spawn, &confinement)?;
+        Ok(Supervised::new(process.pidfd, streams))
+    }
+
+    /// A network namespace that belongs to the host, so that the command has no rights over it.
+    fn network(&self, slot: &Slot, wanted: Network) -> Result<OwnedFd, SandboxError> {
+        let namespace = namespace::new_network()?;
+        match (wanted, &self.options.network) {
+            (Network::Off, _) => {
+                Connection::open_in(namespace.as_fd(), || Ok(()))?.execute(vec![link::set_up(1)])?;
+            }
+            (Network::On, Some(network)) => {
+                network.attach(slot.network_slot(), namespace.as_fd(), Mode::Build)?;
+            }
+            (Network::On, None) => return Err(SandboxError::NoNetwork),
+        }
+        Ok(namespace)
+    }
+
+    fn release(&self, slot: &Slot, group: &Group, wanted: Network) -> Result<(), SandboxError> {
+        group.remove()?;
+        if let (Network::On, Some(network)) = (wanted, &self.options.network) {
+            network.detach(slot.network_slot())?;
+        }
+        Ok(())
+    }
+}
+
+fn check(job: &Job) -> Result<(), SandboxError> {
+    let absolute = |text: &str| text.starts_with('/');
+    if !job.command.first().is_some_and(|program| absolute(program)) {
+        return Err(SandboxError::Job("the program must be an absolute path"));
+    }
+    if !absolute(&job.working_directory) {
+        return Err(SandboxError::Job("the working directory must be an absolute path"));
+    }
+    let clean = |target: &str| {
+        target.strip_prefix("/run/").is_some_and(|rest| {
+            !rest.is_empty() && rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        })
+    };
+    if !job.binds.iter().all(|bind| clean(&bind.target)) {
+        return Err(SandboxError::Job("host paths can only be shown below /run"));
+    }
+    Ok(())
+}
+
+/// The control group of a slot; none where the host has no control groups.
+struct Group(Option<cgroup::Group>);
+
+impl Group {
+    fn make(sandbox: &Sandbox, slot: &Slot) -> Result<Self, SandboxError> {
+        let Some(host) = &sandbox.groups else { return Ok(Self(None)) };
+        let group = Self(Some(host.group(&format!("kiln-build-{}-{}", sandbox.options.id, slot.number()))));
+        // What a killed caller left.
+        group.remove()?;
+        if let Some(cgroup) = &group.0 {
+            cgroup.create()?;
+            cgroup.limit(&sandbox.limits(host))?;
+        }
+        Ok(group)
+    }
+
+    fn remove(&self) -> Result<(), SandboxError> {
+        match &self.0 {
+            Some(group) => Ok(group.remove(Duration::from_secs(10))?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sandbox {
+    fn limits(&self, host: &cgroup::Host) -> Limits {
+        let kept = host.controllers();
+        let has = |name: &str| kept.iter().any(|controller| controller == name);
+        let memory = self.options.memory.or_else(|| Some(total_memory()? / 4 * 3));
+        Limits {
+            memory: memory.filter(|_| has("memory")),
+            cpu_millis: None,
+            pids: Some(self.options.pids).filter(|_| has("pids")),
+        }
+    }
+}
+
+fn total_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}

@@ -1,0 +1,138 @@
+//! What a command gets from the host besides its files: environment variables, and with the network on the resolver's
+//! configuration, the proxy variables and the host's certificates, so that a build behind a company's proxy works and
+//! nothing of it stays in the image.
+
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    net::IpAddr,
+    path::Path,
+};
+
+use super::{Bind, Job, Network, SandboxError};
+
+const PROXY_VARIABLES: [&str; 8] =
+    ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"];
+
+/// Where distributions keep the bundle of all certificates that programs trust.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The variables by which programs are told of a bundle.
+const BUNDLE_VARIABLES: [&str; 5] =
+    ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"];
+
+const BUNDLE_INSIDE: &str = "/run/kiln/ca-certificates.crt";
+
+/// What a command is given.
+#[derive(Debug)]
+pub(super) struct Environment {
+    /// `NAME=value` each.
+    pub(super) variables: Vec<String>,
+    /// Content for `/etc/resolv.conf`.
+    pub(super) resolver: Option<String>,
+    /// Host files to show, the job's own among them.
+    pub(super) binds: Vec<Bind>,
+}
+
+/// Puts a job's environment together. What the job sets itself is not replaced.
+pub(super) fn prepare(job: &Job) -> Result<Environment, SandboxError> {
+    let mut variables = job.environment.clone();
+    let mut binds = job.binds.clone();
+    let mut resolver = None;
+    if job.network == Network::On {
+        resolver = Some(resolver_configuration()?);
+        add_missing(&mut variables, proxies());
+        if let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.is_file()) {
+            binds.push(Bind { source: bundle.to_owned(), target: BUNDLE_INSIDE.to_owned(), writable: false });
+            add_missing(&mut variables, BUNDLE_VARIABLES.map(|name| (name.to_owned(), BUNDLE_INSIDE.to_owned())));
+        }
+    }
+    let variables = variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Ok(Environment { variables, resolver, binds })
+}
+
+fn add_missing(variables: &mut Vec<(String, String)>, more: impl IntoIterator<Item = (String, String)>) {
+    for (name, value) in more {
+        if !variables.iter().any(|(known, _)| *known == name) {
+            variables.push((name, value));
+        }
+    }
+}
+
+fn proxies() -> Vec<(String, String)> {
+    PROXY_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+}
+
+fn resolver_configuration() -> Result<String, SandboxError> {
+    let candidates = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+    let texts = candidates.iter().filter_map(|path| fs::read_to_string(path).ok());
+    texts.into_iter().find_map(|text| reachable_resolver(&text)).ok_or_else(|| {
+        SandboxError::Resolver(
+            "every name server in /etc/resolv.conf is on this host itself, which build steps cannot reach; \
+             name one outside, or put the upstream servers into /run/systemd/resolve/resolv.conf"
+                .to_owned(),
+        )
+    })
+}
+
+/// The configuration without name servers that a command cannot reach; nothing when none is left.
+fn reachable_resolver(text: &str) -> Option<String> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next().unwrap_or_default().to_owned())
+    };
+    let reachable = |address: &str| matches!(address.parse(), Ok(IpAddr::V4(address)) if !address.is_loopback());
+    let kept: Vec<&str> = text.lines().filter(|line| server(line).is_none_or(|address| reachable(&address))).collect();
+    kept.iter().any(|line| server(line).is_some()).then(|| kept.join("\n") + "\n")
+}
+
+/// C strings that live together.
+#[derive(Debug)]
+pub(super) struct CStrings(Vec<CString>);
+
+impl CStrings {
+    pub(super) fn new<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, SandboxError> {
+        let texts = texts.into_iter().map(CString::new).collect::<Result<_, _>>();
+        texts.map(Self).map_err(|_| SandboxError::Job("a command, variable or path holds a zero byte"))
+    }
+
+    pub(super) fn all(&self) -> Vec<&CStr> {
+        self.0.iter().map(CString::as_c_str).collect()
+    }
+
+    pub(super) fn three(&self) -> [&CStr; 3] {
+        [&self.0[0], &self.0[1], &self.0[2]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_on_loopback_are_left_out() {
+        let text = "search example.org\nnameserver 127.0.0.53\nnameserver 192.0.2.53\noptions edns0\n";
+        let kept = reachable_resolver(text).unwrap();
+        assert_eq!(kept, "search example.org\nnameserver 192.0.2.53\noptions edns0\n");
+    }
+
+    #[test]
+    fn a_resolver_on_the_host_alone_is_not_usable() {
+        assert_eq!(reachable_resolver("nameserver 127.0.0.53\noptions edns0 trust-ad\n"), None);
+        assert_eq!(reachable_resolver("nameserver ::1\n"), None);
+        assert_eq!(reachable_resolver(""), None);
+    }
+
+    #[test]
+    fn what_the_job_sets_is_not_replaced() {
+        let mut variables = vec![("PIP_CERT".to_owned(), "mine".to_owned())];
+        add_missing(&mut variables, [("PIP_CERT".to_owned(), "theirs".to_owned())]);
+        assert_eq!(variables, [("PIP_CERT".to_owned(), "mine".to_owned())]);
+    }
+}

@@ -1,0 +1,372 @@
+//! What a command sees as its files: the overlay and the small file systems on top, in a mount namespace made for it.
+//!
+//! Everything is mounted in a private mount namespace, so the host never sees any of it and all of it goes with the
+//! namespace. The layers are attached there before the overlay is made of them, because kernels before 6.15 take only
+//! layers that belong to the caller's mount namespace; they are named relative to the working directory, because the
+//! kernel limits the option to 255 bytes.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::{self, File},
+    io::{self, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use kiln_sys::{
+    SysError, idmap,
+    mount::{self, Attributes, Depth, Setting},
+    namespace,
+};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+
+use super::{Bind, Job, SandboxError, SandboxRoot, environment::Environment, failed, slot::Slot};
+
+/// Settings of the kernel, readable only.
+pub(super) const READ_ONLY: &[&CStr] = &[c"/proc/sys", c"/proc/sysrq-trigger", c"/proc/irq", c"/proc/bus"];
+/// What would tell of the host, hidden.
+const HIDDEN_DIRECTORIES: [&CStr; 3] = [c"/proc/acpi", c"/proc/scsi", c"/proc/asound"];
+const HIDDEN_FILES: [&CStr; 5] =
+    [c"/proc/kcore", c"/proc/keys", c"/proc/timer_list", c"/proc/latency_stats", c"/proc/sched_debug"];
+
+const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+const RESOLVER: &str = "etc/resolv.conf";
+
+/// A tree ready for a command.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The mount namespace.
+    pub(super) mounts: OwnedFd,
+    /// Where the root is mounted in it.
+    pub(super) root: CString,
+    /// Mounts to put over parts of `/proc`.
+    pub(super) covers: Vec<(&'static CStr, OwnedFd)>,
+    upper: PathBuf,
+    work: PathBuf,
+    /// Paths below the root that were made to be mounted on, and are removed afterwards.
+    made: Vec<PathBuf>,
+}
+
+impl Tree {
+    /// Mounts everything.
+    pub(super) fn make(
+        job: &Job,
+        slot: &Slot,
+        users: BorrowedFd<'_>,
+        environment: &Environment,
+    ) -> Result<Self, SandboxError> {
+        forget_unsynced(&job.root.work)?;
+        let layers = Layers::copy(job, users)?;
+        let scratch = slot.scratch();
+        let mut made = Vec::new();
+        let mut outcome = Ok(());
+        let mounts = namespace::new_mounts(|| {
+            outcome = assemble(scratch, &layers, slot, users, environment, &mut made);
+            Ok(())
+        });
+        let root = scratch.join("root");
+        let root =
+            CString::new(root.as_os_str().as_bytes()).map_err(|_| SandboxError::Job("a path holds a zero byte"))?;
+        let (upper, work) = (job.root.upper.clone(), job.root.work.clone());
+        let tree = Self { mounts: mounts?, root, covers: covers()?, upper, work, made };
+        match outcome {
+            Ok(()) => Ok(tree),
+            Err(error) => {
+                tree.clean_up()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets go of the mounts and removes from the upper directory what was made only to be mounted on.
+    pub(super) fn clean_up(self) -> Result<(), SandboxError> {
+        drop((self.mounts, self.covers));
+        for path in self.made.iter().rev() {
+            remove_if_untouched(&self.upper.join(path))?;
+        }
+        forget_unsynced(&self.work)
+    }
+}
+
+fn remove_if_untouched(path: &Path) -> Result<(), SandboxError> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let outcome = match found.is_dir() {
+        true => fs::remove_dir(path),
+        false if found.is_file() && found.len() == 0 => fs::remove_file(path),
+        false => Ok(()),
+    };
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other.map_err(failed("remove", path)),
+    }
+}
+
+/// The overlay does not sync (`volatile`): a step whose machine crashes is run again anyway. The kernel marks the work
+/// directory and refuses to use it a second time while the mark is there.
+fn forget_unsynced(work: &Path) -> Result<(), SandboxError> {
+    let mark = work.join("work/incompat");
+    match fs::remove_dir_all(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &mark)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Detached mounts of the layers, their owners shifted into the user namespace.
+struct Layers {
+    lower: Vec<OwnedFd>,
+    /// The nearest directory that holds both `upper` and `work`, which must be of one mount.
+    parent: OwnedFd,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl Layers {
+    fn copy(job: &Job, users: BorrowedFd<'_>) -> Result<Self, SandboxError> {
+        let SandboxRoot { lower, upper, work } = &job.root;
+        let shifted = |directory: BorrowedFd<'_>, path: &Path| -> Result<OwnedFd, SysError> {
+            let copy = mount::clone_tree(directory, path, Depth::One)?;
+            mount::map_owners(copy.as_fd(), users)?;
+            Ok(copy)
+        };
+        let lower = lower.iter().map(|layer| shifted(layer.as_fd(), Path::new(""))).collect::<Result<_, _>>()?;
+        let absolute = |path: &Path| fs::canonicalize(path).map_err(failed("find", path));
+        let (upper, work) = (absolute(upper)?, absolute(work)?);
+        let parent = upper.ancestors().find(|parent| work.starts_with(parent)).unwrap_or(Path::new("/"));
+        let inside = |path: &Path| path.strip_prefix(parent).unwrap_or(path).to_owned();
+        Ok(Self { lower, parent: shifted(CWD, parent)?, upper: inside(&upper), work: inside(&work) })
+    }
+}
+
+/// Runs in the new mount namespace, on a thread with a working directory of its own.
+fn assemble(
+    scratch: &Path,
+    layers: &Layers,
+    slot: &Slot,
+    users: BorrowedFd<'_>,
+    environment: &Environment,
+    made: &mut Vec<PathBuf>,
+) -> Result<(), SandboxError> {
+    attach(tmpfs("64k", "755", slot, Attributes::NONE)?.as_fd(), CWD, scratch)?;
+    std::env::set_current_dir(scratch).map_err(failed("enter", scratch))?;
+    idmap::act_on_files_as(slot.first_id())?;
+    make_directory(Path::new("root"))?;
+    let overlay = overlay(layers)?;
+    attach(overlay.as_fd(), CWD, Path::new("root"))?;
+    let root = open_directory(Path::new("root"))?;
+    make_mount_points(root.as_fd(), made)?;
+    for (name, mount) in small_file_systems(slot)? {
+        attach(mount.as_fd(), root.as_fd(), Path::new(name))?;
+    }
+    fill_dev(root.as_fd(), slot)?;
+    show_binds(root.as_fd(), users, &environment.binds)?;
+    if let Some(text) = &environment.resolver {
+        show_resolver(root.as_fd(), text, made)?;
+    }
+    // Last, so that everything above could still write there.
+    let sys = mount::open(root.as_fd(), c"sys")?;
+    Ok(mount::restrict(sys.as_fd(), Depth::One, Attributes::READ_ONLY)?)
+}
+
+fn attach(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &Path) -> Result<(), SandboxError> {
+    Ok(mount::attach(mount, directory, path)?)
+}
+
+fn make_directory(path: &Path) -> Result<(), SandboxError> {
+    fs::create_dir(path).map_err(failed("create", path))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, SandboxError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path)(errno.into()))
+}
+
+fn overlay(layers: &Layers) -> Result<OwnedFd, SandboxError> {
+    make_directory(Path::new("u"))?;
+    attach(layers.parent.as_fd(), CWD, Path::new("u"))?;
+    let mut names = Vec::new();
+    for (number, layer) in layers.lower.iter().enumerate() {
+        let name = number.to_string();
+        make_directory(Path::new(&name))?;
+        attach(layer.as_fd(), CWD, Path::new(&name))?;
+        names.push(name);
+    }
+    if names.is_empty() {
+        make_directory(Path::new("0"))?;
+        names.push("0".to_owned());
+    }
+    let inside = |path: &Path| Path::new("u").join(path).to_string_lossy().into_owned();
+    let settings = [
+        Setting::Text("lowerdir", &names.join(":")),
+        Setting::Text("upperdir", &inside(&layers.upper)),
+        Setting::Text("workdir", &inside(&layers.work)),
+        Setting::Text("redirect_dir", "nofollow"),
+        Setting::Text("index", "off"),
+        Setting::Text("metacopy", "off"),
+        Setting::Flag("volatile"),
+    ];
+    Ok(mount::create("overlay", &settings, Attributes::NO_DEVICES)?)
+}
+
+fn tmpfs(size: &str, mode: &str, slot: &Slot, attributes: Attributes) -> Result<OwnedFd, SandboxError> {
+    let owner = slot.first_id().to_string();
+    let settings = [
+        Setting::Text("size", size),
+        Setting::Text("mode", mode),
+        Setting::Text("uid", &owner),
+        Setting::Text("gid", &owner),
+    ];
+    Ok(mount::create("tmpfs", &settings, attributes)?)
+}
+
+fn small_file_systems(slot: &Slot) -> Result<[(&'static str, OwnedFd); 4], SandboxError> {
+    let files_only = Attributes::NO_SUID | Attributes::NO_DEVICES;
+    Ok([
+        ("dev", tmpfs("64m", "755", slot, Attributes::NO_SUID | Attributes::NO_EXECUTE)?),
+        ("run", tmpfs("256m", "755", slot, files_only)?),
+        ("sys", tmpfs("4k", "555", slot, files_only | Attributes::NO_EXECUTE)?),
+        ("tmp", tmpfs("50%", "1777", slot, files_only)?),
+    ])
+}
+
+fn make_mount_points(root: BorrowedFd<'_>, made: &mut Vec<PathBuf>) -> Result<(), SandboxError> {
+    for name in MOUNT_POINTS {
+        match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => made.push(name.into()),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(failed("create", Path::new(name))(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+fn fill_dev(root: BorrowedFd<'_>, slot: &Slot) -> Result<(), SandboxError> {
+    let problem = |name: &str| {
+        let path = Path::new("/dev").join(name);
+        move |errno: rustix::io::Errno| failed("create", &path)(errno.into())
+    };
+    let dev = inside(root, "dev", OFlags::PATH | OFlags::DIRECTORY).map_err(problem(""))?;
+    for (name, major, minor) in DEVICES {
+        let number = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, Mode::empty(), number).map_err(problem(name))?;
+        rustix::fs::chmodat(&dev, name, Mode::from_raw_mode(0o666), AtFlags::empty()).map_err(problem(name))?;
+    }
+    for (target, name) in DEVICE_LINKS {
+        rustix::fs::symlinkat(target, &dev, name).map_err(problem(name))?;
+    }
+    for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
+        rustix::fs::mkdirat(&dev, name, Mode::empty()).map_err(problem(name))?;
+        rustix::fs::chmodat(&dev, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(problem(name))?;
+    }
+    let tty_group = (slot.first_id() + 5).to_string();
+    let settings = [
+        Setting::Flag("newinstance"),
+        Setting::Text("ptmxmode", "0666"),
+        Setting::Text("mode", "0620"),
+        Setting::Text("gid", &tty_group),
+    ];
+    let pts = mount::create("devpts", &settings, Attributes::NO_SUID | Attributes::NO_EXECUTE)?;
+    attach(pts.as_fd(), dev.as_fd(), Path::new("pts"))
+}
+
+/// Opens a path of the tree without ever leaving it, whatever symbolic links it holds.
+fn inside(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o644) } else { Mode::empty() };
+    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+fn show_binds(root: BorrowedFd<'_>, users: BorrowedFd<'_>, binds: &[Bind]) -> Result<(), SandboxError> {
+    for bind in binds {
+        let problem = |errno: rustix::io::Errno| failed("show", &bind.source)(errno.into());
+        let target = bind.target.trim_start_matches('/');
+        let copy = mount::clone_tree(CWD, &bind.source, Depth::One)?;
+        // A file system that cannot shift owners shows its files as nobody's, which is enough for public ones.
+        match mount::map_owners(copy.as_fd(), users) {
+            Err(error) if error.outcome != kiln_sys::Outcome::Invalid => return Err(error.into()),
+            _ => {}
+        }
+        let mut attributes = Attributes::NO_SUID | Attributes::NO_DEVICES;
+        if !bind.writable {
+            attributes = attributes | Attributes::READ_ONLY;
+        }
+        mount::restrict(copy.as_fd(), Depth::One, attributes)?;
+        let place = make_place(root, target, bind.source.is_dir()).map_err(problem)?;
+        attach(copy.as_fd(), place.as_fd(), Path::new(""))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory or file below `/run`, which is a fresh tmpfs, and the directories above it.
+fn make_place(root: BorrowedFd<'_>, target: &str, directory: bool) -> rustix::io::Result<OwnedFd> {
+    let ends = target.match_indices('/').map(|(end, _)| end).skip(1);
+    let parents = ends.map(|end| &target[..end]).chain(directory.then_some(target));
+    for parent in parents.filter(|parent| *parent != "run") {
+        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(0o755)) {
+            Err(errno) if errno != rustix::io::Errno::EXIST => return Err(errno),
+            _ => {}
+        }
+    }
+    if !directory {
+        drop(inside(root, target, OFlags::CREATE | OFlags::WRONLY)?);
+    }
+    inside(root, target, OFlags::PATH)
+}
+
+/// The resolver's configuration goes over the tree's, whatever that is: a file, a symbolic link, or nothing yet.
+fn show_resolver(root: BorrowedFd<'_>, text: &str, made: &mut Vec<PathBuf>) -> Result<(), SandboxError> {
+    let problem = |errno: rustix::io::Errno| failed("show", Path::new("/etc/resolv.conf"))(errno.into());
+    let place = match inside(root, RESOLVER, OFlags::PATH) {
+        Ok(place) => place,
+        Err(rustix::io::Errno::NOENT) => make_resolver(root, made).map_err(problem)?,
+        Err(errno) => return Err(problem(errno)),
+    };
+    let path = Path::new("resolv.conf");
+    let mut file = File::create(path).map_err(failed("create", path))?;
+    file.write_all(text.as_bytes()).map_err(failed("write", path))?;
+    let copy = mount::clone_tree(CWD, path, Depth::One)?;
+    mount::restrict(copy.as_fd(), Depth::One, Attributes::READ_ONLY)?;
+    attach(copy.as_fd(), place.as_fd(), Path::new(""))
+}
+
+fn make_resolver(root: BorrowedFd<'_>, made: &mut Vec<PathBuf>) -> rustix::io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(root, "etc", Mode::from_raw_mode(0o755)) {
+        Ok(()) => made.push("etc".into()),
+        Err(rustix::io::Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // A symbolic link usually points below /run, which is empty now.
+    if let Ok(link) = rustix::fs::readlinkat(root, RESOLVER, Vec::new()) {
+        let link = link.to_string_lossy().into_owned();
+        let target = link.trim_start_matches("../").trim_start_matches('/');
+        if target.starts_with("run/") {
+            return make_place(root, target, false);
+        }
+    } else {
+        made.push(RESOLVER.into());
+    }
+    drop(inside(root, RESOLVER, OFlags::CREATE | OFlags::WRONLY)?);
+    inside(root, RESOLVER, OFlags::PATH)
+}
+
+fn covers() -> Result<Vec<(&'static CStr, OwnedFd)>, SandboxError> {
+    let mut covers = Vec::new();
+    for path in HIDDEN_DIRECTORIES {
+        let nothing = [Setting::Text("size", "4k"), Setting::Text("mode", "555")];
+        covers.push((path, mount::create("tmpfs", &nothing, Attributes::READ_ONLY)?));
+    }
+    for path in HIDDEN_FILES {
+        covers.push((path, mount::clone_tree(CWD, Path::new("/dev/null"), Depth::One)?));
+    }
+    Ok(covers)
+}

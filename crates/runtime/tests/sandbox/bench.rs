@@ -1,0 +1,115 @@
+//! A small tree to run commands over: busybox, and nothing else.
+
+use std::{
+    fs,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::symlink,
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kiln_runtime::sandbox::{Job, Network, Outcome, Sandbox, SandboxError, SandboxOptions, SandboxRoot, Stream};
+use kiln_sys::mount::{self, Attributes, Depth};
+use rustix::fs::CWD;
+
+const APPLETS: &str = "sh cat ls id chown chmod mkdir rm ln mount umount mknod chroot touch echo sleep dd stat hostname \
+                       ip ps kill nsenter unshare su setsid df env pwd cp mv true false head tail wc grep seq nc \
+                       sysctl readlink test ping wget nslookup yes tr od find sort timeout id rmdir";
+
+/// A sandbox with its own directories.
+pub struct Bench {
+    pub sandbox: Sandbox,
+    pub directory: tempfile::TempDir,
+    pub jobs: usize,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Ran {
+    pub outcome: Outcome,
+    pub stdout: String,
+    pub stderr: String,
+    pub upper: PathBuf,
+}
+
+impl Ran {
+    pub fn ok(self) -> Self {
+        assert_eq!(self.outcome, Outcome::Exited(0), "{self:?}");
+        self
+    }
+}
+
+pub fn lower(directory: &Path) {
+    for name in ["bin", "dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "var"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", directory.join("bin/busybox")).unwrap();
+    for applet in APPLETS.split_whitespace() {
+        drop(symlink("busybox", directory.join("bin").join(applet)));
+    }
+    fs::write(directory.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nother:x:1000:1000::/home:/bin/sh\n").unwrap();
+    fs::write(directory.join("etc/group"), "root:x:0:\nother:x:1000:\n").unwrap();
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut SandboxOptions)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        lower(&directory.path().join("lower"));
+        let id = format!("{:08x}", std::process::id());
+        let mut options = SandboxOptions::new(&directory.path().join("run"), &id);
+        change(&mut options);
+        Self { sandbox: Sandbox::open(options).unwrap(), directory, jobs: 0 }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn layer(&self, name: &str) -> OwnedFd {
+        let mount = mount::clone_tree(CWD, &self.path().join(name), Depth::One).unwrap();
+        mount::restrict(mount.as_fd(), Depth::One, Attributes::READ_ONLY).unwrap();
+        mount
+    }
+
+    pub fn job(&mut self, command: &[&str]) -> Job {
+        self.jobs += 1;
+        let place = |name: &str| {
+            let path = self.path().join(format!("{name}{}", self.jobs));
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        Job {
+            root: SandboxRoot { lower: vec![self.layer("lower")], upper: place("upper"), work: place("work") },
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            environment: vec![("PATH".to_owned(), "/bin".to_owned())],
+            working_directory: "/".to_owned(),
+            network: Network::Off,
+            binds: vec![],
+            hostname: "build".to_owned(),
+            time_limit: Duration::from_secs(20),
+            interactive: false,
+        }
+    }
+
+    pub fn shell(&mut self, script: &str) -> Ran {
+        let job = self.job(&["/bin/sh", "-c", script]);
+        self.run(job).unwrap()
+    }
+
+    pub fn run(&self, job: Job) -> Result<Ran, SandboxError> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let upper = job.root.upper.clone();
+        let outcome = self.sandbox.run(job, &mut |stream, bytes| match stream {
+            Stream::Stdout => stdout.extend_from_slice(bytes),
+            Stream::Stderr => stderr.extend_from_slice(bytes),
+        })?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Ran { outcome, stdout: text(stdout), stderr: text(stderr), upper })
+    }
+}
