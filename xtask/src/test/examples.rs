@@ -1,0 +1,67 @@
+//! Every example, with the real `kiln` and real servers: up, answering, down without a trace.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Outcome,
+    command::{build_kiln, is_root, output, root, run as run_command},
+    demo,
+};
+
+/// Runs each example in a state directory of its own.
+pub fn run() -> Outcome {
+    if !is_root() {
+        return Err("the examples launch servers, which needs root. `--no-examples` leaves them out".into());
+    }
+    let kiln = build_kiln(false)?;
+    let mut examples: Vec<PathBuf> =
+        fs::read_dir(root().join("examples"))?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    examples.retain(|path| path.join("image.toml").exists());
+    examples.sort();
+    let work = root().join("target/example-runs");
+    fs::create_dir_all(&work)?;
+    for example in &examples {
+        eprintln!("\n# example {}", example.display());
+        run_one(&kiln, &work, example)?;
+    }
+    Ok(())
+}
+
+fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
+    let name = example.file_name().ok_or("an example has a name")?;
+    let (copy, state) = (work.join(name), work.join("state"));
+    demo::copy_fresh(example, &copy)?;
+    let outcome = exercise(kiln, &state, &copy);
+    let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
+    outcome.and(gone)
+}
+
+fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
+    up(kiln, state, example)?;
+    if example.ends_with("hello") {
+        demo::change_page(example)?;
+        up(kiln, state, example)?;
+    }
+    let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
+    let status: Value = serde_json::from_slice(&status.stdout)?;
+    for group in status["groups"].as_array().ok_or("status has groups")? {
+        if group["ready"] != group["desired"] || !group["rollout"].is_null() {
+            return Err(format!("a group is not as wanted: {group:#}").into());
+        }
+    }
+    Ok(())
+}
+
+fn up(kiln: &Path, state: &Path, example: &Path) -> Outcome {
+    let said = output(Command::new(kiln).arg("--state").arg(state).args(["up", "--json"]).arg(example))?;
+    let text = String::from_utf8(said.stdout)?;
+    let last: Value = serde_json::from_str(text.lines().last().ok_or("`up --json` said nothing")?)?;
+    eprintln!("{last}");
+    if last["result"] == "ok" { Ok(()) } else { Err(format!("`kiln up` did not succeed:\n{text}").into()) }
+}

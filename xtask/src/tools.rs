@@ -1,0 +1,105 @@
+//! Programs that tests and benchmarks need on the host, and the Debian packages that have them. Kiln itself needs none.
+
+use std::{env, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use crate::{
+    Outcome,
+    command::{is_root, run, which},
+};
+
+/// A program, and where it comes from.
+pub struct Tool {
+    pub program: &'static str,
+    package: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package }
+}
+
+/// What the tests need.
+pub const TEST: &[Tool] = &[
+    tool("nginx", "nginx-light"),
+    tool("python3", "python3"),
+    tool("busybox", "busybox-static"),
+    tool("dpkg-deb", "dpkg"),
+    tool("gpgv", "gpgv"),
+    tool("perl", "perl"),
+    tool("make", "make"),
+    tool("cc", "gcc"),
+];
+
+/// What to do about a missing program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Say which packages to install.
+    Say,
+    /// Install them with apt-get.
+    Install,
+}
+
+impl Missing {
+    /// Installs when asked to, or on a machine of continuous integration.
+    pub fn from_flag(install: bool) -> Self {
+        let ci = env::var_os("CI").is_some_and(|value| value == "true");
+        if install || ci { Self::Install } else { Self::Say }
+    }
+}
+
+/// Makes sure that the programs are there.
+pub fn need(tools: &[Tool], missing: Missing) -> Outcome {
+    let packages = missing_packages(tools);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if missing == Missing::Install && is_root() && which("apt-get").is_some() {
+        install(&packages)?;
+        let still = missing_packages(tools);
+        return if still.is_empty() { Ok(()) } else { Err(format!("still missing: {}", still.join(" ")).into()) };
+    }
+    let list = packages.join(" ");
+    Err(format!("programs are missing on this host. Install them, as root:\n\n    apt-get install --no-install-recommends {list}\n\nor let this command do it with `--install`").into())
+}
+
+fn missing_packages(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = tools.iter().filter(|t| which(t.program).is_none()).map(|t| t.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// Installs packages without leaving a service running.
+fn install(packages: &[&str]) -> Outcome {
+    let _forbidden = ServicesForbidden::begin()?;
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    run(apt().args(["update", "--quiet"]))?;
+    run(apt().args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages))
+}
+
+/// While it lives, maintainer scripts start no service: `policy-rc.d` answers 101 (invoke-rc.d(8)). One that is there
+/// already stays as it is.
+struct ServicesForbidden(Option<&'static Path>);
+
+impl ServicesForbidden {
+    fn begin() -> Outcome<Self> {
+        let policy = Path::new("/usr/sbin/policy-rc.d");
+        if policy.exists() {
+            return Ok(Self(None));
+        }
+        fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(Some(policy)))
+    }
+}
+
+impl Drop for ServicesForbidden {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.map(fs::remove_file) {
+            eprintln!("/usr/sbin/policy-rc.d could not be removed: {error}");
+        }
+    }
+}
