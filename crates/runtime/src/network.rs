@@ -330,7 +330,7 @@ impl Network {
             gateway: self.subnet.gateway(),
             port: self.names.port(slot),
         };
-        let mut inside = Connection::open_in(namespace, ipv6_only_on_loopback)
+        let mut inside = Connection::open_in(namespace, prepare_namespace)
             .map_err(self.names.kernel("enter a server's network namespace"))?;
         self.connect(&attachment, namespace, mode).map_err(self.names.kernel("connect a server"))?;
         let configured = configure(&mut inside, &attachment, mode);
@@ -503,13 +503,19 @@ fn make_bridge(route: &mut Connection, names: &Names, subnet: Subnet, mtu: u32) 
     Ok(index)
 }
 
-/// Programs may listen on `::1`; `eth0`, which does not exist yet, never gets an IPv6 address.
-fn ipv6_only_on_loopback() -> io::Result<()> {
-    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Settings of a namespace that nothing is in yet. Programs may listen on `::1`, but `eth0`, which does not exist yet,
+/// never gets an IPv6 address; and every port is free for every user, because nobody else is there to take it from.
+pub(crate) fn prepare_namespace() -> io::Result<()> {
+    for (path, value) in
+        [("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"), ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")]
+    {
+        match fs::write(path, value) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
     }
+    Ok(())
 }
 
 /// The server's side of an attachment.

@@ -32,7 +32,7 @@ use kiln_sys::{
     spawn::{NewNamespaces, Spawn, spawn_confined},
 };
 
-use crate::network::{Mode, Network as HostNetwork, NetworkError};
+use crate::network::{Mode, Network as HostNetwork, NetworkError, prepare_namespace};
 
 mod environment;
 mod slot;
@@ -288,7 +288,7 @@ impl Sandbox {
         let namespace = namespace::new_network()?;
         match (wanted, &self.options.network) {
             (Network::Off, _) => {
-                Connection::open_in(namespace.as_fd(), || Ok(()))?.execute(vec![link::set_up(1)])?;
+                Connection::open_in(namespace.as_fd(), prepare_namespace)?.execute(vec![link::set_up(1)])?;
             }
             (Network::On, Some(network)) => {
                 network.attach(slot.network_slot(), namespace.as_fd(), Mode::Build)?;

@@ -1,17 +1,30 @@
 //! Root tests of the build sandbox: what commands can do, what they cannot, and what is left of them.
 #![allow(missing_docs)]
 
+#[path = "sandbox/attacks.rs"]
+mod attacks;
 #[path = "sandbox/bench.rs"]
 mod bench;
+#[path = "network/host.rs"]
+#[allow(dead_code)]
+mod host;
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::MetadataExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
+    process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bench::Bench;
-use kiln_runtime::sandbox::{Bind, Outcome};
+use kiln_runtime::sandbox::{Bind, Job, Network, Outcome, SandboxError};
 
 #[test]
 fn root_a_command_is_root_over_its_tree_and_its_files_are_roots_on_disk() {
@@ -93,4 +106,248 @@ fn root_a_command_starts_quickly() {
     times.sort();
     println!("one command: median {:?}, slowest {:?}", times[10], times[19]);
     assert!(times[10] < Duration::from_millis(100));
+}
+
+/// Shows this test program to a job, which then runs one of its tests inside.
+fn run_inside(job: &mut Job, test: &str) {
+    let program = std::env::current_exe().unwrap();
+    for (source, target) in [("/lib/x86_64-linux-gnu".into(), "/run/t/lib"), (program, "/run/t/test")] {
+        job.binds.push(Bind { source, target: target.into(), writable: false });
+    }
+    let words = ["/run/t/lib/ld-linux-x86-64.so.2", "--library-path", "/run/t/lib", "/run/t/test", "--exact", test];
+    job.command = words.iter().chain(&["--nocapture", "--test-threads=1"]).map(|word| (*word).to_owned()).collect();
+    job.environment.push((attacks::INSIDE.into(), "1".into()));
+}
+
+/// Runs only inside the sandbox.
+#[test]
+fn inside_attacks() {
+    if std::env::var_os(attacks::INSIDE).is_some() {
+        attacks::all();
+    }
+}
+
+#[test]
+fn root_a_hostile_step_is_refused_everything() {
+    let mut bench = Bench::new();
+    let device = bench.path().join("lower/device");
+    let memory = rustix::fs::makedev(1, 1);
+    rustix::fs::mknodat(rustix::fs::CWD, &device, rustix::fs::FileType::CharacterDevice, 0o666.into(), memory).unwrap();
+    let name = format!("kiln-test-{}", std::process::id());
+    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let mut job = bench.job(&[]);
+    run_inside(&mut job, "inside_attacks");
+    job.environment.push((attacks::ABSTRACT.into(), name));
+    let ran = bench.run(job).unwrap().ok();
+    println!("{}", ran.stdout);
+    assert!(!ran.stdout.contains("SUCCEEDED"), "{}", ran.stdout);
+    assert!(ran.stdout.matches(": refused").count() >= 50, "{}", ran.stdout);
+}
+
+#[test]
+fn root_symbolic_links_of_the_tree_lead_nowhere_outside_it() {
+    let mut bench = Bench::new();
+    let victim = bench.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    for name in ["dev", "run", "tmp"] {
+        let place = bench.path().join("lower").join(name);
+        fs::remove_dir(&place).unwrap();
+        std::os::unix::fs::symlink(&victim, &place).unwrap();
+    }
+    let mut job = bench.job(&["/bin/sh", "-c", "touch /run/x /tmp/x /dev/x"]);
+    job.binds.push(Bind { source: "/etc/hostname".into(), target: "/run/kiln/x".into(), writable: false });
+    assert!(bench.run(job).is_err(), "nothing is mounted over a symbolic link");
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+}
+
+#[test]
+fn root_set_user_id_programs_and_other_users_work() {
+    let mut bench = Bench::new();
+    let script = r#"cp /bin/busybox /home/su; chmod 4755 /home/su; su other -c 'id -u; /home/su -c "id -u"'"#;
+    let ran = bench.shell(script).ok();
+    assert_eq!(ran.stdout, "1000\n0\n");
+    assert_eq!(fs::metadata(ran.upper.join("home/su")).unwrap().mode() & 0o7777, 0o4755);
+}
+
+#[test]
+fn root_a_fork_bomb_is_limited() {
+    let mut bench = Bench::with(|options| options.pids = 100);
+    let mut job = bench.job(&["/bin/sh", "-c", "f() { f | f & }; f; sleep 1"]);
+    job.time_limit = Duration::from_secs(10);
+    let start = Instant::now();
+    let ran = bench.run(job).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(ran.stderr.contains("had as many as a build step may"), "{}", ran.stderr);
+}
+
+#[test]
+fn root_a_step_that_eats_memory_is_killed_and_it_is_said() {
+    let mut bench = Bench::with(|options| options.memory = Some(64 << 20));
+    for script in ["tail /dev/zero", "dd if=/dev/zero of=/tmp/x bs=1M count=200"] {
+        let ran = bench.shell(script);
+        assert_ne!(ran.outcome, Outcome::Exited(0));
+        assert!(ran.stderr.contains("more memory than a build step may"), "{script}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn root_a_step_that_fills_the_disk_is_stopped() {
+    let mut bench = Bench::new();
+    private_mounts();
+    let disk = bench.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let small = [kiln_sys::mount::Setting::Text("size", "64m")];
+    let mount = kiln_sys::mount::create("tmpfs", &small, kiln_sys::mount::Attributes::NONE).unwrap();
+    kiln_sys::mount::attach(std::os::fd::AsFd::as_fd(&mount), rustix::fs::CWD, &disk).unwrap();
+    let mut job = bench.job(&["/bin/sh", "-c", "dd if=/dev/zero of=/var/x bs=1M; sleep 5"]);
+    for place in [&mut job.root.upper, &mut job.root.work] {
+        *place = disk.join(place.file_name().unwrap());
+        fs::create_dir(place).unwrap();
+    }
+    let ran = bench.run(job).unwrap();
+    assert!(ran.stderr.contains("filled the disk"), "{}", ran.stderr);
+    assert_ne!(ran.outcome, Outcome::Exited(0));
+}
+
+/// Mounts that this thread makes from now on are seen by nobody else.
+fn private_mounts() {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: neither memory nor descriptors depend on the file system information or the mount namespace.
+    unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
+    let flags = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).unwrap();
+}
+
+fn processes_with(argument: &str) -> usize {
+    let commands =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
+    commands.filter(|command| command.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())).count()
+}
+
+#[test]
+fn root_a_daemon_left_behind_dies_with_the_step() {
+    let mut bench = Bench::new();
+    let time = format!("5432.{}", std::process::id());
+    let ran = bench.shell(&format!("setsid sleep {time} >/dev/null 2>&1 & echo started")).ok();
+    assert_eq!(ran.stdout, "started\n");
+    assert_eq!(processes_with(&time), 0);
+}
+
+#[test]
+fn root_nothing_is_left_on_the_host() {
+    let mut bench = Bench::new();
+    let state = |bench: &Bench| {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let groups = groups_of(&bench.id());
+        let links = kiln_sys::netlink::Connection::open().unwrap().links().unwrap().len();
+        let open = fs::read_dir("/proc/self/fd").unwrap().count();
+        (mounts, groups, links, open)
+    };
+    let before = state(&bench);
+    bench.shell("exit 3");
+    bench.shell("kill -9 $$");
+    let mut missing = bench.job(&["/bin/nothing"]);
+    missing.working_directory = "/nowhere".into();
+    assert!(bench.run(missing).is_err());
+    let mut late = bench.job(&["/bin/sleep", "100"]);
+    late.time_limit = Duration::from_millis(50);
+    bench.run(late).unwrap();
+    assert_eq!(state(&bench), before);
+}
+
+fn groups_of(id: &str) -> Vec<String> {
+    let name = format!("kiln-build-{id}-");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    let groups = hierarchies.flat_map(|path| fs::read_dir(path).into_iter().flatten());
+    groups
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|found| found.starts_with(&name))
+        .collect()
+}
+
+/// Runs in a process of its own, which is then killed.
+#[test]
+fn inside_victim() {
+    let Some(directory) = std::env::var_os(attacks::INSIDE) else { return };
+    let mut bench = Bench::again(directory.as_ref());
+    bench.shell("echo ready > /var/ready; sleep 6543.5");
+}
+
+#[test]
+fn root_when_the_caller_is_killed_the_step_dies_and_the_rest_is_swept() {
+    let mut bench = Bench::new();
+    let mut caller = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "inside_victim"])
+        .env(attacks::INSIDE, bench.path())
+        .spawn()
+        .unwrap();
+    let ready = bench.path().join("upper1/var/ready");
+    wait_until(|| ready.exists());
+    assert_ne!(groups_of(&bench.id()), Vec::<String>::new());
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    wait_until(|| processes_with("6543.5") == 0);
+    bench.shell("true").ok();
+    assert_eq!(groups_of(&bench.id()), Vec::<String>::new());
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn root_much_output_passes_through() {
+    let mut bench = Bench::new();
+    let ran = bench.shell("yes | head -c 20000000").ok();
+    assert_eq!(ran.stdout.len(), 20_000_000);
+}
+
+#[test]
+fn root_commands_run_side_by_side() {
+    let mut bench = Bench::new();
+    let jobs: Vec<Job> = (0..4).map(|_| bench.job(&["/bin/sh", "-c", "sleep 0.3; hostname > /etc/here"])).collect();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for job in jobs {
+            scope.spawn(|| bench.run(job).unwrap().ok());
+        }
+    });
+    assert!(start.elapsed() < Duration::from_millis(1100));
+}
+
+#[test]
+fn root_with_the_network_on_a_step_reaches_out_resolves_and_leaves_nothing() {
+    let host = host::Host::new();
+    let network = Arc::new(host.open("000000c1"));
+    let _world = host::answer(&host.outside, [192, 0, 2, 1].into());
+    let mut bench = Bench::with(|options| options.network = Some(network.clone()));
+    let script = "cat /etc/resolv.conf; echo $SSL_CERT_FILE; echo hello | nc -w 2 192.0.2.1 7; ip addr show eth0";
+    let mut job = bench.job(&["/bin/sh", "-c", script]);
+    job.network = Network::On;
+    let ran = bench.run(job).unwrap();
+    println!("{ran:?}");
+    assert!(ran.stdout.contains("nameserver"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("/run/kiln/ca-certificates.crt"));
+    assert!(ran.stdout.contains("192.0.2.2"), "the outside sees the host's address: {}", ran.stdout);
+    assert_eq!(fs::read_dir(&ran.upper).unwrap().count(), 0, "no resolv.conf in the tree");
+    assert_eq!(network.list().unwrap(), []);
+}
+
+#[test]
+fn root_with_the_network_off_there_is_loopback_only() {
+    let mut bench = Bench::new();
+    let ran = bench
+        .shell(
+            "ip -o link; test -e /etc/resolv.conf; echo $?; echo hello | nc -l -p 80 & sleep 0.1; nc -w 1 127.0.0.1 80",
+        )
+        .ok();
+    assert_eq!(ran.stdout.lines().filter(|line| line.contains("<")).count(), 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains("hello"), "{}", ran.stdout);
+    let mut job = bench.job(&["/bin/true"]);
+    job.network = Network::On;
+    assert!(matches!(bench.run(job), Err(SandboxError::NoNetwork)));
 }

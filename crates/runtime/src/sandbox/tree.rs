@@ -4,6 +4,9 @@
 //! namespace. The layers are attached there before the overlay is made of them, because kernels before 6.15 take only
 //! layers that belong to the caller's mount namespace; they are named relative to the working directory, because the
 //! kernel limits the option to 255 bytes.
+//!
+//! Below the tree's own layers lies one more: the directories and the file that other things are mounted over. Where
+//! the tree has them, its own are seen; where it lacks them, they need not be made in it, and nothing stays behind.
 
 use std::{
     ffi::{CStr, CString},
@@ -32,7 +35,7 @@ const HIDDEN_DIRECTORIES: [&CStr; 3] = [c"/proc/acpi", c"/proc/scsi", c"/proc/as
 const HIDDEN_FILES: [&CStr; 5] =
     [c"/proc/kcore", c"/proc/keys", c"/proc/timer_list", c"/proc/latency_stats", c"/proc/sched_debug"];
 
-const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+const MOUNT_POINTS: [&str; 6] = ["dev", "etc", "proc", "run", "sys", "tmp"];
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -53,10 +56,7 @@ pub(super) struct Tree {
     pub(super) root: CString,
     /// Mounts to put over parts of `/proc`.
     pub(super) covers: Vec<(&'static CStr, OwnedFd)>,
-    upper: PathBuf,
     work: PathBuf,
-    /// Paths below the root that were made to be mounted on, and are removed afterwards.
-    made: Vec<PathBuf>,
 }
 
 impl Tree {
@@ -69,47 +69,21 @@ impl Tree {
     ) -> Result<Self, SandboxError> {
         forget_unsynced(&job.root.work)?;
         let layers = Layers::copy(job, users)?;
-        let scratch = slot.scratch();
-        let mut made = Vec::new();
         let mut outcome = Ok(());
         let mounts = namespace::new_mounts(|| {
-            outcome = assemble(scratch, &layers, slot, users, environment, &mut made);
+            outcome = assemble(&layers, slot, users, environment);
             Ok(())
-        });
-        let root = scratch.join("root");
-        let root =
-            CString::new(root.as_os_str().as_bytes()).map_err(|_| SandboxError::Job("a path holds a zero byte"))?;
-        let (upper, work) = (job.root.upper.clone(), job.root.work.clone());
-        let tree = Self { mounts: mounts?, root, covers: covers()?, upper, work, made };
-        match outcome {
-            Ok(()) => Ok(tree),
-            Err(error) => {
-                tree.clean_up()?;
-                Err(error)
-            }
-        }
+        })?;
+        outcome?;
+        let root = CString::new(slot.scratch().join("root").as_os_str().as_bytes());
+        let root = root.map_err(|_| SandboxError::Job("a path holds a zero byte"))?;
+        Ok(Self { mounts, root, covers: covers()?, work: job.root.work.clone() })
     }
 
-    /// Lets go of the mounts and removes from the upper directory what was made only to be mounted on.
+    /// Lets go of the mounts and makes the work directory fit for another job.
     pub(super) fn clean_up(self) -> Result<(), SandboxError> {
         drop((self.mounts, self.covers));
-        for path in self.made.iter().rev() {
-            remove_if_untouched(&self.upper.join(path))?;
-        }
         forget_unsynced(&self.work)
-    }
-}
-
-fn remove_if_untouched(path: &Path) -> Result<(), SandboxError> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    let outcome = match found.is_dir() {
-        true => fs::remove_dir(path),
-        false if found.is_file() && found.len() == 0 => fs::remove_file(path),
-        false => Ok(()),
-    };
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        other => other.map_err(failed("remove", path)),
     }
 }
 
@@ -151,13 +125,12 @@ impl Layers {
 
 /// Runs in the new mount namespace, on a thread with a working directory of its own.
 fn assemble(
-    scratch: &Path,
     layers: &Layers,
     slot: &Slot,
     users: BorrowedFd<'_>,
     environment: &Environment,
-    made: &mut Vec<PathBuf>,
 ) -> Result<(), SandboxError> {
+    let scratch = slot.scratch();
     attach(tmpfs("64k", "755", slot, Attributes::NONE)?.as_fd(), CWD, scratch)?;
     std::env::set_current_dir(scratch).map_err(failed("enter", scratch))?;
     idmap::act_on_files_as(slot.first_id())?;
@@ -165,14 +138,13 @@ fn assemble(
     let overlay = overlay(layers)?;
     attach(overlay.as_fd(), CWD, Path::new("root"))?;
     let root = open_directory(Path::new("root"))?;
-    make_mount_points(root.as_fd(), made)?;
     for (name, mount) in small_file_systems(slot)? {
         attach(mount.as_fd(), root.as_fd(), Path::new(name))?;
     }
     fill_dev(root.as_fd(), slot)?;
     show_binds(root.as_fd(), users, &environment.binds)?;
     if let Some(text) = &environment.resolver {
-        show_resolver(root.as_fd(), text, made)?;
+        show_resolver(root.as_fd(), text)?;
     }
     // Last, so that everything above could still write there.
     let sys = mount::open(root.as_fd(), c"sys")?;
@@ -202,10 +174,7 @@ fn overlay(layers: &Layers) -> Result<OwnedFd, SandboxError> {
         attach(layer.as_fd(), CWD, Path::new(&name))?;
         names.push(name);
     }
-    if names.is_empty() {
-        make_directory(Path::new("0"))?;
-        names.push("0".to_owned());
-    }
+    names.push(mount_points()?);
     let inside = |path: &Path| Path::new("u").join(path).to_string_lossy().into_owned();
     let settings = [
         Setting::Text("lowerdir", &names.join(":")),
@@ -240,15 +209,14 @@ fn small_file_systems(slot: &Slot) -> Result<[(&'static str, OwnedFd); 4], Sandb
     ])
 }
 
-fn make_mount_points(root: BorrowedFd<'_>, made: &mut Vec<PathBuf>) -> Result<(), SandboxError> {
-    for name in MOUNT_POINTS {
-        match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => made.push(name.into()),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(failed("create", Path::new(name))(errno.into())),
-        }
-    }
-    Ok(())
+/// The lowest layer.
+fn mount_points() -> Result<String, SandboxError> {
+    let layer = Path::new("b");
+    make_directory(layer)?;
+    MOUNT_POINTS.iter().try_for_each(|name| make_directory(&layer.join(name)))?;
+    let resolver = layer.join(RESOLVER);
+    File::create(&resolver).map_err(failed("create", &resolver))?;
+    Ok("b".to_owned())
 }
 
 fn fill_dev(root: BorrowedFd<'_>, slot: &Slot) -> Result<(), SandboxError> {
@@ -323,40 +291,29 @@ fn make_place(root: BorrowedFd<'_>, target: &str, directory: bool) -> rustix::io
     inside(root, target, OFlags::PATH)
 }
 
-/// The resolver's configuration goes over the tree's, whatever that is: a file, a symbolic link, or nothing yet.
-fn show_resolver(root: BorrowedFd<'_>, text: &str, made: &mut Vec<PathBuf>) -> Result<(), SandboxError> {
+/// The resolver's configuration goes over the tree's, whatever that is: a file, or a symbolic link, which usually leads
+/// below /run, where nothing is yet.
+fn show_resolver(root: BorrowedFd<'_>, text: &str) -> Result<(), SandboxError> {
     let problem = |errno: rustix::io::Errno| failed("show", Path::new("/etc/resolv.conf"))(errno.into());
     let place = match inside(root, RESOLVER, OFlags::PATH) {
-        Ok(place) => place,
-        Err(rustix::io::Errno::NOENT) => make_resolver(root, made).map_err(problem)?,
-        Err(errno) => return Err(problem(errno)),
+        Err(rustix::io::Errno::NOENT) => make_linked_resolver(root),
+        other => other,
     };
     let path = Path::new("resolv.conf");
     let mut file = File::create(path).map_err(failed("create", path))?;
     file.write_all(text.as_bytes()).map_err(failed("write", path))?;
     let copy = mount::clone_tree(CWD, path, Depth::One)?;
     mount::restrict(copy.as_fd(), Depth::One, Attributes::READ_ONLY)?;
-    attach(copy.as_fd(), place.as_fd(), Path::new(""))
+    attach(copy.as_fd(), place.map_err(problem)?.as_fd(), Path::new(""))
 }
 
-fn make_resolver(root: BorrowedFd<'_>, made: &mut Vec<PathBuf>) -> rustix::io::Result<OwnedFd> {
-    match rustix::fs::mkdirat(root, "etc", Mode::from_raw_mode(0o755)) {
-        Ok(()) => made.push("etc".into()),
-        Err(rustix::io::Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
+fn make_linked_resolver(root: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let link = rustix::fs::readlinkat(root, RESOLVER, Vec::new())?.to_string_lossy().into_owned();
+    let target = link.trim_start_matches("../").trim_start_matches('/');
+    match target.starts_with("run/") {
+        true => make_place(root, target, false),
+        false => Err(rustix::io::Errno::NOENT),
     }
-    // A symbolic link usually points below /run, which is empty now.
-    if let Ok(link) = rustix::fs::readlinkat(root, RESOLVER, Vec::new()) {
-        let link = link.to_string_lossy().into_owned();
-        let target = link.trim_start_matches("../").trim_start_matches('/');
-        if target.starts_with("run/") {
-            return make_place(root, target, false);
-        }
-    } else {
-        made.push(RESOLVER.into());
-    }
-    drop(inside(root, RESOLVER, OFlags::CREATE | OFlags::WRONLY)?);
-    inside(root, RESOLVER, OFlags::PATH)
 }
 
 fn covers() -> Result<Vec<(&'static CStr, OwnedFd)>, SandboxError> {

@@ -21,7 +21,9 @@ const APPLETS: &str = "sh cat ls id chown chmod mkdir rm ln mount umount mknod c
 /// A sandbox with its own directories.
 pub struct Bench {
     pub sandbox: Sandbox,
-    pub directory: tempfile::TempDir,
+    directory: PathBuf,
+    owned: Option<tempfile::TempDir>,
+    id: String,
     pub jobs: usize,
 }
 
@@ -49,7 +51,7 @@ pub fn lower(directory: &Path) {
     for applet in APPLETS.split_whitespace() {
         drop(symlink("busybox", directory.join("bin").join(applet)));
     }
-    fs::write(directory.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nother:x:1000:1000::/home:/bin/sh\n").unwrap();
+    fs::write(directory.join("etc/passwd"), "root::0:0::/root:/bin/sh\nother:x:1000:1000::/home:/bin/sh\n").unwrap();
     fs::write(directory.join("etc/group"), "root:x:0:\nother:x:1000:\n").unwrap();
 }
 
@@ -62,13 +64,28 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         lower(&directory.path().join("lower"));
         let id = format!("{:08x}", std::process::id());
-        let mut options = SandboxOptions::new(&directory.path().join("run"), &id);
+        fs::write(directory.path().join("id"), &id).unwrap();
+        Self::at(directory.path().to_owned(), Some(directory), change)
+    }
+
+    /// The bench of another process.
+    pub fn again(directory: &Path) -> Self {
+        Self::at(directory.to_owned(), None, |_| {})
+    }
+
+    fn at(directory: PathBuf, owned: Option<tempfile::TempDir>, change: impl FnOnce(&mut SandboxOptions)) -> Self {
+        let id = fs::read_to_string(directory.join("id")).unwrap();
+        let mut options = SandboxOptions::new(&directory.join("run"), &id);
         change(&mut options);
-        Self { sandbox: Sandbox::open(options).unwrap(), directory, jobs: 0 }
+        Self { sandbox: Sandbox::open(options).unwrap(), directory, owned, id, jobs: 0 }
+    }
+
+    pub fn id(&self) -> String {
+        self.id.clone()
     }
 
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        self.owned.as_ref().map_or(&self.directory, |owned| owned.path())
     }
 
     pub fn layer(&self, name: &str) -> OwnedFd {
