@@ -334,13 +334,20 @@ impl Network {
             .map_err(self.names.kernel("enter a server's network namespace"))?;
         self.connect(&attachment, namespace, mode).map_err(self.names.kernel("connect a server"))?;
         let configured = configure(&mut inside, &attachment, mode);
-        match configured.and_then(|()| self.route().settle_carrier(&attachment.port)) {
-            Ok(_) => Ok(attachment),
+        match configured.and_then(|()| self.settle(&attachment.port)) {
+            Ok(()) => Ok(attachment),
             Err(source) => {
                 self.detach(slot)?;
                 Err(self.names.kernel("configure a server's interface")(source))
             }
         }
+    }
+
+    /// The first packet must not be lost: neither at the port, nor at the bridge when this is its first port.
+    fn settle(&self, port: &str) -> Result<(), NetlinkError> {
+        let mut route = self.route();
+        route.settle_carrier(port)?;
+        route.settle_carrier(&self.names.bridge).map(drop)
     }
 
     /// The host's side: the veth pair, its port, and the two tables that would otherwise be learnt by asking.

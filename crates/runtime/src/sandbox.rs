@@ -260,7 +260,7 @@ impl Sandbox {
             working_directory,
             program,
             capabilities: CAPABILITIES,
-            filters: &seccomp::server_filter().programs,
+            filters: &seccomp::build_filter().programs,
         };
         let fds = streams.inside();
         let spawn = Spawn {

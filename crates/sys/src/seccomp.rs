@@ -32,12 +32,18 @@ pub struct Filter {
 /// The filter for servers.
 pub fn server_filter() -> &'static Filter {
     static FILTER: OnceLock<Filter> = OnceLock::new();
-    FILTER.get_or_init(|| Filter { programs: vec![bytes(&allow_list()), bytes(&no_clone3())] })
+    FILTER.get_or_init(|| Filter { programs: vec![bytes(&allow_list(&[])), bytes(&no_clone3())] })
 }
 
-fn allow_list() -> BpfProgram {
+/// The filter for build steps: that of servers, and `chroot`, which package managers use below their own root.
+pub fn build_filter() -> &'static Filter {
+    static FILTER: OnceLock<Filter> = OnceLock::new();
+    FILTER.get_or_init(|| Filter { programs: vec![bytes(&allow_list(&[libc::SYS_chroot])), bytes(&no_clone3())] })
+}
+
+fn allow_list(more: &[i64]) -> BpfProgram {
     let mut rules: std::collections::BTreeMap<i64, Vec<Rule>> =
-        allowed::ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+        allowed::ALLOWED.iter().chain(more).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![only(&[(0, Op::MaskedEq(NEW_NAMESPACES), 0)])]);
     rules.insert(libc::SYS_clone3, Vec::new());
     rules.insert(libc::SYS_socket, sockets());
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_filter_compiles_and_fits_the_kernels_limit() {
-        for program in &server_filter().programs {
+        for program in server_filter().programs.iter().chain(&build_filter().programs) {
             assert_eq!(program.len() % 8, 0);
             assert!((1..=4096).contains(&(program.len() / 8)), "{} instructions", program.len() / 8);
         }
