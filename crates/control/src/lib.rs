@@ -3,11 +3,15 @@
 //! [`harness`] boots a frozen image and runs its suite; [`readiness`] knows when a server's services work.
 #![forbid(unsafe_code)]
 
+pub mod daemon;
 pub mod handle;
 pub mod harness;
 pub mod http;
+pub mod keys;
+pub mod library;
 pub mod readiness;
 pub mod releases;
+pub mod reports;
 pub mod retry;
 pub mod traffic;
 

@@ -1,0 +1,172 @@
+//! The daemon: one process for each state directory, which holds [`Control`] and answers on a Unix socket.
+//!
+//! ```text
+//! lock       one daemon for each state directory
+//! local      puts the parts of this host together: store, keys, runtime, engine, gateway
+//! listen     the socket: connections, limits, ending well
+//! routes     one file for each group of endpoints; the table of endpoints is kiln_api's
+//! apply      test what has no evidence, then hand over to control and wait
+//! gateway    keeps a gateway process running, and is control's way to it
+//! renew      tests again before the evidence of a running release expires
+//! log        daemon.log
+//! ```
+//!
+//! The daemon owns no server and no traffic: servers and the gateway are processes that outlive it, and a daemon that
+//! starts finds them again. So it may end at any instant, and ending well only means that answers under way are finished.
+
+mod apply;
+mod error;
+mod gateway;
+mod host;
+mod listen;
+mod lock;
+pub mod log;
+mod routes;
+mod stream;
+
+use std::{path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+use kiln_engine::Engine;
+use tokio::sync::watch;
+
+pub use self::{
+    gateway::{GatewayProcess, GatewayTraffic},
+    host::{Host, HostError},
+    lock::{LockError, StateLock},
+};
+use crate::{
+    Control, ControlError, ControlOptions,
+    keys::{Keys, KeysError},
+    reports::{Library, Prover},
+};
+
+/// What the daemon is told at start.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The run directory, shown in the inventory.
+    pub run_dir: PathBuf,
+}
+
+/// What the daemon works with.
+pub struct Parts {
+    /// Where servers run.
+    pub engine: Arc<dyn Engine>,
+    /// Images and evidence.
+    pub library: Arc<dyn Library>,
+    /// The keys of the state directory.
+    pub keys: Arc<Keys>,
+    /// The gateway's process; none where traffic does not matter (tests).
+    pub gateway: Option<Arc<GatewayProcess>>,
+    /// What control sends routes to.
+    pub traffic: Arc<dyn crate::Traffic>,
+    /// What Kiln made on this host.
+    pub host: Arc<dyn Host>,
+}
+
+/// Why the daemon could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The state directory is held by another daemon, or cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The state.
+    #[error("could not open the state in {}", path.display())]
+    Control {
+        /// The state directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ControlError,
+    },
+    /// The socket.
+    #[error("could not listen on {}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Signals of the process.
+    #[error("could not wait for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// What every endpoint works with.
+pub(crate) struct App {
+    pub(crate) options: DaemonOptions,
+    pub(crate) control: Control,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) library: Arc<dyn Library>,
+    pub(crate) prover: Prover,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) gateway: Option<Arc<GatewayProcess>>,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) started_at: Timestamp,
+    ending: watch::Sender<bool>,
+}
+
+impl App {
+    /// Asks the daemon to end once answers under way are finished.
+    pub(crate) fn end(&self) {
+        self.ending.send_replace(true);
+    }
+    /// Turns true when the daemon is to end.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+}
+
+/// Runs the daemon until it is asked to end (`POST /v1/shutdown`, SIGTERM or SIGINT). The lock is held until then.
+pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Result<(), DaemonError> {
+    let state_dir = options.state_dir.clone();
+    let listener = listen::bind(&state_dir)?;
+    remove_test_servers(parts.engine.as_ref()).await;
+    let control_options = ControlOptions { state_dir: state_dir.clone() };
+    let control =
+        Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
+    let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
+    let app = Arc::new(App {
+        options,
+        control,
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone()),
+        engine: parts.engine,
+        library: parts.library,
+        keys: parts.keys,
+        gateway: parts.gateway,
+        host: parts.host,
+        started_at: Timestamp::now(),
+        ending: watch::Sender::new(false),
+    });
+    let keeper = app.gateway.clone().map(|gateway| tokio::spawn(async move { gateway.keep().await }));
+    tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
+    let served = listen::serve(app.clone(), listener).await;
+    if let Some(keeper) = keeper {
+        keeper.abort();
+    }
+    app.control.close().await;
+    listen::remove(&state_dir);
+    tracing::info!("the daemon ended");
+    drop(lock);
+    served
+}
+
+/// Test servers of a daemon that was killed while it tested: nobody waits for them any more.
+async fn remove_test_servers(engine: &dyn Engine) {
+    let observed = match engine.observe().await {
+        Ok(observed) => observed,
+        Err(error) => return tracing::warn!(error = kiln_api::error::chain(&error), "could not look for servers"),
+    };
+    for server in observed.into_iter().filter(|server| server.group.is_none()) {
+        tracing::info!(server = %server.server, "removing a test server of an earlier daemon");
+        if let Err(error) = engine.destroy(&server.server, server.generation).await {
+            tracing::warn!(server = %server.server, error = kiln_api::error::chain(&error), "could not remove it");
+        }
+    }
+}

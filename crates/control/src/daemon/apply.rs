@@ -1,0 +1,207 @@
+//! `POST /v1/apply`: evidence for every group's release first, then the change, then the wait until it is done.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc};
+
+use futures::future::join_all;
+use kiln_api::{ApiError, ErrorCode, Event, report::TestReport, request::ApplyRequest};
+use kiln_model::{
+    Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageName,
+    evidence::{Report, Verdict},
+    fleet::{ImageRef, Selector},
+};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{
+    App,
+    error::{Failure, IntoApi},
+    routes,
+    stream::{Ended, Sink},
+};
+use crate::{
+    ControlError, Settled, Wanted,
+    releases::{ImageInfo, ReleasesError},
+    reports::{Proof, blocking},
+};
+
+/// Carries out an apply and says how it ended.
+pub(super) async fn apply(app: &Arc<App>, request: ApplyRequest, sink: &Sink) -> Ended {
+    let mut reports = Vec::new();
+    match try_apply(app, request, sink, &mut reports).await {
+        Ok(ended) => Ended { reports, ..ended },
+        Err(Failure(error)) => Ended { reports, ..Ended::failed(error) },
+    }
+}
+
+async fn try_apply(
+    app: &Arc<App>,
+    request: ApplyRequest,
+    sink: &Sink,
+    reports: &mut Vec<TestReport>,
+) -> Result<Ended, Failure> {
+    let images = resolve(app, &request).await?;
+    let wanted = || Wanted {
+        fleet: request.fleet.clone(),
+        images: images.iter().map(|(group, image)| (group.clone(), image.digest)).collect(),
+    };
+    if request.plan_only {
+        missing_evidence(app, &request.fleet, &images, sink).await?;
+        app.control.plan_only(wanted()).await?.into_iter().for_each(|event| sink.send(event));
+        return Ok(Ended::default());
+    }
+    let proofs = prove(app, &request, &images, sink).await?;
+    reports.extend(proofs.iter().map(|proof| TestReport::from(&proof.report)));
+    if let Some(proof) = proofs.iter().find(|proof| !proof.passed()) {
+        return Ok(Ended::failed(tests_failed(&proof.report)));
+    }
+    for (name, digest) in &request.baked {
+        if let Some(image) = images.values().find(|image| image.name == *name && image.digest == *digest) {
+            sink.send(move_dev(app, image).await?);
+        }
+    }
+    Ok(follow(app, sink, app.control.apply(wanted()), |groups| groups).await)
+}
+
+/// The image of every group: the one just baked where it asks for channel `dev` of that name.
+async fn resolve(app: &Arc<App>, request: &ApplyRequest) -> Result<BTreeMap<GroupName, ImageInfo>, ReleasesError> {
+    let library = app.library.clone();
+    let references: Vec<(GroupName, ImageRef)> =
+        request.fleet.groups.iter().map(|(name, group)| (name.clone(), baked(&request.baked, group))).collect();
+    blocking(move || references.into_iter().map(|(name, image)| Ok((name, library.resolve(&image)?))).collect()).await
+}
+
+fn baked(baked: &BTreeMap<ImageName, ImageDigest>, group: &Group) -> ImageRef {
+    let image = &group.image;
+    match (&image.selector, baked.get(&image.name)) {
+        (Selector::Channel(channel), Some(digest)) if channel.as_str() == "dev" => {
+            ImageRef { name: image.name.clone(), selector: Selector::Digest(*digest) }
+        }
+        _ => image.clone(),
+    }
+}
+
+/// The configuration that a group's release is tested and launched with.
+fn config(group: &Group) -> FrozenConfig {
+    FrozenConfig { environment: group.environment.clone() }
+}
+
+async fn prove(
+    app: &Arc<App>,
+    request: &ApplyRequest,
+    images: &BTreeMap<GroupName, ImageInfo>,
+    sink: &Sink,
+) -> Result<Vec<Proof>, Failure> {
+    let events = |event| sink.send(event);
+    let releases = releases(&request.fleet, images);
+    let proofs = releases
+        .iter()
+        .map(|(image, config)| app.prover.prove(image, config, request.fleet.evidence, request.fresh, &events));
+    let proofs: Result<Vec<Proof>, _> = join_all(proofs).await.into_iter().collect();
+    Ok(proofs?)
+}
+
+/// Every release of the fleet once.
+fn releases(fleet: &Fleet, images: &BTreeMap<GroupName, ImageInfo>) -> Vec<(ImageInfo, FrozenConfig)> {
+    let all = fleet.groups.iter().filter_map(|(name, group)| Some((images.get(name)?.clone(), config(group))));
+    let mut once = BTreeMap::new();
+    for (image, config) in all {
+        once.entry((image.digest, config.digest())).or_insert((image, config));
+    }
+    once.into_values().collect()
+}
+
+/// For `plan_only`: the releases that would be tested first.
+async fn missing_evidence(
+    app: &Arc<App>,
+    fleet: &Fleet,
+    images: &BTreeMap<GroupName, ImageInfo>,
+    sink: &Sink,
+) -> Result<(), Failure> {
+    for (name, group) in &fleet.groups {
+        let Some(image) = images.get(name) else { continue };
+        if app.prover.valid(image, &config(group), fleet.evidence).await?.is_none() {
+            let reason = format!("{} {} has no valid report with this configuration", image.name, image.digest.short());
+            sink.send(Event::Step { group: name.to_string(), server: None, action: "test".to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+/// The error for a report that did not pass.
+pub(super) fn tests_failed(report: &Report) -> ApiError {
+    let failed: Vec<&str> =
+        report.tests.iter().filter(|test| test.verdict == Verdict::Failed).map(|test| test.name.as_str()).collect();
+    let message =
+        format!("{} of {} tests of {} failed: {}", failed.len(), report.tests.len(), report.name, failed.join(", "));
+    ApiError::new(ErrorCode::TestsFailed, message)
+        .help("nothing was launched or changed; `kiln test` shows what each test expected and saw")
+}
+
+/// Points channel `dev` of the image's name at it.
+pub(super) async fn move_dev(app: &Arc<App>, image: &ImageInfo) -> Result<Event, ReleasesError> {
+    let dev = "dev".parse().expect("`dev` is a valid channel name");
+    let event = routes::moved(image, &dev);
+    let (library, image) = (app.library.clone(), image.clone());
+    blocking(move || library.set_channel(&image.name, &dev, &image.digest)).await?;
+    Ok(event)
+}
+
+/// Starts a change, passes on what happens to its groups, and waits until each is done.
+pub(super) async fn follow<T>(
+    app: &Arc<App>,
+    sink: &Sink,
+    change: impl Future<Output = Result<T, ControlError>>,
+    groups: impl FnOnce(T) -> Vec<GroupName>,
+) -> Ended {
+    let settled = with_events(app, sink, async {
+        let groups = groups(change.await?);
+        app.control.settle(&groups).await
+    });
+    match settled.await {
+        Ok(settled) => sum_up(settled),
+        Err(error) => Ended::failed(error.into_api()),
+    }
+}
+
+/// Does something while passing on everything that happens.
+pub(super) async fn with_events<T>(app: &Arc<App>, sink: &Sink, work: impl Future<Output = T>) -> T {
+    let mut events = app.control.subscribe();
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Ok(event) => sink.send(event),
+                Err(RecvError::Lagged(missed)) => {
+                    sink.send(Event::Warning { message: format!("{missed} events were left out") });
+                }
+                Err(RecvError::Closed) => return work.await,
+            },
+            done = &mut work => {
+                while let Ok(event) = events.try_recv() {
+                    sink.send(event);
+                }
+                return done;
+            }
+        }
+    }
+}
+
+fn sum_up(settled: Vec<Settled>) -> Ended {
+    let endpoints = settled.iter().flat_map(|group| group.endpoints.clone()).collect();
+    let failed = settled.into_iter().filter_map(|settled| Some((settled.group, settled.outcome.err()?)));
+    let mut errors: Vec<ApiError> = failed
+        .map(|(group, why)| {
+            let error = why.into_api();
+            ApiError { message: format!("group {group}: {}", error.message), ..error }
+        })
+        .collect();
+    let error = match errors.len() {
+        0 => None,
+        1 => errors.pop(),
+        _ => Some(ApiError {
+            message: errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join("; "),
+            ..errors.swap_remove(0)
+        }),
+    };
+    Ended { endpoints, error, reports: Vec::new() }
+}

@@ -1,0 +1,140 @@
+//! From the errors of the parts to what the caller is told.
+
+use axum::{
+    extract::{FromRequest, Request},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use kiln_api::{ApiError, ErrorBody, ErrorCode};
+use kiln_engine::EngineError;
+use serde::de::DeserializeOwned;
+
+use crate::{ControlError, NotAdmitted, ReleasesError, Unsettled, harness::HarnessError, reports::ProveError};
+
+/// An [`ApiError`] as an answer.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) ApiError);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, axum::Json(ErrorBody { error: self.0 })).into_response()
+    }
+}
+
+impl<E: IntoApi> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into_api())
+    }
+}
+
+/// Errors that the caller is told of.
+pub(super) trait IntoApi {
+    /// Whose fault, what happened, what to try.
+    fn into_api(self) -> ApiError;
+}
+
+impl IntoApi for ApiError {
+    fn into_api(self) -> ApiError {
+        self
+    }
+}
+
+impl IntoApi for ControlError {
+    fn into_api(self) -> ApiError {
+        let code = match &self {
+            Self::NoGroup(_) | Self::NoServer(_) => ErrorCode::NotFound,
+            Self::NoEarlierRelease(_) | Self::Closed => ErrorCode::Conflict,
+            Self::Releases(error) => releases_code(error),
+        };
+        ApiError::from_chain(code, &self)
+    }
+}
+
+impl IntoApi for ReleasesError {
+    fn into_api(self) -> ApiError {
+        let error = ApiError::from_chain(releases_code(&self), &self);
+        match self {
+            Self::NotFound { .. } => error.help("run `kiln images` to see what there is, or `kiln bake` to make it"),
+            Self::Store(_) => error.help("run `kiln verify` to look for damage, and see whether the disk is full"),
+        }
+    }
+}
+
+fn releases_code(error: &ReleasesError) -> ErrorCode {
+    match error {
+        ReleasesError::NotFound { .. } => ErrorCode::NotFound,
+        ReleasesError::Store(_) => ErrorCode::Host,
+    }
+}
+
+impl IntoApi for NotAdmitted {
+    fn into_api(self) -> ApiError {
+        match self {
+            Self::Refused(refusal) => ApiError::from_chain(ErrorCode::Refused, &refusal),
+            Self::Unreadable(error) => error.into_api(),
+        }
+    }
+}
+
+impl IntoApi for ProveError {
+    fn into_api(self) -> ApiError {
+        match self {
+            Self::Releases(error) => error.into_api(),
+            Self::NoSuite { .. } => ApiError::from_chain(ErrorCode::NotFound, &self),
+            Self::Harness(ref error) => ApiError::from_chain(harness_code(error), &self),
+        }
+    }
+}
+
+fn harness_code(error: &HarnessError) -> ErrorCode {
+    match error {
+        HarnessError::Launch { source, .. } | HarnessError::Destroy { source, .. } => engine_code(source),
+        HarnessError::Tree { .. } => ErrorCode::Host,
+    }
+}
+
+fn engine_code(error: &EngineError) -> ErrorCode {
+    match error {
+        EngineError::NoImage { .. } | EngineError::Unknown { .. } => ErrorCode::NotFound,
+        EngineError::Stale { .. } => ErrorCode::Conflict,
+        EngineError::Exhausted { .. } | EngineError::Unsupported { .. } | EngineError::Failed { .. } => ErrorCode::Host,
+    }
+}
+
+impl IntoApi for EngineError {
+    fn into_api(self) -> ApiError {
+        ApiError::from_chain(engine_code(&self), &self)
+    }
+}
+
+impl IntoApi for super::HostError {
+    fn into_api(self) -> ApiError {
+        ApiError::from_chain(ErrorCode::Host, &self)
+    }
+}
+
+impl IntoApi for Unsettled {
+    fn into_api(self) -> ApiError {
+        let code = match self {
+            Self::Refused { .. } => ErrorCode::Refused,
+            Self::Failed { .. } => ErrorCode::RolloutFailed,
+            Self::Superseded => ErrorCode::Conflict,
+        };
+        ApiError::from_chain(code, &self)
+    }
+}
+
+/// A JSON request body, or an [`ErrorCode::Invalid`] that says where it is wrong.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = axum::body::Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(|e| ApiError::new(ErrorCode::Invalid, format!("the request body: {e}")))?;
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|e| ApiError::new(ErrorCode::Invalid, format!("the request is not understood: {e}")))?;
+        Ok(Self(value))
+    }
+}

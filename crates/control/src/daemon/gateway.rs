@@ -1,0 +1,195 @@
+//! The gateway's process, kept running by the daemon and independent of it, and control's way to it.
+//!
+//! The gateway is found through its socket, so it does not matter which daemon started it. When it is gone a new one is
+//! started with duplicates of its listening sockets, kept here since the last table: clients that come in between wait
+//! instead of being refused. When it runs another executable than the daemon's (after an upgrade) a new one is started
+//! beside it, and takes over without a gap.
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kiln_api::{error::chain, host::GatewayStatus};
+use kiln_gateway::{
+    client::{self, ClientError, GatewayClient, Listeners, Refusal},
+    table,
+};
+use kiln_model::ServerId;
+use tokio::sync::watch;
+
+use crate::traffic::{Bound, Drained, Routes, Traffic, TrafficError};
+
+/// Pause between two looks at the gateway.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Keeps one gateway process running for a state directory.
+pub struct GatewayProcess {
+    client: GatewayClient,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    listeners: Mutex<Listeners>,
+    children: Mutex<Vec<Child>>,
+    wanted: watch::Sender<bool>,
+}
+
+impl GatewayProcess {
+    /// The gateway of this state directory. `program` and `arguments` start a process that calls [`kiln_gateway::run`] with
+    /// [`kiln_gateway::GatewayOptions::inherit`].
+    pub fn new(state_dir: &std::path::Path, program: PathBuf, arguments: Vec<OsString>) -> Arc<Self> {
+        Arc::new(Self {
+            client: GatewayClient::new(state_dir),
+            program,
+            arguments,
+            listeners: Mutex::default(),
+            children: Mutex::default(),
+            wanted: watch::Sender::new(true),
+        })
+    }
+
+    /// Starts the gateway whenever there is none. Goes on until [`Self::stop`].
+    pub async fn keep(&self) {
+        let mut wanted = self.wanted.subscribe();
+        let mut upgraded = false;
+        loop {
+            self.reap();
+            match self.client.clone().with_patience(Duration::ZERO).status().await {
+                Ok(status) if !upgraded && self.is_outdated(status.pid) => {
+                    tracing::info!(pid = status.pid, "the gateway runs another executable: starting its successor");
+                    self.keep_listeners().await;
+                    self.start();
+                    upgraded = true;
+                }
+                Ok(_) => upgraded = true,
+                Err(error) => {
+                    tracing::info!(reason = chain(&error), "no gateway answers: starting one");
+                    self.start();
+                    upgraded = true;
+                    self.wait_until_it_answers().await;
+                }
+            }
+            tokio::select! {
+                _stopped = wanted.wait_for(|wanted| !wanted) => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Ends the gateway and starts none again. Connections in flight have its limit to finish.
+    pub async fn stop(&self) -> Result<(), TrafficError> {
+        self.wanted.send_replace(false);
+        let client = self.client.clone().with_patience(Duration::ZERO);
+        let stopped = match client.stop().await {
+            Err(ClientError::Unreachable { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(TrafficError::Unavailable(Box::new(error))),
+        };
+        let mut patience = 400;
+        while client.status().await.is_ok() && patience > 0 {
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        *self.listeners.lock().expect("no holder panics") = Listeners::default();
+        self.reap();
+        stopped
+    }
+
+    /// The process, where one answers.
+    pub async fn status(&self) -> Option<GatewayStatus> {
+        let status = self.client.clone().with_patience(Duration::ZERO).status().await.ok()?;
+        let listening = status.routes.iter().map(|route| format!("0.0.0.0:{}", route.bound.bound)).collect();
+        let outdated = self.is_outdated(status.pid);
+        let version = if outdated { "another version" } else { env!("CARGO_PKG_VERSION") };
+        Some(GatewayStatus { pid: status.pid, version: version.to_owned(), listening })
+    }
+
+    fn start(&self) {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let listeners = self.listeners.lock().expect("no holder panics");
+        match client::start(command, &listeners) {
+            Ok(child) => self.children.lock().expect("no holder panics").push(child),
+            Err(error) => tracing::error!(%error, program = %self.program.display(), "could not start the gateway"),
+        }
+    }
+
+    async fn wait_until_it_answers(&self) {
+        if let Err(error) = self.client.status().await {
+            tracing::error!(reason = chain(&error), "the gateway does not come up");
+        }
+    }
+
+    /// Collects the ends of processes started here, so that none stays a zombie.
+    fn reap(&self) {
+        let mut children = self.children.lock().expect("no holder panics");
+        children.retain_mut(|child| match child.try_wait() {
+            Ok(Some(status)) => {
+                tracing::info!(pid = child.id(), %status, "a gateway process ended");
+                false
+            }
+            Ok(None) => true,
+            Err(error) => {
+                tracing::warn!(%error, "could not look at a gateway process");
+                false
+            }
+        });
+    }
+
+    /// Whether a process runs another executable than the one that would be started now (proc_pid_exe(5)). Where that
+    /// cannot be told it does not.
+    fn is_outdated(&self, pid: u32) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let identity = |path: &std::path::Path| std::fs::metadata(path).map(|status| (status.dev(), status.ino()));
+        let running = identity(&PathBuf::from(format!("/proc/{pid}/exe")));
+        matches!((running, identity(&self.program)), (Ok(running), Ok(ours)) if running != ours)
+    }
+
+    async fn keep_listeners(&self) {
+        match self.client.take_listeners().await {
+            Ok(listeners) => *self.listeners.lock().expect("no holder panics") = listeners,
+            Err(error) => tracing::warn!(reason = chain(&error), "could not keep the gateway's sockets"),
+        }
+    }
+}
+
+/// [`Traffic`] through the gateway's control socket.
+pub struct GatewayTraffic(pub Arc<GatewayProcess>);
+
+#[async_trait::async_trait]
+impl Traffic for GatewayTraffic {
+    async fn set_routes(&self, routes: &Routes) -> Result<Vec<Bound>, TrafficError> {
+        let bound = self.0.client.set_routes(routes.version, table(routes)).await.map_err(said)?;
+        self.0.keep_listeners().await;
+        Ok(bound.into_iter().map(|b| Bound { group: b.group, port: b.port, bound: b.bound }).collect())
+    }
+
+    async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError> {
+        let drained = self.0.client.drain(server, limit).await.map_err(said)?;
+        Ok(Drained { cut: drained.cut as u64, waited: Duration::from_millis(drained.waited_ms) })
+    }
+}
+
+fn table(routes: &Routes) -> table::Routes {
+    let backend =
+        |b: &crate::Backend| table::Backend { server: b.server.clone(), address: b.address, draining: b.draining };
+    let route = |r: &crate::Route| table::Route {
+        group: r.group.clone(),
+        port: r.port,
+        listen: r.listen,
+        protocol: r.protocol,
+        backends: r.backends.iter().map(backend).collect(),
+    };
+    table::Routes { routes: routes.routes.iter().map(route).collect() }
+}
+
+fn said(error: ClientError) -> TrafficError {
+    match error {
+        ClientError::Refused(Refusal::PortTaken { port, holder }) => {
+            TrafficError::PortTaken { port, holder: holder.map(|holder| holder.to_string()) }
+        }
+        other => TrafficError::Unavailable(Box::new(other)),
+    }
+}

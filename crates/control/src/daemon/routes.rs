@@ -1,0 +1,62 @@
+//! The endpoints, one file for each group of them.
+
+mod groups;
+mod host;
+mod images;
+mod servers;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    response::Response,
+    routing::{get, post},
+};
+use kiln_api::{ApiError, ErrorCode, request::Done, status::Status};
+
+use super::{App, error::Failure, stream};
+
+/// A request body is at most this long, in bytes.
+const MAX_BODY: usize = 4 << 20;
+
+/// The shared state of handlers.
+pub(super) type Shared = State<Arc<App>>;
+
+/// Every endpoint of [`kiln_api::openapi::ENDPOINTS`].
+pub(super) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/events", get(events))
+        .route("/v1/shutdown", post(shutdown))
+        .route("/v1/servers/{id}", get(servers::details))
+        .route("/v1/touch", post(servers::touch))
+        .route("/v1/host", get(host::inventory))
+        .route("/v1/test", post(images::test))
+        .route("/v1/promote", post(images::promote))
+        .route("/v1/apply", post(groups::apply))
+        .route("/v1/rollback", post(groups::rollback))
+        .route("/v1/rebuild", post(groups::rebuild))
+        .route("/v1/down", post(groups::down))
+        .fallback(async || Failure(ApiError::new(ErrorCode::NotFound, "there is no such endpoint")))
+        .method_not_allowed_fallback(async || {
+            Failure(ApiError::new(ErrorCode::Invalid, "this endpoint has another method"))
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app)
+}
+
+async fn status(State(app): Shared) -> Result<axum::Json<Status>, Failure> {
+    Ok(axum::Json(app.control.status().await?))
+}
+
+async fn events(State(app): Shared) -> Response {
+    stream::follow(app.control.subscribe(), app.ending())
+}
+
+async fn shutdown(State(app): Shared) -> axum::Json<Done> {
+    app.end();
+    axum::Json(Done {})
+}
+
+pub(super) use images::moved;

@@ -1,0 +1,75 @@
+//! `POST /v1/apply`, `/v1/rollback`, `/v1/rebuild` and `/v1/down`.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use kiln_api::{
+    ErrorCode,
+    request::{ApplyRequest, DownRequest, RebuildRequest, RollbackRequest},
+};
+use kiln_model::GroupName;
+
+use super::{
+    super::{
+        App, HostError, apply,
+        error::{Body, Failure},
+        stream::{self, Ended, Sink},
+    },
+    Shared,
+};
+use crate::RebuildTarget;
+
+pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>) -> Response {
+    stream::work(|sink| async move { apply::apply(&app, request, &sink).await })
+}
+
+pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackRequest>) -> Response {
+    stream::work(|sink| async move {
+        let groups = [request.group];
+        apply::follow(&app, &sink, app.control.rollback(&groups[0]), |()| groups.to_vec()).await
+    })
+}
+
+pub(super) async fn rebuild(State(app): Shared, Body(request): Body<RebuildRequest>) -> Response {
+    let target = match request {
+        RebuildRequest::Group(group) => RebuildTarget::Group(group),
+        RebuildRequest::Server(server) => RebuildTarget::Server(server),
+    };
+    stream::work(|sink| async move { apply::follow(&app, &sink, app.control.rebuild(&target), |groups| groups).await })
+}
+
+pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -> Response {
+    if request.purge && !request.groups.is_empty() {
+        let message = "`purge` removes everything, so it cannot be limited to some groups";
+        return axum::response::IntoResponse::into_response(Failure(kiln_api::ApiError::new(
+            ErrorCode::Invalid,
+            message,
+        )));
+    }
+    stream::work(|sink| async move {
+        match run_down(&app, &request.groups, request.purge, &sink).await {
+            Ok(()) => Ended::default(),
+            Err(Failure(error)) => Ended::failed(error),
+        }
+    })
+}
+
+async fn run_down(app: &Arc<App>, groups: &[GroupName], purge: bool, sink: &Sink) -> Result<(), Failure> {
+    apply::with_events(app, sink, app.control.down(groups)).await?;
+    if purge {
+        app.control.close().await;
+        if let Some(gateway) = &app.gateway {
+            gateway
+                .stop()
+                .await
+                .map_err(|e| HostError { action: "end the gateway".to_owned(), source: Box::new(e) })?;
+        }
+        let host = app.host.clone();
+        let purged = tokio::task::spawn_blocking(move || host.purge()).await;
+        purged.unwrap_or_else(|panic| {
+            Err(HostError { action: "remove what Kiln made on this host".to_owned(), source: Box::new(panic) })
+        })?;
+        app.end();
+    }
+    Ok(())
+}

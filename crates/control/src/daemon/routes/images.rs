@@ -1,0 +1,118 @@
+//! `POST /v1/test` and `POST /v1/promote`.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, response::Response};
+use jiff::Timestamp;
+use kiln_api::{
+    ApiError, ErrorCode, Event,
+    report::TestReport,
+    request::{PromoteRequest, Promoted, TestRequest},
+};
+use kiln_model::{
+    ChannelName,
+    evidence::{self, Verdict},
+    fleet::EvidencePolicy,
+    trust,
+};
+
+use super::{
+    super::{
+        App,
+        error::{Body, Failure, IntoApi},
+        stream::{self, Ended, Sink},
+    },
+    Shared,
+};
+use crate::{
+    releases::{ImageInfo, ReleasesError},
+    reports::{Library, blocking},
+};
+
+pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -> Response {
+    stream::work(|sink| async move {
+        match run_test(&app, &request, &sink).await {
+            Ok(ended) => ended,
+            Err(Failure(error)) => Ended::failed(error),
+        }
+    })
+}
+
+async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<Ended, Failure> {
+    let (library, reference) = (app.library.clone(), request.image.clone());
+    let image = blocking(move || library.resolve(&reference)).await?;
+    let events = |event| sink.send(event);
+    let policy = EvidencePolicy::default();
+    let proof = app.prover.prove(&image, &request.config, policy, request.fresh, &events).await?;
+    let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));
+    if request.move_dev && error.is_none() {
+        sink.send(super::super::apply::move_dev(app, &image).await?);
+    }
+    Ok(Ended { reports: vec![TestReport::from(&proof.report)], error, endpoints: Vec::new() })
+}
+
+pub(super) async fn promote(
+    State(app): Shared,
+    Body(request): Body<PromoteRequest>,
+) -> Result<Json<Promoted>, Failure> {
+    let (library, reference) = (app.library.clone(), request.image.clone());
+    let image = blocking(move || library.resolve(&reference)).await?;
+    let (library, of) = (app.library.clone(), image.clone());
+    if !blocking(move || has_valid_report(library.as_ref(), &of)).await? {
+        let name = &image.name;
+        let message = format!(
+            "{name} {} has no valid report by a trusted key that its newest suite passed",
+            image.digest.short()
+        );
+        return Err(ApiError::new(ErrorCode::Refused, message).help(format!("run `kiln test` on {name} first")).into());
+    }
+    let before = set_channel(&app, &image, request.to.clone()).await?;
+    Ok(Json(Promoted {
+        name: image.name.to_string(),
+        channel: request.to.to_string(),
+        image: image.digest.to_string(),
+        before: before.map(|digest| digest.to_string()),
+    }))
+}
+
+async fn set_channel(
+    app: &Arc<App>,
+    image: &ImageInfo,
+    channel: ChannelName,
+) -> Result<Option<kiln_model::ImageDigest>, ReleasesError> {
+    let (library, image) = (app.library.clone(), image.clone());
+    blocking(move || {
+        let before = library.channel(&image.name, &channel)?;
+        library.set_channel(&image.name, &channel, &image.digest)?;
+        Ok(before)
+    })
+    .await
+}
+
+/// Whether the newest suite passed on the image, with any configuration, not too long ago, as far as a trusted key says.
+fn has_valid_report(library: &dyn Library, image: &ImageInfo) -> Result<bool, ReleasesError> {
+    let policy = library.policy(EvidencePolicy::default())?;
+    if policy.revoked.contains(&image.digest) {
+        return Ok(false);
+    }
+    let now = Timestamp::now();
+    let reports = library.reports(&image.digest)?;
+    let mut opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &policy.keys).ok());
+    Ok(opened.any(|report| {
+        let age = now.duration_since(report.finished_at);
+        let young = std::time::Duration::try_from(age).is_ok_and(|age| age < policy.max_age())
+            || age.abs() <= jiff::SignedDuration::try_from(trust::CLOCK_SKEW).unwrap_or_default();
+        report.image == image.digest && report.suite == image.suite && report.verdict == Verdict::Passed && young
+    }))
+}
+
+/// Told when a channel was moved.
+pub(in super::super) fn moved(image: &ImageInfo, channel: &ChannelName) -> Event {
+    Event::Channel { name: image.name.to_string(), channel: channel.to_string(), image: image.digest.to_string() }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        failure.0.into_api()
+    }
+}

@@ -1,0 +1,95 @@
+//! [`Library`] over the image store and the keys of a state directory.
+
+use std::{
+    collections::HashMap,
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex},
+};
+
+use kiln_image::store::{ImageRecord, Store, StoreError};
+use kiln_model::{
+    ChannelName, Digest, ImageDigest, ImageName, Suite, SuiteDigest,
+    evidence::Envelope,
+    fleet::{EvidencePolicy, ImageRef},
+    trust::TrustPolicy,
+};
+
+use crate::{
+    harness::{
+        ImageTree,
+        tree::{self, TreeError, TreeFacts},
+    },
+    keys::Keys,
+    releases::{ImageInfo, Releases, ReleasesError},
+    reports::Library,
+};
+
+/// The images of a store, believed as the keys say.
+pub struct StoreLibrary {
+    store: Store,
+    keys: Arc<Keys>,
+    /// What was seen in the trees of images: an image never changes.
+    facts: Mutex<HashMap<ImageDigest, TreeFacts>>,
+}
+
+impl StoreLibrary {
+    /// The images of this store.
+    pub fn new(store: Store, keys: Arc<Keys>) -> Self {
+        Self { store, keys, facts: Mutex::default() }
+    }
+}
+
+fn failed(error: StoreError) -> ReleasesError {
+    match error {
+        StoreError::NotFound(image) => ReleasesError::NotFound { image: image.to_string() },
+        other => ReleasesError::Store(Box::new(other)),
+    }
+}
+
+fn info(record: ImageRecord) -> ImageInfo {
+    ImageInfo { digest: record.digest, name: record.name, manifest: record.manifest, suite: record.suite }
+}
+
+impl Releases for StoreLibrary {
+    fn resolve(&self, image: &ImageRef) -> Result<ImageInfo, ReleasesError> {
+        let found = self.store.resolve(image).map_err(failed)?;
+        found.map(info).ok_or_else(|| ReleasesError::NotFound { image: image.to_string() })
+    }
+    fn image(&self, image: &ImageDigest) -> Result<ImageInfo, ReleasesError> {
+        let found = self.store.image(image).map_err(failed)?;
+        found.map(info).ok_or_else(|| ReleasesError::NotFound { image: image.to_string() })
+    }
+    fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
+        self.store.reports(image).map_err(failed)
+    }
+    fn policy(&self, evidence: EvidencePolicy) -> Result<TrustPolicy, ReleasesError> {
+        self.keys.policy(evidence).map_err(|error| ReleasesError::Store(Box::new(error)))
+    }
+}
+
+impl Library for StoreLibrary {
+    fn suite(&self, suite: &SuiteDigest) -> Result<Option<Suite>, ReleasesError> {
+        self.store.suite(suite).map_err(failed)
+    }
+    fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError> {
+        self.store.add_report(image, report).map_err(failed)
+    }
+    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError> {
+        Ok(self.store.channels(name).map_err(failed)?.get(channel).copied())
+    }
+    fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError> {
+        self.store.set_channel(name, channel, image).map_err(failed)
+    }
+}
+
+impl ImageTree for StoreLibrary {
+    fn facts(&self, image: &ImageDigest) -> Result<TreeFacts, TreeError> {
+        if let Some(known) = self.facts.lock().expect("no holder panics").get(image) {
+            return Ok(known.clone());
+        }
+        let mount = self.store.mount(image, None).map_err(|error| TreeError::Mount(Box::new(error)))?;
+        let facts = tree::scan(mount.as_fd())?;
+        self.facts.lock().expect("no holder panics").insert(*image, facts.clone());
+        Ok(facts)
+    }
+}

@@ -1,0 +1,185 @@
+//! Evidence for releases: a valid report is used again, else the suite is run and what was seen is signed and kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kiln_api::{Event, report::TestReport, request::Fresh};
+use kiln_engine::Engine;
+use kiln_model::{
+    ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageName, Suite, SuiteDigest,
+    evidence::{self, Envelope, Report, Verdict},
+    fleet::EvidencePolicy,
+    trust::{LaunchUse, Request},
+};
+
+use crate::{
+    harness::{self, Events, HarnessError, ImageTree, Subject},
+    keys::Keys,
+    releases::{ImageInfo, NotAdmitted, Releases, ReleasesError},
+};
+
+/// Images with all that belongs to them: what the daemon needs beyond [`Releases`].
+pub trait Library: Releases + ImageTree {
+    /// A suite by its digest.
+    fn suite(&self, suite: &SuiteDigest) -> Result<Option<Suite>, ReleasesError>;
+    /// Files a report under an image.
+    fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError>;
+    /// Where a channel points.
+    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError>;
+    /// Points a channel at an image.
+    fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError>;
+}
+
+/// A release has no valid report, and none could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The image or its reports could not be read or written.
+    #[error(transparent)]
+    Releases(#[from] ReleasesError),
+    /// The tests of the image are not in the store.
+    #[error("the suite {} of image {} is not in the store: bake the recipe again", suite.short(), image.short())]
+    NoSuite {
+        /// The image.
+        image: ImageDigest,
+        /// The suite.
+        suite: SuiteDigest,
+    },
+    /// The suite could not be run.
+    #[error(transparent)]
+    Harness(#[from] HarnessError),
+}
+
+/// A release's newest report.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// What was seen.
+    pub report: Report,
+    /// Whether it was seen by an earlier run.
+    pub reused: bool,
+}
+
+impl Proof {
+    /// Whether every test passed.
+    pub fn passed(&self) -> bool {
+        self.report.verdict == Verdict::Passed
+    }
+}
+
+type Key = (ImageDigest, ConfigDigest, SuiteDigest);
+
+/// Makes evidence. One run at a time for each release and suite: whoever comes second uses the first one's report.
+pub struct Prover {
+    engine: Arc<dyn Engine>,
+    library: Arc<dyn Library>,
+    keys: Arc<Keys>,
+    running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Prover {
+    /// Makes evidence on this engine, for images of this library, signed with the signing key.
+    pub fn new(engine: Arc<dyn Engine>, library: Arc<dyn Library>, keys: Arc<Keys>) -> Self {
+        Self { engine, library, keys, running: Mutex::default() }
+    }
+
+    /// The report on an image with a configuration: a valid one of an earlier run, or a new one, good or bad.
+    pub async fn prove(
+        &self,
+        image: &ImageInfo,
+        config: &FrozenConfig,
+        policy: EvidencePolicy,
+        fresh: Fresh,
+        events: Events<'_>,
+    ) -> Result<Proof, ProveError> {
+        let key = (image.digest, config.digest(), image.suite);
+        let start = Instant::now();
+        let lock = self.running.lock().expect("no holder panics").entry(key).or_default().clone();
+        let _running = lock.lock().await;
+        let found = match fresh {
+            Fresh::Reuse => self.valid(image, config, policy).await?,
+            Fresh::Always => None,
+        };
+        let proof = match found {
+            Some(report) => Proof { report, reused: true },
+            None => Proof { report: self.test(image, config, events).await?, reused: false },
+        };
+        events(finished(&proof, start.elapsed()));
+        Ok(proof)
+    }
+
+    /// A report that admits the release to a rollout now.
+    pub async fn valid(
+        &self,
+        image: &ImageInfo,
+        config: &FrozenConfig,
+        policy: EvidencePolicy,
+    ) -> Result<Option<Report>, ReleasesError> {
+        let (library, image, config) = (self.library.clone(), image.clone(), config.clone());
+        blocking(move || {
+            let launch_use = LaunchUse::Rollout;
+            let request = Request { image: image.digest, config: &config, suite: image.suite, launch_use };
+            match library.admit(&request, policy, Timestamp::now()) {
+                Ok(_) => newest_pass(library.as_ref(), &image, config.digest(), policy),
+                Err(NotAdmitted::Refused(_)) => Ok(None),
+                Err(NotAdmitted::Unreadable(error)) => Err(error),
+            }
+        })
+        .await
+    }
+
+    async fn test(&self, image: &ImageInfo, config: &FrozenConfig, events: Events<'_>) -> Result<Report, ProveError> {
+        let (library, digest) = (self.library.clone(), image.suite);
+        let suite = blocking(move || library.suite(&digest)).await?;
+        let suite = suite.ok_or(ProveError::NoSuite { image: image.digest, suite: image.suite })?;
+        let subject = Subject { name: image.name.clone(), image: image.digest, manifest: image.manifest.clone() };
+        let tree: Arc<dyn ImageTree> = self.library.clone();
+        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, events).await?;
+        let envelope = evidence::seal(&run.report, self.keys.signing());
+        let (library, image) = (self.library.clone(), image.digest);
+        blocking(move || library.add_report(&image, &envelope)).await?;
+        Ok(run.report)
+    }
+}
+
+/// The newest report of this release and suite that passed, by a key that is trusted.
+fn newest_pass(
+    library: &dyn Library,
+    image: &ImageInfo,
+    config: ConfigDigest,
+    policy: EvidencePolicy,
+) -> Result<Option<Report>, ReleasesError> {
+    let keys = library.policy(policy)?.keys;
+    let reports = library.reports(&image.digest)?;
+    let opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &keys).ok());
+    let fitting = opened.filter(|report| {
+        report.image == image.digest
+            && report.config == config
+            && report.suite == image.suite
+            && report.verdict == Verdict::Passed
+    });
+    Ok(fitting.max_by_key(|report| report.finished_at))
+}
+
+fn finished(proof: &Proof, took: Duration) -> Event {
+    let report = TestReport::from(&proof.report);
+    Event::SuiteFinished {
+        image: report.image,
+        config: report.config,
+        passed: report.passed,
+        failed: report.tests.iter().filter(|test| !test.passed).count() as u32,
+        tests: report.tests.len() as u32,
+        took_ms: took.as_millis() as u64,
+        reused: proof.reused,
+    }
+}
+
+/// Runs store work on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReleasesError> + Send + 'static,
+) -> Result<T, ReleasesError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|panic| Err(ReleasesError::Store(Box::new(panic))))
+}
