@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod nftables;
 pub mod pidfd;
+pub mod probe;
 pub mod seccomp;
 pub mod spawn;
 

@@ -3,10 +3,7 @@
 
 use std::fs;
 
-use kiln_sys::{
-    netlink::Connection,
-    nftables::{self, Hook},
-};
+use kiln_sys::probe;
 
 use super::{Names, NetworkError};
 
@@ -23,24 +20,10 @@ pub struct Finding {
 
 /// Looks at the host.
 pub(super) fn look(names: &Names) -> Result<Vec<Finding>, NetworkError> {
-    let chains = Connection::open_netfilter()
-        .and_then(|mut netfilter| nftables::base_chains(&mut netfilter))
-        .map_err(names.kernel("list the host's packet filters"))?;
-    let mut dropping: Vec<String> = chains
-        .iter()
-        .filter(|chain| chain.drops_by_default && chain.hook == Hook::Forward as u32 && chain.table != names.table)
-        .map(|chain| format!("{} {}", chain.table, chain.name))
-        .collect();
-    dropping.extend(legacy_iptables());
+    let dropping = probe::dropping_forward_chains().map_err(names.kernel("list the host's packet filters"))?;
     let bridged =
         fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|text| text.trim() == "1");
     Ok(dropping.into_iter().map(|chain| forward_drops(&chain, &names.bridge, bridged)).collect())
-}
-
-/// The old iptables cannot be listed through nfnetlink; its presence is worth a word.
-fn legacy_iptables() -> Option<String> {
-    let tables = fs::read_to_string("/proc/net/ip_tables_names").ok()?;
-    tables.lines().any(|table| table == "filter").then(|| "legacy iptables FORWARD (if its policy is DROP)".to_owned())
 }
 
 fn forward_drops(chain: &str, bridge: &str, bridged: bool) -> Finding {
