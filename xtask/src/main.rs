@@ -3,6 +3,7 @@
 //! It depends on little, so that it is there in seconds on a fresh machine, and calls `cargo` for the rest.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod command;
 mod demo;
 mod docs;
@@ -29,6 +30,8 @@ enum Verb {
     Demo(demo::Options),
     /// Runs every test: the workspace's, the documentation's, and the examples with real servers.
     Test(test::Options),
+    /// Measures Kiln beside its peers, in one run, and writes bench/results.md.
+    Bench(bench::Options),
     /// Checks which crate uses which, where unsafe code may stand, and how long files are.
     CheckLayers,
     /// Checks that every test named in SPECIFICATION.md exists.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::CheckLayers => layers::run(),
         Verb::CheckSpec => spec::run(),
         Verb::Docs => docs::run(),

@@ -29,6 +29,16 @@ pub const TEST: &[Tool] = &[
     tool("cc", "gcc"),
 ];
 
+/// What the benchmarks need.
+pub const BENCH: &[Tool] = &[
+    tool("nginx", "nginx-light"),
+    tool("wrk", "wrk"),
+    tool("haproxy", "haproxy"),
+    tool("runc", "runc"),
+    tool("mmdebstrap", "mmdebstrap"),
+    tool("dpkg-deb", "dpkg"),
+];
+
 /// What to do about a missing program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Missing {

@@ -1,0 +1,99 @@
+//! Benchmarks: Kiln beside its peers, in one run, so that every figure is a ratio and no stored number is compared.
+//!
+//! Each drives the real `kiln` (release) with a state directory of its own, and writes rows; `bench/results.md` and
+//! `bench/results.json` hold the last run. What a peer needs is looked for on the host; a peer that is not there is left
+//! out and the row says so.
+
+mod bake;
+mod debs;
+mod gateway;
+mod http;
+mod kiln;
+mod launch;
+mod load;
+mod memory;
+mod peers;
+mod replace;
+mod report;
+mod whole;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    Outcome,
+    command::{build_kiln, is_root, root},
+    tools::{self, Missing},
+};
+use report::Row;
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct Options {
+    /// Only those whose name contains this: launch, whole, bake, replace, gateway, memory.
+    only: Option<String>,
+    /// Take the median of so many.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of load per round.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Install missing programs with apt-get (also done when CI=true).
+    #[arg(long)]
+    install: bool,
+}
+
+/// What each benchmark is given.
+pub struct Bench {
+    /// The `kiln` under test.
+    pub kiln: PathBuf,
+    /// A directory for state and copies, on the same disk as the workspace.
+    pub work: PathBuf,
+    pub rounds: usize,
+    pub seconds: u32,
+}
+
+type Run = fn(&Bench) -> Outcome<Vec<Row>>;
+
+const ALL: &[(&str, Run)] = &[
+    ("launch", launch::run),
+    ("whole", whole::run),
+    ("bake", bake::run),
+    ("replace", replace::run),
+    ("gateway", gateway::run),
+    ("memory", memory::run),
+];
+
+/// Runs them. One that fails does not keep the others from being run.
+pub fn run(options: &Options) -> Outcome {
+    if !is_root() {
+        return Err("benchmarks launch servers, which needs root".into());
+    }
+    tools::need(tools::BENCH, Missing::from_flag(options.install))?;
+    let work = root().join("target/bench");
+    std::fs::create_dir_all(&work)?;
+    let bench = Bench { kiln: build_kiln(true)?, work, rounds: options.rounds.max(1), seconds: options.seconds };
+    let wanted = options.only.as_deref().unwrap_or_default();
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    for (name, run) in ALL.iter().filter(|(name, _)| name.contains(wanted)) {
+        eprintln!("\n# {name}");
+        match run(&bench) {
+            Ok(new) => rows.extend(new),
+            Err(error) => failed.push(format!("{name}: {error}")),
+        }
+    }
+    report::write(&rows, &failed)?;
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n       ").into()) }
+}
+
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median of so many runs.
+pub fn median_of(rounds: usize, mut run: impl FnMut() -> Outcome<f64>) -> Outcome<f64> {
+    (0..rounds).map(|_| run()).collect::<Outcome<Vec<_>>>().map(median)
+}
