@@ -10,17 +10,26 @@ use std::{io, os::fd::OwnedFd};
 use jiff::Timestamp;
 
 pub mod archive;
+mod cleanup;
+pub mod control;
+pub mod database;
+pub mod deb;
 pub mod fetch;
 pub mod http;
 pub mod index;
+pub mod install;
 pub mod keys;
+pub mod phases;
 pub mod relation;
 pub mod release;
 pub mod resolve;
+pub mod root;
+pub mod unpack;
 pub mod version;
 
 pub use archive::{Archive, ArchiveError, Archives};
 pub use fetch::{FetchError, fetch};
+pub use install::{InstallError, Options, install};
 pub use resolve::{Installed, ResolveError, installed_from, resolve};
 
 /// What happens, for people to see.
