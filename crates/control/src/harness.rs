@@ -14,6 +14,7 @@ mod inside;
 mod junit;
 mod network;
 mod output;
+mod readiness;
 mod script;
 mod server;
 mod test;

@@ -1,6 +1,4 @@
 //! State, journal, reconcilers, rollouts, the test harness, the daemon.
-//!
-//! [`harness`] boots a frozen image and runs its suite; [`readiness`] knows when a server's services work.
 #![forbid(unsafe_code)]
 
 pub mod daemon;
@@ -9,7 +7,6 @@ pub mod harness;
 pub mod http;
 pub mod keys;
 pub mod library;
-pub mod readiness;
 pub mod releases;
 pub mod reports;
 pub mod retry;

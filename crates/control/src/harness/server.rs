@@ -7,8 +7,7 @@ use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
 use kiln_model::{ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
 
-use super::{Events, HarnessError, Subject, conformance, outcome, test};
-use crate::readiness;
+use super::{Events, HarnessError, Subject, conformance, outcome, readiness, test};
 
 /// What one boot showed.
 pub(super) struct Boot {

@@ -20,13 +20,16 @@ use tokio::{net::TcpStream, sync::broadcast::error::RecvError};
 use crate::{http, retry};
 
 /// A service without a readiness check must run within this time.
-pub const RUNNING_LIMIT: Duration = Duration::from_secs(30);
+const RUNNING_LIMIT: Duration = Duration::from_secs(30);
+/// The first attempt of a check may take this long and each further one twice as long, up to [`ATTEMPT_LIMIT`]: a connection
+/// that was begun before the service listened can hang while a new one would not.
+const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
 /// One attempt of a check may take this long.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a server is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotReady {
+pub(super) enum NotReady {
     /// A service's time is over.
     #[error("service `{service}` was not ready: {seen}")]
     Service {
@@ -44,7 +47,7 @@ pub enum NotReady {
 }
 
 /// One attempt of a service's check; a command is run as the service's user.
-pub async fn check(
+pub(super) async fn check(
     engine: &dyn Engine,
     server: &ServerId,
     address: Ipv4Addr,
@@ -85,7 +88,7 @@ fn lossy_tail(bytes: &[u8]) -> String {
 }
 
 /// Waits until all services are ready, each within its own limit, or the first one that cannot be, or the server's end.
-pub async fn wait(engine: &dyn Engine, server: &Observed, manifest: &ImageManifest) -> Result<(), NotReady> {
+pub(super) async fn wait(engine: &dyn Engine, server: &Observed, manifest: &ImageManifest) -> Result<(), NotReady> {
     let services = manifest.services.iter().map(|(name, service)| wait_for(engine, server, name, service));
     let all = futures::future::try_join_all(services);
     tokio::select! {
@@ -103,10 +106,12 @@ async fn wait_for(
     let within = service.readiness.as_ref().map_or(RUNNING_LIMIT, |readiness| readiness.within);
     let tried = match (&service.readiness, server.address) {
         (Some(readiness), Some(address)) => {
-            retry::until(within, |left| async move {
+            let mut limit = FIRST_ATTEMPT;
+            retry::until(within, |_| {
                 let attempt = check(engine, &server.server, address, &service.user, &readiness.check);
-                let tried = tokio::time::timeout(left.min(ATTEMPT_LIMIT), attempt).await;
-                Ok(tried.unwrap_or_else(|_| Err("the check did not end".to_owned()))?)
+                let limited = tokio::time::timeout(limit, attempt);
+                limit = (limit * 2).min(ATTEMPT_LIMIT);
+                async move { Ok(limited.await.unwrap_or_else(|_| Err("the check did not end".to_owned()))?) }
             })
             .await
         }
@@ -137,7 +142,7 @@ async fn last_exit(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -
 }
 
 /// Returns when a server has ended, with what is known of its end.
-pub async fn ended(engine: &dyn Engine, server: &ServerId) -> String {
+pub(super) async fn ended(engine: &dyn Engine, server: &ServerId) -> String {
     let mut hints = engine.hints();
     loop {
         match find(engine, server).await {
