@@ -15,8 +15,8 @@
 //!   the only thing left then, is removed when its slot is used next.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd, OwnedFd},
+    fmt, fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -51,11 +51,27 @@ const FIRST_ID: u32 = 0x7000_0000;
 const CAPABILITIES: u64 =
     1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 29 | 1 << 31;
 
+/// A read-only tree. An image's tree is itself an overlay, and a user namespace can be put on the layers of an overlay
+/// but not on its mount, so the tree makes the mount for the user namespace that it is told.
+pub trait Lower: fmt::Debug + Send + Sync {
+    /// A detached mount, owners shifted by the user namespace (0 is root before that).
+    fn mount(&self, users: BorrowedFd<'_>) -> Result<OwnedFd, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A detached mount of a file system that can shift owners itself.
+impl Lower for OwnedFd {
+    fn mount(&self, users: BorrowedFd<'_>) -> Result<OwnedFd, Box<dyn std::error::Error + Send + Sync>> {
+        let copy = kiln_sys::mount::clone_tree(self.as_fd(), Path::new(""), kiln_sys::mount::Depth::One)?;
+        kiln_sys::mount::map_owners(copy.as_fd(), users)?;
+        Ok(copy)
+    }
+}
+
 /// Where a command sees its files.
 #[derive(Debug)]
 pub struct SandboxRoot {
-    /// Detached, read-only mounts of the parent's tree, top first; ownership as in the image (0 is root).
-    pub lower: Vec<OwnedFd>,
+    /// The parent's tree, top first.
+    pub lower: Vec<Box<dyn Lower>>,
     /// Directory that receives every change, as an overlayfs upper directory; ownership as in the image.
     pub upper: PathBuf,
     /// Empty directory on the same file system as `upper`.
@@ -137,6 +153,9 @@ pub enum SandboxError {
     /// The loopback interface could not be switched on.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The parent's tree could not be mounted.
+    #[error("the parent's tree cannot be mounted")]
+    Lower(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file of the run directory, the host or the tree.
     #[error("could not {action} {path}", path = path.display())]
     File {

@@ -114,7 +114,8 @@ impl Layers {
             mount::map_owners(copy.as_fd(), users)?;
             Ok(copy)
         };
-        let lower = lower.iter().map(|layer| shifted(layer.as_fd(), Path::new(""))).collect::<Result<_, _>>()?;
+        let lower =
+            lower.iter().map(|layer| layer.mount(users)).collect::<Result<_, _>>().map_err(SandboxError::Lower)?;
         let absolute = |path: &Path| fs::canonicalize(path).map_err(failed("find", path));
         let (upper, work) = (absolute(upper)?, absolute(work)?);
         let parent = upper.ancestors().find(|parent| work.starts_with(parent)).unwrap_or(Path::new("/"));

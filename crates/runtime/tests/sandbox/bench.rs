@@ -102,7 +102,11 @@ impl Bench {
             path
         };
         Job {
-            root: SandboxRoot { lower: vec![self.layer("lower")], upper: place("upper"), work: place("work") },
+            root: SandboxRoot {
+                lower: vec![Box::new(self.layer("lower"))],
+                upper: place("upper"),
+                work: place("work"),
+            },
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             environment: vec![("PATH".to_owned(), "/bin".to_owned())],
             working_directory: "/".to_owned(),
