@@ -13,8 +13,10 @@ mod chain;
 mod copy;
 mod error;
 mod key;
+pub mod lock;
 mod mount_points;
 mod owner;
+mod packages;
 mod remove;
 mod run;
 mod source;
@@ -28,6 +30,7 @@ use std::{path::Path, time::Instant};
 use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest};
 
 pub use error::BakeError;
+pub use lock::LockProblem;
 
 use crate::{
     sandbox::{Sandbox, Stream},
@@ -85,6 +88,8 @@ pub enum BakeEvent {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Packages are found, fetched or installed.
+    Debian(crate::debian::Event),
     /// Something the user should know, in words.
     Warning(String),
     /// A step is done.

@@ -2,13 +2,26 @@
 //! (through an adapter where the programs are put together), so that this crate never touches the kernel's
 //! isolation interfaces.
 
-use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// A read-only tree. An image's tree is itself an overlay, whose mount no user namespace can be put on afterwards, so
+/// the sandbox says which one when it wants the mount.
+pub trait Lower: fmt::Debug + Send + Sync {
+    /// A detached mount, owners shifted by the user namespace if there is one (0 is root before that).
+    fn mount(&self, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Box<dyn Error + Send + Sync>>;
+}
 
 /// Where a step's programs see their files.
 #[derive(Debug)]
 pub struct SandboxRoot {
-    /// Detached, read-only mounts of the parent's tree, top first; ownership as in the image (0 is root).
-    pub lower: Vec<OwnedFd>,
+    /// The parent's tree, top first.
+    pub lower: Vec<Box<dyn Lower>>,
     /// Directory that receives every change, as an overlayfs upper directory; ownership as in the image.
     pub upper: PathBuf,
     /// Empty directory on the same file system as `upper`.
@@ -86,7 +99,7 @@ pub struct SandboxError {
     pub action: String,
     /// Why it failed.
     #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: Box<dyn Error + Send + Sync>,
 }
 
 /// Runs jobs apart from the host: own namespaces, no host files, no capabilities over the host. When `run` returns,

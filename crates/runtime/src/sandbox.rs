@@ -18,7 +18,7 @@ use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -213,16 +213,13 @@ impl SandboxOptions {
 pub struct Sandbox {
     options: SandboxOptions,
     groups: Option<cgroup::Host>,
-    /// Network namespaces with nothing but loopback that no command is in at the moment. Making one, and the kernel's
-    /// taking it apart, costs more than everything else about a short command.
-    quiet: Mutex<Vec<OwnedFd>>,
 }
 
 impl Sandbox {
     /// Opens the sandbox of a state directory.
     pub fn open(options: SandboxOptions) -> Result<Self, SandboxError> {
         fs::create_dir_all(&options.run_dir).map_err(failed("create", &options.run_dir))?;
-        Ok(Self { options, groups: cgroup::Host::detect().ok(), quiet: Mutex::default() })
+        Ok(Self { options, groups: cgroup::Host::detect().ok() })
     }
 
     /// Runs a command to its end and passes its output on as it comes. When this returns, nothing of it is left.
@@ -231,8 +228,8 @@ impl Sandbox {
         let slot = Slot::take(&self.options.run_dir)?;
         let network = self.network(&slot, job.network)?;
         let group = Group::make(self, &slot)?;
-        let outcome = self.run_in(&job, &slot, &group, network.as_fd(), output);
-        let released = self.release(&slot, &group, network, job.network);
+        let outcome = self.run_in(&job, &slot, &group, network, output);
+        let released = self.release(&slot, &group, job.network);
         let outcome = outcome?;
         released?;
         Ok(outcome)
@@ -243,18 +240,18 @@ impl Sandbox {
         job: &Job,
         slot: &Slot,
         group: &Group,
-        network: BorrowedFd<'_>,
+        network: OwnedFd,
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Outcome, SandboxError> {
         let users = idmap::user_namespace(idmap::Map { base: slot.first_id(), count: idmap::IDS })?;
         let environment = environment::prepare(job)?;
         let tree = tree::Tree::make(job, slot, users.as_fd(), &environment)?;
-        let started = self.start(job, &tree, &environment, group, users.as_fd(), network);
-        // The command has a copy of its own by now; letting go of ours takes a while, in which the command runs.
-        let work = tree.let_go();
-        let outcome = started.and_then(|supervised| supervised.run_to_the_end(job, group.0.as_ref(), output));
-        work.reuse()?;
-        outcome
+        let supervised = self.start(job, &tree, &environment, group, users, network)?;
+        let outcome = supervised.run_to_the_end(job, group.0.as_ref(), output);
+        let cleaned = tree.clean_up();
+        let outcome = outcome?;
+        cleaned?;
+        Ok(outcome)
     }
 
     fn start(
@@ -263,8 +260,8 @@ impl Sandbox {
         tree: &tree::Tree,
         environment: &environment::Environment,
         group: &Group,
-        users: BorrowedFd<'_>,
-        network: BorrowedFd<'_>,
+        users: OwnedFd,
+        network: OwnedFd,
     ) -> Result<Supervised, SandboxError> {
         let streams = supervise::Streams::open(job.interactive)?;
         let entrance = group.0.as_ref().map(cgroup::Group::entrance).transpose()?;
@@ -293,8 +290,8 @@ impl Sandbox {
             cgroup: entrance.as_ref().and_then(|entrance| entrance.v2.as_ref()).map(AsFd::as_fd),
             cgroup_v1: &groups_v1,
             mounts: Some(tree.mounts.as_fd()),
-            users: Some(users),
-            network: Some(network),
+            users: Some(users.as_fd()),
+            network: Some(network.as_fd()),
             new: NewNamespaces::MOUNT
                 | NewNamespaces::PID
                 | NewNamespaces::IPC
@@ -307,39 +304,26 @@ impl Sandbox {
 
     /// A network namespace that belongs to the host, so that the command has no rights over it.
     fn network(&self, slot: &Slot, wanted: Network) -> Result<OwnedFd, SandboxError> {
+        let namespace = namespace::new_network()?;
         match (wanted, &self.options.network) {
-            (Network::Off, _) => match self.quiet().pop() {
-                Some(namespace) => Ok(namespace),
-                None => quiet_network(),
-            },
+            (Network::Off, _) => {
+                Connection::open_in(namespace.as_fd(), prepare_namespace)?.execute(vec![link::set_up(1)])?;
+            }
             (Network::On, Some(network)) => {
-                let namespace = namespace::new_network()?;
                 network.attach(slot.network_slot(), namespace.as_fd(), Mode::Build)?;
-                Ok(namespace)
             }
-            (Network::On, None) => Err(SandboxError::NoNetwork),
+            (Network::On, None) => return Err(SandboxError::NoNetwork),
         }
+        Ok(namespace)
     }
 
-    fn quiet(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn release(&self, slot: &Slot, group: &Group, namespace: OwnedFd, wanted: Network) -> Result<(), SandboxError> {
-        match (wanted, &self.options.network) {
-            (Network::On, Some(network)) => {
-                network.detach(slot.network_slot())?;
-            }
-            _ => self.quiet().push(namespace),
+    fn release(&self, slot: &Slot, group: &Group, wanted: Network) -> Result<(), SandboxError> {
+        group.remove()?;
+        if let (Network::On, Some(network)) = (wanted, &self.options.network) {
+            network.detach(slot.network_slot())?;
         }
-        group.remove()
+        Ok(())
     }
-}
-
-fn quiet_network() -> Result<OwnedFd, SandboxError> {
-    let namespace = namespace::new_network()?;
-    Connection::open_in(namespace.as_fd(), prepare_namespace)?.execute(vec![link::set_up(1)])?;
-    Ok(namespace)
 }
 
 fn check(job: &Job) -> Result<(), SandboxError> {

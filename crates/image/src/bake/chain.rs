@@ -1,14 +1,23 @@
 //! The chain of layers of one bake: where it is, and how it gets one step further.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use kiln_model::{
     Digest, ImageDigest, ImageManifest, SuiteDigest,
-    recipe::{Base, Step, StepKind},
+    lock::LockedSet,
+    recipe::{Base, DebianBase, Step, StepKind},
 };
 
 use super::{
-    BakeError, BakeEvent, BakeRequest, Events, StepOutcome, copy, key::Key, mount_points, remove, run, source::Source,
+    BakeError, BakeEvent, BakeRequest, Events, StepOutcome, copy,
+    key::Key,
+    lock, mount_points,
+    packages::{self, Below, Packages},
+    remove, run,
+    source::Source,
 };
 use crate::{
     layer::{Layer, apply, write},
@@ -47,6 +56,8 @@ pub(super) struct Chain<'a> {
     pub(super) events: Events<'a>,
     /// `SOURCE_DATE_EPOCH`, seconds.
     pub(super) epoch: i64,
+    /// The archive of a Debian base, and the sets of packages that are not installed yet.
+    debian: Option<(&'a DebianBase, VecDeque<LockedSet>)>,
     count: usize,
     key: Digest,
     links: Vec<Link>,
@@ -67,8 +78,29 @@ impl<'a> Chain<'a> {
                 let image = store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(reference.to_string()))?;
                 Self::from_image(request, store, sandbox, events, &image.digest)
             }
-            Base::Debian(base) => Err(BakeError::NoBaseImage(format!("debian {}", base.suite))),
+            Base::Debian(base) => Self::from_debian(request, store, sandbox, events, base),
         }
+    }
+
+    fn from_debian(
+        request: &'a BakeRequest<'a>,
+        store: &'a Store,
+        sandbox: &'a dyn Sandbox,
+        events: Events<'a>,
+        base: &'a DebianBase,
+    ) -> Result<Self, BakeError> {
+        let lock = lock::lock(request, events)?.unwrap_or_else(|| unreachable!("a Debian base has a lock"));
+        let epoch = lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0);
+        let mut chain = Self::empty(request, store, sandbox, events, epoch);
+        chain.count += 1;
+        let mut sets: VecDeque<_> = lock.sets.into();
+        let set = sets.pop_front().map(|set| set.packages).unwrap_or_default();
+        chain.debian = Some((base, sets));
+        let step = format!("debian {}", base.suite);
+        let wanted = Packages { step: &step, base, set: &set };
+        let key = wanted.key(&chain.key);
+        chain.perform(&step, key, packages::TIME_LIMIT, |chain, lower| wanted.layer(chain, lower, Below::Nothing))?;
+        Ok(chain)
     }
 
     fn from_image(
@@ -109,6 +141,7 @@ impl<'a> Chain<'a> {
             sandbox,
             events,
             epoch,
+            debian: None,
             count: request.recipe.steps.len() + 1,
             key: Key::new("empty", None).part(epoch.to_le_bytes()).done(),
             links: Vec::new(),
@@ -138,10 +171,17 @@ impl<'a> Chain<'a> {
                 let key = wanted.key(&self.key);
                 self.perform(name, key, step.time_limit, |chain, lower| wanted.layer(chain, lower))
             }
-            StepKind::Packages { .. } => {
-                Err(BakeError::Step { step: name.clone(), reason: "the base is not a Debian suite".into() })
-            }
+            StepKind::Packages { .. } => self.packages(name),
         }
+    }
+
+    fn packages(&mut self, name: &str) -> Result<(), BakeError> {
+        let wrong = |reason: &str| BakeError::Step { step: name.to_owned(), reason: reason.to_owned() };
+        let (base, sets) = self.debian.as_mut().ok_or_else(|| wrong("packages need a base with `debian = …`"))?;
+        let set = sets.pop_front().ok_or_else(|| wrong("the lock has no packages for it"))?.packages;
+        let wanted = Packages { step: name, base, set: &set };
+        let key = wanted.key(&self.key);
+        self.perform(name, key, packages::TIME_LIMIT, |chain, lower| wanted.layer(chain, lower, Below::Tree))
     }
 
     /// The last layer: what the runtime mounts over.

@@ -2,7 +2,9 @@
 
 use std::{io, path::PathBuf};
 
+use super::lock::LockProblem;
 use crate::{
+    debian::{FetchError, install::InstallError},
     layer::{apply::ApplyError, scan::ScanError},
     sandbox::SandboxError,
     store::StoreError,
@@ -17,6 +19,27 @@ pub enum BakeError {
     /// The image that the recipe starts from is not there.
     #[error("the base image `{0}` is not in the store; bake or pull it first")]
     NoBaseImage(String),
+    /// There is no lock to bake with.
+    #[error(transparent)]
+    Lock(Box<LockProblem>),
+    /// Packages could not be fetched.
+    #[error("step `{step}` lacks packages")]
+    Fetch {
+        /// Its name.
+        step: String,
+        /// Why.
+        #[source]
+        source: Box<FetchError>,
+    },
+    /// Packages could not be installed.
+    #[error("step `{step}` could not install its packages")]
+    Install {
+        /// Its name.
+        step: String,
+        /// Why.
+        #[source]
+        source: Box<InstallError>,
+    },
     /// A step ended badly.
     #[error("step `{step}` {status}{}", shown(.output))]
     StepFailed {
@@ -92,6 +115,12 @@ pub enum BakeError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<LockProblem> for BakeError {
+    fn from(problem: LockProblem) -> Self {
+        Self::Lock(Box::new(problem))
+    }
 }
 
 fn shown(output: &str) -> String {

@@ -1,6 +1,10 @@
 //! The `run` step: a command in the sandbox over an overlay of the parent's tree.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    error::Error,
+    os::fd::{BorrowedFd, OwnedFd},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use kiln_model::{Digest, duration, recipe::Step};
 
@@ -10,7 +14,8 @@ use crate::{
         Layer,
         scan::{self, Clamp},
     },
-    sandbox::{Job, Network, Outcome, SandboxRoot, Stream},
+    sandbox::{Job, Lower, Network, Outcome, SandboxRoot, Stream},
+    store::Store,
 };
 
 /// What every command of a bake finds in its environment, beside `SOURCE_DATE_EPOCH`.
@@ -56,7 +61,7 @@ impl Run<'_> {
         let work = Work::new(chain.store)?;
         let clamp = clamp(chain.epoch);
         let mut tail = Tail::default();
-        let job = self.job(chain, lower, &work)?;
+        let job = self.job(chain, lower, &work);
         let outcome = chain.sandbox.run(job, &mut |stream, bytes| {
             tail.push(bytes);
             (chain.events)(BakeEvent::Output { stream, bytes: bytes.to_vec() });
@@ -74,9 +79,9 @@ impl Run<'_> {
         }
     }
 
-    fn job(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Result<Job, BakeError> {
-        Ok(Job {
-            root: root(chain, lower, work)?,
+    fn job(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Job {
+        Job {
+            root: root(chain, lower, work),
             command: self.command.to_vec(),
             environment: environment(chain.epoch, &self.step.environment),
             working_directory: self.step.working_directory.clone(),
@@ -85,15 +90,15 @@ impl Run<'_> {
             hostname: HOSTNAME.to_owned(),
             time_limit: self.step.time_limit,
             interactive: false,
-        })
+        }
     }
 
     fn shell(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Result<(), BakeError> {
         let shell = Job {
             command: vec!["/bin/sh".to_owned(), "-i".to_owned()],
-            time_limit: std::time::Duration::from_secs(86_400),
+            time_limit: Duration::from_secs(86_400),
             interactive: true,
-            ..self.job(chain, lower, work)?
+            ..self.job(chain, lower, work)
         };
         let step = self.step.name.clone();
         chain.sandbox.run(shell, &mut |_: Stream, _| {}).map_err(|source| BakeError::Sandbox { step, source })?;
@@ -105,19 +110,27 @@ impl Run<'_> {
         if full(work) || output.contains("No space left on device") {
             return BakeError::StepFull { step, directory: work.path().to_owned(), output };
         }
-        let status = match outcome {
-            Outcome::Exited(code) => format!("failed with exit code {code}"),
-            Outcome::Signalled(signal) => format!("was killed by signal {signal}"),
-            Outcome::TimedOut => format!("did not end within {}", duration::format(self.step.time_limit)),
-        };
-        BakeError::StepFailed { step, status, output }
+        BakeError::StepFailed { step, status: status(outcome, self.step.time_limit), output }
+    }
+}
+
+/// A tree of the store.
+#[derive(Debug)]
+struct Stored {
+    store: Store,
+    tree: String,
+}
+
+impl Lower for Stored {
+    fn mount(&self, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Box<dyn Error + Send + Sync>> {
+        Ok(self.store.mount_tree(&self.tree, userns)?)
     }
 }
 
 /// The tree as the sandbox shows it.
-pub(super) fn root(chain: &Chain<'_>, lower: &str, work: &Work) -> Result<SandboxRoot, BakeError> {
-    let lower = vec![chain.store.mount_tree(lower, None)?];
-    Ok(SandboxRoot { lower, upper: work.upper(), work: work.overlay_work() })
+pub(super) fn root(chain: &Chain<'_>, lower: &str, work: &Work) -> SandboxRoot {
+    let lower = Stored { store: chain.store.clone(), tree: lower.to_owned() };
+    SandboxRoot { lower: vec![Box::new(lower)], upper: work.upper(), work: work.overlay_work() }
 }
 
 /// The whole environment of a command: the fixed part, overridden by the step's own.
@@ -144,7 +157,16 @@ pub(super) fn made(step: &str, work: Work, clamp: Clamp) -> Result<Made, BakeErr
     Ok(Made { layer: scanned.layer, warnings: scanned.warnings, work })
 }
 
-fn full(work: &Work) -> bool {
+/// How a command ended that should have ended well, in words.
+pub(super) fn status(outcome: Outcome, limit: Duration) -> String {
+    match outcome {
+        Outcome::Exited(code) => format!("failed with exit code {code}"),
+        Outcome::Signalled(signal) => format!("was killed by signal {signal}"),
+        Outcome::TimedOut => format!("did not end within {}", duration::format(limit)),
+    }
+}
+
+pub(super) fn full(work: &Work) -> bool {
     rustix::fs::statvfs(work.path()).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM)
 }
 

@@ -30,17 +30,19 @@ pub(crate) struct ChrootSandbox;
 impl Sandbox for ChrootSandbox {
     fn run(&self, job: Job, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Outcome, SandboxError> {
         let point = tempfile::tempdir().expect("a directory");
-        let lower = job.root.lower[0].as_raw_fd();
+        let mount = job.root.lower[0].mount(None).expect("a mount");
+        let lower = mount.as_raw_fd();
         let script = format!(
             "mount --make-rprivate / && mount -t overlay overlay -o metacopy=off,redirect_dir=nofollow,\
              lowerdir=/proc/self/fd/{lower},upperdir={upper},workdir={work} {point} && \
+             mkdir -p {point}/dev {point}/proc && mount --rbind /dev {point}/dev && mount -t proc proc {point}/proc && \
              exec timeout -s KILL {limit} chroot {point} \"$@\"",
             upper = job.root.upper.display(),
             work = job.root.work.display(),
             point = point.path().display(),
             limit = job.time_limit.as_secs_f64(),
         );
-        rustix::io::fcntl_setfd(&job.root.lower[0], rustix::io::FdFlags::empty()).expect("an open descriptor");
+        rustix::io::fcntl_setfd(&mount, rustix::io::FdFlags::empty()).expect("an open descriptor");
         let done = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"])
             .args(&job.command)
@@ -275,4 +277,62 @@ fn root_warnings_and_output_are_passed_on() {
     .expect("baked");
     let seen = seen.into_inner().expect("no panic");
     assert!(seen.iter().any(|event| matches!(event, BakeEvent::Output { bytes, .. } if bytes == b"hello\n")));
+}
+
+/// Where the packages that tests download are kept.
+fn cache() -> PathBuf {
+    let dir = std::env::temp_dir().join("kiln-test-cache");
+    fs::create_dir_all(&dir).expect("a directory");
+    dir
+}
+
+fn debian(packages: &[&str], steps: Vec<Step>) -> Recipe {
+    let base = kiln_model::recipe::DebianBase {
+        suite: "bookworm".into(),
+        packages: packages.iter().map(|name| (*name).to_owned()).collect(),
+        mirror: "http://deb.debian.org/debian".into(),
+        security_mirror: Some("http://deb.debian.org/debian-security".into()),
+        components: vec!["main".into()],
+        keyring: None,
+    };
+    Recipe { base: Base::Debian(base), ..recipe(steps) }
+}
+
+#[test]
+fn root_debian_with_a_real_server() {
+    let bench = Bench::new();
+    bench.write("page.html", "hello\n");
+    let recipe = debian(&["nginx-light"], vec![copy("page.html", "/var/www/html/")]);
+    let (dir, cache) = (bench.recipe_dir(), cache());
+    let request = BakeRequest { offline: false, cache: &cache, ..request(&recipe, &dir) };
+    let print = |event: BakeEvent| match event {
+        BakeEvent::Output { bytes, .. } => print!("{}", String::from_utf8_lossy(&bytes)),
+        event => println!("{event:?}"),
+    };
+    let first = bake(&request, &bench.store, &ChrootSandbox, &|event| {
+        if !matches!(event, BakeEvent::Debian(crate::debian::Event::Fetch(_) | crate::debian::Event::Unpack(_))) {
+            print(event);
+        }
+    })
+    .expect("baked");
+    println!("{first:#?}");
+    let tree = bench.store.tree(&first.image).expect("a tree");
+    println!(
+        "{} paths, {:?}",
+        tree.entries().len(),
+        bench.store.image(&first.image).expect("readable").map(|i| i.size)
+    );
+    for page in ["one", "two", "three"] {
+        bench.write("page.html", page);
+        let begun = Instant::now();
+        let baked = bake(&request, &bench.store, &ChrootSandbox, &|_| {}).expect("baked");
+        println!("changed page {:.1} ms: {:?}", begun.elapsed().as_secs_f64() * 1e3, baked.steps);
+    }
+    let begun = Instant::now();
+    bake(&request, &bench.store, &ChrootSandbox, &|_| {}).expect("baked");
+    println!("again {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+    let begun = Instant::now();
+    let found = bench.store.verify(&first.image, &|_, _| {}).expect("verified");
+    println!("verify {:.1} ms {} files {} bytes", begun.elapsed().as_secs_f64() * 1e3, found.files, found.bytes);
+    assert!(found.is_sound(), "{:?}", found.damage);
 }

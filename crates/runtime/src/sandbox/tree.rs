@@ -80,20 +80,10 @@ impl Tree {
         Ok(Self { mounts, root, covers: covers()?, work: job.root.work.clone() })
     }
 
-    /// Lets go of the mounts; a running command keeps its own.
-    pub(super) fn let_go(self) -> Work {
-        Work(self.work)
-    }
-}
-
-/// The work directory of an overlay.
-#[derive(Debug)]
-pub(super) struct Work(PathBuf);
-
-impl Work {
-    /// Makes it fit for another job, once the command is gone.
-    pub(super) fn reuse(self) -> Result<(), SandboxError> {
-        forget_unsynced(&self.0)
+    /// Lets go of the mounts and makes the work directory fit for another job.
+    pub(super) fn clean_up(self) -> Result<(), SandboxError> {
+        drop((self.mounts, self.covers));
+        forget_unsynced(&self.work)
     }
 }
 
