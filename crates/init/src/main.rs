@@ -1,2 +1,82 @@
-//! Placeholder.
-fn main() {}
+//! `kiln-init`: PID 1 inside a server.
+//!
+//! Started by the runtime in namespaces of its own, with one inherited socket ([`kiln_boot::spec::SOCKET`]). It shapes the
+//! server's mounts as it is told, gives up every right it no longer needs, starts the services, and from then on is one
+//! loop without threads: it reaps, restarts, writes output to the spool, and answers on the control socket. What runs
+//! inside can neither reach that socket nor trace or signal this process.
+//!
+//! It is small on purpose: one of it runs in every server.
+
+mod child;
+mod control;
+mod kernel;
+mod lockdown;
+mod server;
+mod service;
+mod setup;
+mod spool;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use kiln_boot::spec::{Answer, Packet};
+use rustix::io::Errno;
+
+/// What could not be done, as the end of "could not …", and why.
+pub(crate) struct Failure {
+    action: String,
+    errno: Errno,
+}
+
+/// Adds what was tried to an errno.
+pub(crate) trait Trying<T> {
+    fn trying(self, action: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T> Trying<T> for Result<T, Errno> {
+    fn trying(self, action: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|errno| Failure { action: action(), errno })
+    }
+}
+
+fn main() {
+    // A program started by hand has no such socket, and ends here.
+    let Some(socket) = kernel::inherited_socket() else { std::process::exit(2) };
+    let ended = prepare_and_serve(&socket);
+    if let Err(failure) = ended {
+        let answer = Answer::Failed { action: failure.action, errno: failure.errno.raw_os_error() };
+        // The runtime may be gone; then nobody needs the answer.
+        answer_to(&socket, &answer).unwrap_or(());
+        std::process::exit(1);
+    }
+}
+
+/// Executes packets until one makes this a server, and then serves. Ends well when the socket is closed before.
+fn prepare_and_serve(socket: &OwnedFd) -> Result<(), Failure> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    lockdown::hide_from_tracing()?;
+    while let Some((bytes, fds)) = control::receive_packet(socket.as_fd()).trying(|| "receive a packet".into())? {
+        let packet: Packet = serde_json::from_slice(&bytes)
+            .map_err(|_| Failure { action: "understand a packet".into(), errno: Errno::PROTO })?;
+        drop(bytes);
+        setup::execute(&packet.operations, &fds)?;
+        if let Some(boot) = packet.boot {
+            let mut server = server::Server::new(boot, fds)?;
+            server.start();
+            return answer_and_run(socket, server);
+        }
+        answer_to(socket, &Answer::Done).trying(|| "answer".into())?;
+    }
+    Ok(())
+}
+
+fn answer_and_run(socket: &OwnedFd, mut server: server::Server) -> Result<(), Failure> {
+    // From here on the server lives, whether or not the runtime does.
+    answer_to(socket, &Answer::Done).unwrap_or(());
+    rustix::net::shutdown(socket, rustix::net::Shutdown::Both).unwrap_or(());
+    server.run()
+}
+
+fn answer_to(socket: &OwnedFd, answer: &Answer) -> Result<(), Errno> {
+    let bytes = serde_json::to_vec(answer).unwrap_or_default();
+    rustix::net::send(socket, &bytes, rustix::net::SendFlags::NOSIGNAL).map(|_| ())
+}
