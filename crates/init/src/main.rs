@@ -53,6 +53,7 @@ fn main() {
 /// Executes packets until one makes this a server, and then serves. Ends well when the socket is closed before.
 fn prepare_and_serve(socket: &OwnedFd) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::thread::set_name(c"kiln-init").trying(|| "take a name".into())?;
     lockdown::hide_from_tracing()?;
     while let Some((bytes, fds)) = control::receive_packet(socket.as_fd()).trying(|| "receive a packet".into())? {
         let packet: Packet = serde_json::from_slice(&bytes)

@@ -1,5 +1,315 @@
 //! One server on this host: plan, launch, adopt, destroy.
+//!
+//! [`Runtime`] keeps the servers of one state directory. A launch takes a prepared place ([`berth`]), makes a plan
+//! ([`plan`]) and hands it to PID 1, which shapes the server ([`isolation`]) and starts its services. Servers do not need
+//! the process that launched them: a later [`Runtime`] finds them again by their records ([`record`]).
+//!
+//! Nothing of a server is left on the host's mount table, and no helper process stands beside one.
 #![forbid(unsafe_code)]
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kiln_boot::control::{Exec, ServiceState};
+use kiln_model::{Digest, ImageDigest, ServerId, VerifiedRelease};
+
+pub mod berth;
+mod control;
+mod error;
+mod ground;
+mod inside;
+pub mod isolation;
+mod launch;
 pub mod network;
+mod open;
+pub mod plan;
+mod pool;
+pub mod record;
 pub mod sandbox;
+mod seed;
+mod server;
+mod watch;
+
+pub use error::{BoxError, Result, RuntimeError};
+pub use inside::{FileStatus, Output, Process, Session};
+pub use kiln_boot::control as protocol;
+pub use launch::{LaunchStep, Probe, Request};
+pub use server::{Phase, Stopped};
+pub use watch::OnChange;
+
+use error::OnFile as _;
+use record::{Files, Record};
+use server::Server;
+
+/// Gives the roots of images.
+pub trait RootProvider: Send + Sync {
+    /// A detached, read-only mount of the image's root, its owners shifted by the user namespace.
+    fn root(&self, image: &ImageDigest, users: BorrowedFd<'_>) -> std::result::Result<OwnedFd, BoxError>;
+}
+
+/// How to open a runtime.
+#[derive(Clone)]
+pub struct RuntimeOptions {
+    /// What lasts: spools.
+    pub state_dir: PathBuf,
+    /// What a reboot may take: records and sockets. Its path is short, as paths of sockets are.
+    pub run_dir: PathBuf,
+    /// Eight hexadecimal digits that tell this state directory from others on the host.
+    pub id: String,
+    /// The network of the servers; none leaves them with a loopback interface only.
+    pub network: Option<network::NetworkOptions>,
+    /// So many places are kept ready for launches.
+    pub berths: usize,
+    /// Each of a server's two spool files is at most this many bytes.
+    pub spool_bytes: u64,
+    /// Told of the steps of launches.
+    pub probe: Option<Probe>,
+}
+
+impl RuntimeOptions {
+    /// The usual options for a state directory, which must exist.
+    pub fn for_state(state_dir: &Path) -> Result<Self> {
+        let state_dir = state_dir.canonicalize().on("find", state_dir)?;
+        let id = Digest::of(state_dir.as_os_str().as_encoded_bytes()).hex()[..8].to_owned();
+        let shared_dir = PathBuf::from("/run/kiln");
+        let run_dir = shared_dir.join(&id);
+        let network = network::NetworkOptions {
+            id: id.clone(),
+            run_dir: run_dir.clone(),
+            shared_dir,
+            subnet: None,
+            offered_ports: Vec::new(),
+        };
+        let network = Some(network);
+        Ok(Self { state_dir, run_dir, id, network, berths: 4, spool_bytes: 8 << 20, probe: None })
+    }
+}
+
+/// What is seen of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// What it was launched as.
+    pub record: Record,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its services, while PID 1 answers.
+    pub services: Vec<ServiceState>,
+}
+
+/// The servers of one state directory on this host.
+#[derive(Debug)]
+pub struct Runtime {
+    inner: Inner,
+}
+
+pub(crate) struct Inner {
+    options: RuntimeOptions,
+    block: u32,
+    resolvers: Vec<String>,
+    roots: Arc<dyn RootProvider>,
+    servers: Mutex<BTreeMap<ServerId, Arc<Server>>>,
+    /// One lock per server: launches and destructions of one server do not meet.
+    locks: Mutex<BTreeMap<ServerId, Arc<Mutex<()>>>>,
+    watch: watch::Watch,
+    /// Before the network: prepared places end first.
+    pool: pool::Pool,
+    network: Option<network::Network>,
+    ground: Arc<ground::Ground>,
+    /// Held while this runtime is open.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("run_dir", &self.options.run_dir).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn reached(&self, step: LaunchStep) {
+        if let Some(probe) = &self.options.probe {
+            probe(step);
+        }
+    }
+
+    fn detach(&self, slot: u16) -> Result<()> {
+        if let Some(network) = &self.network {
+            network.detach(slot)?;
+        }
+        Ok(())
+    }
+
+    fn servers(&self) -> MutexGuard<'_, BTreeMap<ServerId, Arc<Server>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, server: &ServerId) -> Result<Arc<Server>> {
+        self.servers().get(server).cloned().ok_or_else(|| RuntimeError::Unknown(server.clone()))
+    }
+
+    fn lock_of(&self, server: &ServerId) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locks that nobody holds or waits for are let go of.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(server.clone()).or_default())
+    }
+
+    fn destroy(&self, server: &Server) -> Result<()> {
+        if let Some(process) = server.process() {
+            berth::end(std::os::fd::AsFd::as_fd(process), &server.group)?;
+        }
+        launch::sweep(self, server.record.slot, &server.files)?;
+        self.servers().remove(&server.record.server);
+        self.pool.release(server.record.slot);
+        Ok(())
+    }
+}
+
+impl Runtime {
+    /// Opens the runtime of a state directory: adopts the servers that run, and removes what a crash has left.
+    pub fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Result<Self> {
+        open::open(options, roots).map(|inner| Self { inner })
+    }
+
+    /// Launches a server and returns when its services are started. A repeated call answers with the same server; one
+    /// with a newer generation replaces it.
+    pub fn launch(&self, release: &VerifiedRelease, request: &Request) -> Result<Observed> {
+        let lock = self.inner.lock_of(&request.server);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let existing = self.inner.servers().get(&request.server).cloned();
+        if let Some(existing) = existing {
+            check_generation(&existing, request.generation)?;
+            if existing.record.generation == request.generation {
+                return see(&existing);
+            }
+            self.inner.destroy(&existing)?;
+        }
+        let server = Arc::new(launch::launch(&self.inner, release, request)?);
+        if let Some(process) = server.process() {
+            self.inner.watch.add(&request.server, process)?;
+        }
+        self.inner.servers().insert(request.server.clone(), Arc::clone(&server));
+        self.inner.watch.tell(&request.server);
+        see(&server)
+    }
+
+    /// Every server that exists on this host, running or not.
+    pub fn observe(&self) -> Result<Vec<Observed>> {
+        let servers: Vec<_> = self.inner.servers().values().cloned().collect();
+        servers.iter().map(|server| see(server)).collect()
+    }
+
+    /// Asks PID 1 to stop all services, and waits at most `limit`; then kills.
+    pub fn stop(&self, server: &ServerId, generation: u64, limit: Duration) -> Result<Stopped> {
+        let server = match self.inner.find(server) {
+            Err(RuntimeError::Unknown(_)) => return Ok(Stopped::AlreadyGone),
+            other => other?,
+        };
+        check_generation(&server, generation)?;
+        let stopped = server.stop(limit)?;
+        self.inner.watch.tell(&server.record.server);
+        Ok(stopped)
+    }
+
+    /// Removes a server and all it used, running or not. One that does not exist is a success.
+    pub fn destroy(&self, server: &ServerId, generation: u64) -> Result<()> {
+        let lock = self.inner.lock_of(server);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let existing = self.inner.servers().get(server).cloned();
+        let Some(existing) = existing else { return Ok(()) };
+        check_generation(&existing, generation)?;
+        self.inner.destroy(&existing)?;
+        self.inner.watch.tell(server);
+        Ok(())
+    }
+
+    /// Runs a command inside to its end, at most `limit`; keeps at most `max_bytes` of each output.
+    pub fn exec(&self, server: &ServerId, exec: Exec, limit: Duration, max_bytes: usize) -> Result<Output> {
+        inside::run(&*self.inner.find(server)?, exec, limit, max_bytes)
+    }
+
+    /// Starts a command inside with these standard input, output and error, or, without them, with a terminal of its own
+    /// (then `exec.terminal` must be set).
+    pub fn exec_interactive(
+        &self,
+        server: &ServerId,
+        exec: Exec,
+        stdio: Option<[BorrowedFd<'_>; 3]>,
+    ) -> Result<Session> {
+        inside::start(&*self.inner.find(server)?, exec, stdio)
+    }
+
+    /// Status of a path inside, links followed; none if absent.
+    pub fn stat(&self, server: &ServerId, path: &str) -> Result<Option<FileStatus>> {
+        let server = self.inner.find(server)?;
+        inside::stat(&server, launch::first_id(&self.inner, server.record.slot), path)
+    }
+
+    /// The first `max_bytes` of a regular file inside; none if absent.
+    pub fn read(&self, server: &ServerId, path: &str, max_bytes: usize) -> Result<Option<Vec<u8>>> {
+        inside::read(&*self.inner.find(server)?, path, max_bytes)
+    }
+
+    /// All processes inside.
+    pub fn processes(&self, server: &ServerId) -> Result<Vec<Process>> {
+        let server = self.inner.find(server)?;
+        inside::processes(&server, launch::first_id(&self.inner, server.record.slot))
+    }
+
+    /// TCP ports listened on inside.
+    pub fn listening(&self, server: &ServerId) -> Result<Vec<u16>> {
+        inside::listening(&*self.inner.find(server)?)
+    }
+
+    /// Where a server's files are on this host, if there is such a server.
+    pub fn files(&self, server: &ServerId) -> Option<Files> {
+        self.inner.find(server).ok().map(|server| server.files.clone())
+    }
+
+    /// Calls `listener` whenever a server was launched, has ended or was removed.
+    pub fn on_change(&self, listener: OnChange) {
+        self.inner.watch.listen(listener);
+    }
+
+    /// How many places are ready for launches.
+    pub fn berths_ready(&self) -> usize {
+        self.inner.pool.ready()
+    }
+
+    /// The slots of servers.
+    pub fn slots(&self) -> BTreeSet<u16> {
+        self.inner.servers().values().map(|server| server.record.slot).collect()
+    }
+
+    /// The network, where servers have one.
+    pub fn network(&self) -> Option<&network::Network> {
+        self.inner.network.as_ref()
+    }
+
+    /// Removes every server and everything that was made on this host.
+    pub fn purge(self) -> Result<()> {
+        let servers: Vec<_> = self.inner.servers().values().cloned().collect();
+        servers.iter().try_for_each(|server| self.inner.destroy(server))?;
+        open::remove_everything(self.inner)
+    }
+}
+
+fn check_generation(server: &Server, asked: u64) -> Result<()> {
+    let known = server.record.generation;
+    if asked < known {
+        return Err(RuntimeError::Stale { server: server.record.server.clone(), asked, known });
+    }
+    Ok(())
+}
+
+fn see(server: &Server) -> Result<Observed> {
+    let phase = server.phase()?;
+    let services = if matches!(phase, Phase::Exited { .. }) { Vec::new() } else { server.services() };
+    Ok(Observed { record: server.record.clone(), phase, services })
+}

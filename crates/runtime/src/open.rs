@@ -1,0 +1,128 @@
+//! Opening a runtime: what runs is adopted, what a crash has left is removed. And the end of all of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kiln_model::ServerId;
+use kiln_sys::cgroup;
+
+use crate::{
+    Inner, RootProvider, RuntimeOptions,
+    error::{OnFile as _, Result},
+    ground::Ground,
+    network::{FIRST_BUILD_SLOT, Network},
+    pool::Pool,
+    record::{self, Files, Progress},
+    server::Server,
+    watch::Watch,
+};
+
+pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Result<Inner> {
+    std::fs::create_dir_all(&options.run_dir).on("make the directory", &options.run_dir)?;
+    let lock = lock(&options.run_dir)?;
+    let ground = Arc::new(Ground::new(&options.run_dir, &options.id)?);
+    let network = options.network.clone().map(Network::open).transpose()?;
+    let servers = adopt(&options, &ground)?;
+    let used: BTreeSet<u16> = servers.values().map(|server| server.record.slot).collect();
+    remove_strays(&ground, network.as_ref(), &used)?;
+    let watch = Watch::new()?;
+    for (id, server) in &servers {
+        if let Some(process) = server.process() {
+            watch.add(id, process)?;
+        }
+    }
+    let block = u32::from_str_radix(&options.id, 16).unwrap_or(0);
+    Ok(Inner {
+        block,
+        resolvers: resolvers(),
+        roots,
+        servers: Mutex::new(servers.into_iter().map(|(id, server)| (id, Arc::new(server))).collect()),
+        locks: Mutex::default(),
+        watch,
+        pool: Pool::new(Arc::clone(&ground), block, options.berths, used),
+        network,
+        ground,
+        options,
+        _lock: lock,
+    })
+}
+
+fn lock(run_dir: &Path) -> Result<File> {
+    let path = run_dir.join("runtime.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).on("open", &path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(error) => Err(std::io::Error::from(error)).on("take over (another process keeps the servers of)", run_dir),
+    }
+}
+
+/// Servers whose launch was finished. What is left of others is removed.
+fn adopt(options: &RuntimeOptions, ground: &Ground) -> Result<BTreeMap<ServerId, Server>> {
+    let mut servers = BTreeMap::new();
+    for id in record::known(&options.run_dir)? {
+        let files = Files::new(&options.run_dir, &options.state_dir, &id);
+        match files.read()? {
+            Some(record) if record.progress == Progress::Launched && record.server == id => {
+                let group = ground.group(record.slot);
+                servers.insert(id, Server::adopt(record, group, files)?);
+            }
+            // Its processes are in a control group that belongs to no record, and go with it.
+            _ => files.remove()?,
+        }
+    }
+    Ok(servers)
+}
+
+/// Removes control groups, with the processes in them, and network ports that belong to no server.
+fn remove_strays(ground: &Ground, network: Option<&Network>, used: &BTreeSet<u16>) -> Result<()> {
+    for name in ground.cgroups.group(&ground.cgroup).children()? {
+        let slot = name.strip_prefix("slot-").and_then(|slot| slot.parse::<u16>().ok());
+        if let Some(slot) = slot
+            && !used.contains(&slot)
+        {
+            tracing::info!(slot, "removing what a launch that was cut off has left");
+            ground.group(slot).remove(Duration::from_secs(10))?;
+        }
+    }
+    if let Some(network) = network {
+        for port in network.list()? {
+            if port.slot < FIRST_BUILD_SLOT && !used.contains(&port.slot) {
+                network.detach(port.slot)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Name servers of the host that a server can reach: not those on the host's loopback.
+fn resolvers() -> Vec<String> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let reachable = |address: &str| address.parse::<std::net::IpAddr>().is_ok_and(|address| !address.is_loopback());
+    text.lines()
+        .filter_map(|line| line.strip_prefix("nameserver"))
+        .map(str::trim)
+        .filter(|address| reachable(address))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Removes what is left when no server is: prepared places, control groups, the network, the run directory.
+pub(crate) fn remove_everything(inner: Inner) -> Result<()> {
+    let Inner { pool, network, ground, options, watch, .. } = inner;
+    drop(pool);
+    drop(watch);
+    let group = |name: &str| -> cgroup::Group { ground.cgroups.group(name) };
+    for name in group(&ground.cgroup).children()? {
+        group(&format!("{}/{name}", ground.cgroup)).remove(Duration::from_secs(10))?;
+    }
+    group(&ground.cgroup).remove(Duration::from_secs(10))?;
+    if let Some(network) = network {
+        network.purge()?;
+    }
+    std::fs::remove_dir_all(&options.run_dir).on("remove", &options.run_dir)
+}

@@ -1,0 +1,148 @@
+//! Slots, and the berths kept ready in some of them.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use crate::{
+    berth::Berth,
+    error::{Result, RuntimeError},
+    ground::Ground,
+    network::FIRST_BUILD_SLOT,
+};
+
+/// Berths, made ahead by a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    maker: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ground: Arc<Ground>,
+    block: u32,
+    wanted: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: BTreeSet<u16>,
+    /// The slot given last: slots are taken in turn, so that one that was just left rests.
+    last: u16,
+    ready: Vec<Berth>,
+    closed: bool,
+    /// Set when a berth could not be made: no further one is tried ahead until a launch makes one itself.
+    failed: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prepare(&self, slot: u16) -> Result<Berth> {
+        let berth = Berth::prepare(&self.ground, self.block, slot);
+        if berth.is_err() {
+            self.state().used.remove(&slot);
+        }
+        berth
+    }
+
+    fn make_ahead(&self) {
+        let mut state = self.state();
+        while !state.closed {
+            if state.failed || state.ready.len() >= self.wanted {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let Ok(slot) = state.reserve() else {
+                state.failed = true;
+                continue;
+            };
+            drop(state);
+            let made = self.prepare(slot);
+            state = self.state();
+            match made {
+                Ok(berth) => state.ready.push(berth),
+                Err(error) => {
+                    state.failed = true;
+                    tracing::warn!(error = &error as &dyn std::error::Error, "could not prepare a place for a server");
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn reserve(&mut self) -> Result<u16> {
+        let slots = FIRST_BUILD_SLOT;
+        let free = (1..=slots).map(|step| (self.last + step) % slots).find(|slot| !self.used.contains(slot));
+        let slot = free.ok_or(RuntimeError::Exhausted("places for servers"))?;
+        self.last = slot;
+        self.used.insert(slot);
+        Ok(slot)
+    }
+}
+
+impl Pool {
+    /// Starts making `wanted` berths ahead. `used` slots have servers.
+    pub(crate) fn new(ground: Arc<Ground>, block: u32, wanted: usize, used: BTreeSet<u16>) -> Self {
+        let last = used.last().copied().unwrap_or(FIRST_BUILD_SLOT - 1);
+        let state = Mutex::new(State { used, last, ..State::default() });
+        let shared = Arc::new(Shared { ground, block, wanted, state, changed: Condvar::new() });
+        let maker = Arc::clone(&shared);
+        let maker = std::thread::Builder::new().name("berths".into()).spawn(move || maker.make_ahead());
+        // Without the thread every launch makes its own.
+        Self { shared, maker: maker.ok() }
+    }
+
+    /// A berth: one that is ready, or a new one.
+    pub(crate) fn take(&self) -> Result<Berth> {
+        let mut state = self.shared.state();
+        state.failed = false;
+        let ready = if state.ready.is_empty() { None } else { Some(state.ready.remove(0)) };
+        let berth = match ready {
+            Some(berth) => Ok(berth),
+            None => {
+                let slot = state.reserve()?;
+                drop(state);
+                self.shared.prepare(slot)
+            }
+        };
+        self.shared.changed.notify_all();
+        berth
+    }
+
+    /// Gives a slot back. Nothing of its server may be left.
+    pub(crate) fn release(&self, slot: u16) {
+        self.shared.state().used.remove(&slot);
+        self.shared.changed.notify_all();
+    }
+
+    /// How many berths are ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.shared.state().ready.len()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.state().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(maker) = self.maker.take()
+            && maker.join().is_err()
+        {
+            tracing::warn!("the thread that prepares places for servers had failed");
+        }
+        for berth in std::mem::take(&mut self.shared.state().ready) {
+            if let Err(error) = berth.discard() {
+                tracing::warn!(error = &error as &dyn std::error::Error, "could not remove a prepared place");
+            }
+        }
+    }
+}

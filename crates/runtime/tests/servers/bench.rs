@@ -1,0 +1,233 @@
+//! A runtime of its own for each test, on directories of its own, and a small image to launch.
+
+use std::{
+    collections::BTreeMap,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt as _, symlink},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use kiln_model::{
+    Digest, FrozenConfig, ImageDigest, ImageManifest, ServerId, VerifiedRelease,
+    fleet::Limits,
+    manifest::{Restart, Service, Stop, Writable, WritableKind},
+    size::ByteSize,
+    trust,
+};
+use kiln_runtime::{BoxError, Observed, Output, Phase, Request, RootProvider, Runtime, RuntimeOptions, protocol::Exec};
+use kiln_sys::mount;
+use rustix::fs::CWD;
+use tempfile::TempDir;
+
+/// A directory as the root of every image.
+struct Directory(PathBuf);
+
+impl RootProvider for Directory {
+    fn root(&self, _: &ImageDigest, users: BorrowedFd<'_>) -> Result<OwnedFd, BoxError> {
+        let tree = mount::clone_tree(CWD, &self.0, mount::Depth::One)?;
+        mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
+        mount::map_owners(tree.as_fd(), users)?;
+        Ok(tree)
+    }
+}
+
+/// One state directory.
+pub struct Bench {
+    pub runtime: Option<Runtime>,
+    pub options: RuntimeOptions,
+    directory: TempDir,
+}
+
+impl Bench {
+    /// Without a network, and with few places made ahead.
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("kiln-t").tempdir().unwrap();
+        Self::at(directory, |_| ())
+    }
+
+    pub fn with(change: impl FnOnce(&mut RuntimeOptions)) -> Self {
+        let directory = tempfile::Builder::new().prefix("kiln-t").tempdir().unwrap();
+        Self::at(directory, change)
+    }
+
+    fn at(directory: TempDir, change: impl FnOnce(&mut RuntimeOptions)) -> Self {
+        let (state_dir, run_dir) = (directory.path().join("state"), directory.path().join("run"));
+        std::fs::create_dir(&state_dir).unwrap();
+        make_root(&directory.path().join("root"));
+        let id = Digest::of(directory.path().as_os_str().as_encoded_bytes()).hex()[..8].to_owned();
+        let mut options =
+            RuntimeOptions { state_dir, run_dir, id, network: None, berths: 1, spool_bytes: 1 << 20, probe: None };
+        change(&mut options);
+        let mut bench = Self { runtime: None, options, directory };
+        bench.reopen();
+        bench
+    }
+
+    /// Closes the runtime, as a daemon that ends, and opens it again.
+    pub fn reopen(&mut self) {
+        self.runtime = None;
+        let roots = Arc::new(Directory(self.root()));
+        self.runtime = Some(Runtime::open(self.options.clone(), roots).unwrap());
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    pub fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().unwrap()
+    }
+
+    pub fn launch(&self, name: &str, manifest: ImageManifest) -> Observed {
+        self.try_launch(name, 1, manifest, NO_LIMITS).unwrap()
+    }
+
+    pub fn try_launch(
+        &self,
+        name: &str,
+        generation: u64,
+        manifest: ImageManifest,
+        limits: Limits,
+    ) -> kiln_runtime::Result<Observed> {
+        let request =
+            Request { server: id(name), generation, group: None, manifest: Arc::new(manifest), limits };
+        self.runtime().launch(&release(), &request)
+    }
+
+    /// Runs a shell script inside, as a user.
+    pub fn shell_as(&self, name: &str, user: &str, script: &str) -> Output {
+        let exec = Exec {
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            user: user.to_owned(),
+            environment: Vec::new(),
+            directory: None,
+            terminal: None,
+        };
+        self.runtime().exec(&id(name), exec, Duration::from_secs(20), 1 << 20).unwrap()
+    }
+
+    /// Runs a shell script inside, as root; its output.
+    pub fn shell(&self, name: &str, script: &str) -> String {
+        let output = self.shell_as(name, "root", script);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Waits until the server has ended; why it did.
+    pub fn wait_for_end(&self, name: &str) -> String {
+        let mut reason = None;
+        eventually(|| {
+            let servers = self.runtime().observe().unwrap();
+            let server = servers.into_iter().find(|server| server.record.server == id(name)).unwrap();
+            if let Phase::Exited { reason: why } = server.phase {
+                reason = Some(why);
+            }
+            reason.is_some()
+        });
+        reason.unwrap()
+    }
+
+    /// Control groups and processes that this state directory has on the host.
+    pub fn left_on_host(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let host = kiln_sys::cgroup::Host::detect().unwrap();
+        let group = host.group(&format!("kiln/{}", self.options.id));
+        for child in group.children().unwrap() {
+            let pids = host.group(&format!("kiln/{}/{child}", self.options.id)).processes().unwrap();
+            left.push(format!("control group {child} with {pids:?}"));
+        }
+        for directory in [self.options.run_dir.join("servers"), self.options.state_dir.join("spool")] {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
+        left
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.purge().unwrap();
+        }
+    }
+}
+
+pub const NO_LIMITS: Limits = Limits { memory: None, cpu_millis: None, pids: None };
+
+pub fn id(name: &str) -> ServerId {
+    name.parse().unwrap()
+}
+
+pub fn release() -> VerifiedRelease {
+    let environment = BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]);
+    trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), FrozenConfig { environment })
+}
+
+pub fn eventually(mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it did not happen within 20 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An image with one service, a shell script.
+pub fn image(script: &str) -> ImageManifest {
+    ImageManifest {
+        version: 1,
+        name: "busybox".parse().unwrap(),
+        services: BTreeMap::from([("main".parse().unwrap(), service(script))]),
+        writable: Vec::new(),
+    }
+}
+
+pub fn service(script: &str) -> Service {
+    Service {
+        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        user: "root".into(),
+        environment: BTreeMap::new(),
+        working_directory: "/".into(),
+        ports: Vec::new(),
+        readiness: None,
+        stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(5) },
+        restart: Restart::Never,
+    }
+}
+
+pub fn writable(path: &str, kind: WritableKind) -> Writable {
+    Writable { path: path.into(), kind, user: "web".into(), mode: 0o750 }
+}
+
+pub fn tmpfs(size: u64) -> WritableKind {
+    WritableKind::Tmpfs { size: ByteSize::bytes(size) }
+}
+
+/// Sleeps until it is asked to stop.
+pub const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+
+fn make_root(root: &Path) {
+    for directory in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "var/data", "root", "mnt"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let applets = std::process::Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    let files = [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/data:/bin/sh\n"),
+        ("etc/group", "root:x:0:\nweb:x:33:\nextra:x:50:web\n"),
+        ("etc/hosts", ""),
+        ("etc/hostname", ""),
+        ("etc/resolv.conf", ""),
+        ("var/data/seed", "from the image\n"),
+    ];
+    for (path, content) in files {
+        std::fs::write(root.join(path), content).unwrap();
+    }
+    std::os::unix::fs::chown(root.join("var/data"), Some(33), Some(33)).unwrap();
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755)).unwrap();
+}

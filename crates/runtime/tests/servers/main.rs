@@ -1,0 +1,5 @@
+//! Root tests of servers on this host, with busybox as the image and the host's directory as its root.
+#![allow(missing_docs)]
+
+mod bench;
+mod life;
