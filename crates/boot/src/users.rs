@@ -5,7 +5,7 @@
 
 /// A larger file is cut.
 pub const MAX_FILE: u64 = 1 << 20;
-/// A user is in at most this many groups beside the primary one.
+/// A user is in at most this many groups.
 pub const MAX_GROUPS: usize = 64;
 
 /// Who a process runs as.
@@ -17,7 +17,7 @@ pub struct User {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
-    /// Further groups.
+    /// All groups.
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
@@ -37,7 +37,7 @@ pub fn find(user: &str, passwd: &str, group: &str) -> Option<User> {
             name: name.to_owned(),
             uid,
             gid,
-            groups: groups_of(name, group),
+            groups: groups_of(name, gid, group),
             home: home.to_owned(),
         })
     });
@@ -46,13 +46,18 @@ pub fn find(user: &str, passwd: &str, group: &str) -> Option<User> {
     entry.or_else(|| number.map(unknown)).or_else(|| (user == "root").then(|| unknown(0)))
 }
 
-fn groups_of(name: &str, group: &str) -> Vec<u32> {
+/// The primary group is one of them, as initgroups(3) has it.
+fn groups_of(name: &str, primary: u32, group: &str) -> Vec<u32> {
     let member = |line: &str| {
         let mut fields = line.split(':');
         let gid = fields.nth(2)?.parse().ok()?;
         fields.next()?.split(',').any(|member| member == name).then_some(gid)
     };
-    group.lines().filter_map(member).take(MAX_GROUPS).collect()
+    [primary]
+        .into_iter()
+        .chain(group.lines().filter_map(member).filter(|gid| *gid != primary))
+        .take(MAX_GROUPS)
+        .collect()
 }
 
 #[cfg(test)]
@@ -65,7 +70,10 @@ mod tests {
     #[test]
     fn users_are_found_by_name_and_number_with_their_groups() {
         let web = find("www-data", PASSWD, GROUP).unwrap();
-        assert_eq!((web.uid, web.gid, web.groups.as_slice(), web.home.as_str()), (33, 33, &[4, 200][..], "/var/www"));
+        assert_eq!(
+            (web.uid, web.gid, web.groups.as_slice(), web.home.as_str()),
+            (33, 33, &[33, 4, 200][..], "/var/www")
+        );
         assert_eq!(find("33", PASSWD, GROUP), Some(web));
         assert_eq!(find("4000", PASSWD, GROUP).unwrap().gid, 4000);
         assert_eq!(find("nobody", PASSWD, GROUP), None);

@@ -5,6 +5,8 @@
 //! beyond what they need to find their servers again.
 #![forbid(unsafe_code)]
 
+pub mod local;
+
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kiln_model::{

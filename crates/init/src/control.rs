@@ -195,8 +195,11 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<Owne
     Ok((message.bytes, fds))
 }
 
+/// Bytes, and the descriptors that came with them.
+type Message = (Vec<u8>, Vec<OwnedFd>);
+
 /// One packet of the launch socket; none at its end.
-pub(crate) fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
+pub(crate) fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<Message>, Errno> {
     let mut nothing = [0_u8; 0];
     let (_, length) = rustix::net::recv(socket, &mut nothing[..], RecvFlags::PEEK | RecvFlags::TRUNC)?;
     if length > MAX_PACKET {

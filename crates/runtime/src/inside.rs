@@ -173,14 +173,14 @@ fn collect(control: &mut Control, pipes: &mut [Capture; 2], deadline: Instant) -
     }
 }
 
-/// Opens a path as the server sees it. Nothing inside can lead the way out: the kernel resolves it within that root.
-fn open_inside(server: &Server, path: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+/// Opens a path as the server sees it, to be looked at but not read. Nothing inside can lead the way out: the kernel resolves it within that root.
+fn find_inside(server: &Server, path: &str) -> Result<Option<OwnedFd>> {
     let root = format!("/proc/{}/root", server.record.pid);
     let opened = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     // Looked at after opening: while PID 1 was alive the number was its own.
     server.running()?;
     let root = opened.on("open", root)?;
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     match rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -190,7 +190,7 @@ fn open_inside(server: &Server, path: &str, flags: OFlags) -> Result<Option<Owne
 
 /// Status of a path, links followed; none if absent. `first_id` is the host's id behind id 0 inside.
 pub(crate) fn stat(server: &Server, first_id: u32, path: &str) -> Result<Option<FileStatus>> {
-    let Some(file) = open_inside(server, path, OFlags::PATH)? else { return Ok(None) };
+    let Some(file) = find_inside(server, path)? else { return Ok(None) };
     let stat = rustix::fs::fstat(&file).on("look at", path)?;
     let (uid, gid) = (inside_id(stat.st_uid, first_id), inside_id(stat.st_gid, first_id));
     Ok(Some(FileStatus { mode: stat.st_mode, uid, gid, size: stat.st_size.unsigned_abs() }))
@@ -203,7 +203,7 @@ fn inside_id(id: u32, first_id: u32) -> u32 {
 
 /// The first `max_bytes` of a regular file; none if absent or something else.
 pub(crate) fn read(server: &Server, path: &str, max_bytes: usize) -> Result<Option<Vec<u8>>> {
-    let Some(place) = open_inside(server, path, OFlags::PATH)? else { return Ok(None) };
+    let Some(place) = find_inside(server, path)? else { return Ok(None) };
     let stat = rustix::fs::fstat(&place).on("look at", path)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);

@@ -39,7 +39,8 @@ impl RootProvider for Directory {
 pub struct Bench {
     pub runtime: Option<Runtime>,
     pub options: RuntimeOptions,
-    directory: TempDir,
+    directory: PathBuf,
+    _owned: Option<TempDir>,
 }
 
 impl Bench {
@@ -55,14 +56,24 @@ impl Bench {
     }
 
     fn at(directory: TempDir, change: impl FnOnce(&mut RuntimeOptions)) -> Self {
-        let (state_dir, run_dir) = (directory.path().join("state"), directory.path().join("run"));
-        std::fs::create_dir(&state_dir).unwrap();
+        std::fs::create_dir(directory.path().join("state")).unwrap();
         make_root(&directory.path().join("root"));
-        let id = Digest::of(directory.path().as_os_str().as_encoded_bytes()).hex()[..8].to_owned();
+        let path = directory.path().to_owned();
+        Self::open(path, Some(directory), change)
+    }
+
+    /// On the directory of another bench, which removes it.
+    pub fn again(directory: &Path, change: impl FnOnce(&mut RuntimeOptions)) -> Self {
+        Self::open(directory.to_owned(), None, change)
+    }
+
+    fn open(directory: PathBuf, owned: Option<TempDir>, change: impl FnOnce(&mut RuntimeOptions)) -> Self {
+        let (state_dir, run_dir) = (directory.join("state"), directory.join("run"));
+        let id = Digest::of(directory.as_os_str().as_encoded_bytes()).hex()[..8].to_owned();
         let mut options =
             RuntimeOptions { state_dir, run_dir, id, network: None, berths: 1, spool_bytes: 1 << 20, probe: None };
         change(&mut options);
-        let mut bench = Self { runtime: None, options, directory };
+        let mut bench = Self { runtime: None, options, directory, _owned: owned };
         bench.reopen();
         bench
     }
@@ -75,7 +86,11 @@ impl Bench {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.directory.path().join("root")
+        self.directory.join("root")
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -93,8 +108,7 @@ impl Bench {
         manifest: ImageManifest,
         limits: Limits,
     ) -> kiln_runtime::Result<Observed> {
-        let request =
-            Request { server: id(name), generation, group: None, manifest: Arc::new(manifest), limits };
+        let request = Request { server: id(name), generation, group: None, manifest: Arc::new(manifest), limits };
         self.runtime().launch(&release(), &request)
     }
 

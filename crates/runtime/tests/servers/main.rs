@@ -2,4 +2,7 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod faults;
+mod isolation;
 mod life;
+mod limits;

@@ -1,0 +1,211 @@
+//! Servers on this host, through [`kiln_runtime`].
+//!
+//! The runtime's calls block; each runs on a thread for blocking work.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use kiln_model::{ImageDigest, ServerId, VerifiedRelease};
+use kiln_runtime::{Request, Runtime, RuntimeError, protocol};
+use tokio::sync::broadcast;
+
+use crate::{
+    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Observed, Phase, Process,
+    ServiceStatus, StopOutcome,
+};
+
+/// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
+const HINTS: usize = 1024;
+
+/// Servers on this host.
+#[derive(Debug, Clone)]
+pub struct LocalEngine {
+    runtime: Arc<Runtime>,
+    hints: broadcast::Sender<Hint>,
+}
+
+impl LocalEngine {
+    /// Over an open runtime.
+    pub fn new(runtime: Arc<Runtime>) -> Self {
+        let (hints, _) = broadcast::channel(HINTS);
+        let sender = hints.clone();
+        runtime.on_change(Arc::new(move |server| {
+            // Without a receiver nobody wants hints now.
+            sender.send(Hint::Server(server.clone())).unwrap_or_default();
+        }));
+        Self { runtime, hints }
+    }
+
+    /// The runtime underneath.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: impl FnOnce() -> String,
+        work: impl FnOnce(&Runtime) -> kiln_runtime::Result<T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let runtime = Arc::clone(&self.runtime);
+        match tokio::task::spawn_blocking(move || work(&runtime)).await {
+            Ok(result) => result.map_err(|error| named(error, action())),
+            Err(error) => Err(EngineError::Failed { action: action(), source: Box::new(error) }),
+        }
+    }
+}
+
+fn named(error: RuntimeError, action: String) -> EngineError {
+    match error {
+        RuntimeError::Stale { server, asked, known } => EngineError::Stale { server, asked, known },
+        RuntimeError::Unknown(server) => EngineError::Unknown { server },
+        RuntimeError::Exhausted(resource) => EngineError::Exhausted { resource },
+        error => EngineError::Failed { action, source: Box::new(error) },
+    }
+}
+
+fn observed(seen: kiln_runtime::Observed) -> Observed {
+    let record = seen.record;
+    let service = |state: protocol::ServiceState| {
+        Some(ServiceStatus {
+            name: state.name.parse().ok()?,
+            up: state.up,
+            starts: state.starts,
+            last_exit: state.last_exit,
+        })
+    };
+    Observed {
+        server: record.server,
+        generation: record.generation,
+        release: record.release,
+        image: record.image,
+        group: record.group,
+        pid: (!matches!(seen.phase, kiln_runtime::Phase::Exited { .. })).then_some(record.pid),
+        phase: match seen.phase {
+            kiln_runtime::Phase::Running => Phase::Running,
+            kiln_runtime::Phase::Stopping => Phase::Stopping,
+            kiln_runtime::Phase::Exited { reason } => Phase::Exited { reason },
+        },
+        address: record.address,
+        started_at_ms: record.started_at_ms,
+        services: seen.services.into_iter().filter_map(service).collect(),
+    }
+}
+
+#[async_trait::async_trait]
+impl Engine for LocalEngine {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    /// Servers start from the store of this host: nothing has to be brought.
+    async fn prepare(&self, _image: ImageDigest) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn launch(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
+        let release = release.clone();
+        let request = Request {
+            server: spec.server.clone(),
+            generation: spec.generation,
+            group: spec.group.clone(),
+            manifest: Arc::clone(&spec.manifest),
+            limits: spec.limits,
+        };
+        let action = || format!("launch server {}", spec.server);
+        self.blocking(action, move |runtime| runtime.launch(&release, &request)).await.map(observed)
+    }
+
+    async fn observe(&self) -> Result<Vec<Observed>, EngineError> {
+        let seen = self.blocking(|| "look at the servers of this host".into(), Runtime::observe).await?;
+        Ok(seen.into_iter().map(observed).collect())
+    }
+
+    async fn stop(
+        &self,
+        server: &ServerId,
+        generation: Generation,
+        limit: Duration,
+    ) -> Result<StopOutcome, EngineError> {
+        let id = server.clone();
+        let stopped = self
+            .blocking(|| format!("stop server {server}"), move |runtime| runtime.stop(&id, generation, limit))
+            .await?;
+        Ok(match stopped {
+            kiln_runtime::Stopped::Clean => StopOutcome::Clean,
+            kiln_runtime::Stopped::Killed => StopOutcome::Killed,
+            kiln_runtime::Stopped::AlreadyGone => StopOutcome::AlreadyGone,
+        })
+    }
+
+    async fn destroy(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError> {
+        let id = server.clone();
+        self.blocking(|| format!("destroy server {server}"), move |runtime| runtime.destroy(&id, generation)).await
+    }
+
+    async fn forget(&self, _image: ImageDigest) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.hints.subscribe()
+    }
+
+    fn inside(&self) -> Option<&dyn Inside> {
+        Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Inside for LocalEngine {
+    async fn exec(
+        &self,
+        server: &ServerId,
+        command: &[String],
+        user: &str,
+        limit: Duration,
+        max_bytes: usize,
+    ) -> Result<ExecResult, EngineError> {
+        let id = server.clone();
+        let exec = protocol::Exec {
+            command: command.to_vec(),
+            user: user.to_owned(),
+            environment: Vec::new(),
+            directory: None,
+            terminal: None,
+        };
+        let action = || format!("run {} in server {server}", command.join(" "));
+        let output = self.blocking(action, move |runtime| runtime.exec(&id, exec, limit, max_bytes)).await?;
+        Ok(ExecResult { exit: output.exit, stdout: output.stdout, stderr: output.stderr })
+    }
+
+    async fn stat(&self, server: &ServerId, path: &str) -> Result<Option<FileStatus>, EngineError> {
+        let (id, inside) = (server.clone(), path.to_owned());
+        let status = self.blocking(|| format!("look at {path}"), move |runtime| runtime.stat(&id, &inside)).await?;
+        Ok(status.map(|file| FileStatus { mode: file.mode, uid: file.uid, gid: file.gid, size: file.size }))
+    }
+
+    async fn read(&self, server: &ServerId, path: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, EngineError> {
+        let (id, inside) = (server.clone(), path.to_owned());
+        self.blocking(|| format!("read {path}"), move |runtime| runtime.read(&id, &inside, max_bytes)).await
+    }
+
+    async fn processes(&self, server: &ServerId) -> Result<Vec<Process>, EngineError> {
+        let id = server.clone();
+        let processes =
+            self.blocking(|| format!("list processes of {server}"), move |runtime| runtime.processes(&id)).await?;
+        let process = |found: kiln_runtime::Process| Process { pid: found.pid, uid: found.uid, program: found.program };
+        Ok(processes.into_iter().map(process).collect())
+    }
+
+    async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError> {
+        let id = server.clone();
+        self.blocking(|| format!("list ports of {server}"), move |runtime| runtime.listening(&id)).await
+    }
+
+    fn control_socket(&self, server: &ServerId) -> Option<PathBuf> {
+        self.runtime.files(server).map(|files| files.control())
+    }
+
+    fn spool(&self, server: &ServerId) -> Option<Vec<PathBuf>> {
+        self.runtime.files(server).map(|files| files.spool().to_vec())
+    }
+}

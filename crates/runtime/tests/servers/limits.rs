@@ -1,0 +1,37 @@
+//! Limits are kept by the kernel.
+
+use kiln_model::{ByteSize, fleet::Limits};
+
+use crate::bench::{Bench, IDLE, image};
+
+fn bench_with(limits: Limits) -> Bench {
+    let bench = Bench::new();
+    bench.try_launch("limited", 1, image(IDLE), limits).unwrap();
+    bench
+}
+
+#[test]
+fn root_processes_are_limited() {
+    let bench = bench_with(Limits { memory: None, cpu_millis: None, pids: Some(20) });
+    let text = bench.shell("limited", "for i in $(seq 40); do sleep 30 & done; wait -n 2>/dev/null; true");
+    assert!(text.contains("can't fork"), "{text}");
+    assert!(bench.runtime().processes(&crate::bench::id("limited")).unwrap().len() <= 20);
+}
+
+#[test]
+fn root_memory_is_limited_memory_file_systems_included() {
+    let bench = bench_with(Limits { memory: Some(ByteSize::mib(24)), cpu_millis: None, pids: None });
+    let output = bench.shell_as("limited", "root", "dd if=/dev/zero of=/tmp/full bs=1M count=100");
+    assert_ne!(output.exit, 0, "{output:?}");
+}
+
+#[test]
+fn root_processor_time_is_limited() {
+    let bench = bench_with(Limits { memory: None, cpu_millis: Some(100), pids: None });
+    let script = "start=$(cut -d' ' -f1 /proc/uptime); i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; \
+                  cut -d' ' -f14 /proc/$$/stat; echo $start $(cut -d' ' -f1 /proc/uptime)";
+    let text = bench.shell("limited", script);
+    let numbers: Vec<f64> = text.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    let (used, elapsed) = (numbers[0] / 100.0, numbers[2] - numbers[1]);
+    assert!(elapsed > used * 3.0, "{used} s of processor time took {elapsed} s");
+}
