@@ -9,7 +9,7 @@ use pgp::{
     composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey},
     crypto::hash::HashAlgorithm,
     packet::{Signature, SignatureType},
-    types::KeyDetails,
+    types::{KeyDetails, Tag},
 };
 
 /// A keyring that cannot be used.
@@ -233,9 +233,13 @@ impl Signer<'_> {
         if !self.key.details.revocation_signatures.is_empty() {
             return Err(revoked_key());
         }
-        self.key.details.verify_bindings(primary).map_err(|_| SignatureError::KeyUnfit { key: key() })?;
-        let of_users = self.key.details.users.iter().flat_map(|user| &user.signatures);
-        let newest = newest(of_users.chain(&self.key.details.direct_signatures));
+        // Other keys' certifications, and bindings that do not verify, say nothing.
+        let of_users = self.key.details.users.iter().flat_map(|user| {
+            let own = |s: &&Signature| s.verify_certification(primary, Tag::UserId, &user.id).is_ok();
+            user.signatures.iter().filter(own)
+        });
+        let direct = self.key.details.direct_signatures.iter().filter(|s| s.verify_key(primary).is_ok());
+        let newest = newest(of_users).or_else(|| self::newest(direct));
         let newest = newest.ok_or_else(|| SignatureError::KeyUnfit { key: key() })?;
         self.check_end(primary.created_at().as_secs(), newest, now)?;
         let Some(subkey) = self.subkey else {
