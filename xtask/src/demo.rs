@@ -54,6 +54,19 @@ fn say(text: &str) {
     eprintln!("\n# {text}\n");
 }
 
+/// Lets every published port of a fleet be any free one, so that several can run side by side.
+pub fn free_ports(directory: &Path) -> Outcome {
+    let path = directory.join("fleet.toml");
+    let text = fs::read_to_string(&path)?;
+    let mut parts = text.split("listen = ");
+    let mut free = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        free += "listen = 0";
+        free += part.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    Ok(fs::write(path, free)?)
+}
+
 /// Adds a line to the first page found.
 pub fn change_page(directory: &Path) -> Outcome {
     let page = find(directory, "html")?.ok_or("the example has no page")?;

@@ -18,6 +18,20 @@ use crate::{
 /// Lines of a file.
 const LONGEST: usize = 800;
 
+const BELOW_CONTROL: &[&str] =
+    &["kiln-api", "kiln-boot", "kiln-engine", "kiln-gateway", "kiln-image", "kiln-model", "kiln-runtime", "kiln-sys"];
+const ALL: &[&str] = &[
+    "kiln-api",
+    "kiln-boot",
+    "kiln-control",
+    "kiln-engine",
+    "kiln-gateway",
+    "kiln-image",
+    "kiln-model",
+    "kiln-runtime",
+    "kiln-sys",
+];
+
 /// Each crate, and the crates of the workspace it may use.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("kiln-model", &[]),
@@ -29,36 +43,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kiln-runtime", &["kiln-boot", "kiln-model", "kiln-sys"]),
     ("kiln-engine", &["kiln-model", "kiln-runtime"]),
     ("kiln-api", &["kiln-model"]),
-    (
-        "kiln-control",
-        &["kiln-api", "kiln-engine", "kiln-gateway", "kiln-image", "kiln-model", "kiln-runtime", "kiln-sys"],
-    ),
-    (
-        "kiln",
-        &[
-            "kiln-api",
-            "kiln-control",
-            "kiln-engine",
-            "kiln-gateway",
-            "kiln-image",
-            "kiln-model",
-            "kiln-runtime",
-            "kiln-sys",
-        ],
-    ),
-    (
-        "kiln-testkit",
-        &[
-            "kiln-api",
-            "kiln-control",
-            "kiln-engine",
-            "kiln-gateway",
-            "kiln-image",
-            "kiln-model",
-            "kiln-runtime",
-            "kiln-sys",
-        ],
-    ),
+    ("kiln-control", BELOW_CONTROL),
+    ("kiln", ALL),
+    ("kiln-testkit", ALL),
     ("xtask", &[]),
 ];
 

@@ -38,6 +38,7 @@ impl Kiln {
             demo::copy_fresh(&cache, &kiln.state.join("cache"))?;
         }
         demo::copy_fresh(&crate::command::root().join("examples").join(example), &kiln.project)?;
+        demo::free_ports(&kiln.project)?;
         Ok(kiln)
     }
 

@@ -56,7 +56,7 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
 fn launches(bench: &Bench, kiln: &Kiln) -> Outcome<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..bench.rounds {
-        kiln.json(&["rebuild", "hello"])?;
+        kiln.json(&["rebuild", "web"])?;
         let servers = kiln.servers()?;
         times.extend(servers.iter().filter_map(|server| server["ready_ms"].as_f64()));
     }

@@ -9,6 +9,8 @@ use super::{
 use crate::Outcome;
 
 const SERVERS: u32 = 50;
+/// More than wanted at a time.
+const SURGE: u32 = 10;
 /// The load lasts until the rollout is over, at most this, seconds.
 const LONGEST: u32 = 120;
 
@@ -16,6 +18,7 @@ const LONGEST: u32 = 120;
 pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let kiln = Kiln::fresh(bench, "replace", "hello")?;
     kiln.edit("fleet.toml", "count = 3", &format!("count = {SERVERS}"))?;
+    kiln.edit("fleet.toml", "max_surge = 3", &format!("max_surge = {SURGE}"))?;
     let up = kiln.up()?;
     kiln.keep_downloads(bench)?;
     kiln.change_page()?;
@@ -36,7 +39,13 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     #[allow(clippy::cast_precision_loss)]
     let failed = load.failed as f64;
     Ok(vec![
-        row(format!("{SERVERS} servers replaced under load"), seconds, "s", 10.0, "bake and tests included".to_owned()),
+        row(
+            format!("{SERVERS} servers replaced under load"),
+            seconds,
+            "s",
+            10.0,
+            format!("bake and tests included; surge {SURGE}"),
+        ),
         row("failed requests meanwhile".to_owned(), failed, "", 0.0, asked),
     ])
 }

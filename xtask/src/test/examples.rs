@@ -37,6 +37,7 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     let name = example.file_name().ok_or("an example has a name")?;
     let (copy, state) = (work.join(name), work.join("state"));
     demo::copy_fresh(example, &copy)?;
+    demo::free_ports(&copy)?;
     let outcome = exercise(kiln, &state, &copy);
     let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
     outcome.and(gone)
