@@ -19,6 +19,7 @@ mod error;
 mod gateway;
 mod host;
 mod listen;
+mod local;
 mod lock;
 pub mod log;
 mod routes;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
     host::{Host, HostError},
+    local::{GatewayCommand, StoreRoots, run_local},
     lock::{LockError, StateLock},
 };
 use crate::{
@@ -75,6 +77,36 @@ pub enum DaemonError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The image store.
+    #[error("could not open the image store")]
+    Store {
+        /// Why.
+        #[source]
+        source: kiln_image::store::StoreError,
+    },
+    /// Servers on this host.
+    #[error("could not make this host ready for servers")]
+    Runtime {
+        /// Why.
+        #[source]
+        source: kiln_runtime::RuntimeError,
+    },
+    /// The log.
+    #[error("could not write the log {}", path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process's threads.
+    #[error("could not start threads")]
+    Threads {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The state.
     #[error("could not open the state in {}", path.display())]
     Control {

@@ -292,11 +292,11 @@ impl Runtime {
         self.inner.network.as_ref()
     }
 
-    /// Removes every server and everything that was made on this host.
-    pub fn purge(self) -> Result<()> {
+    /// Removes every server and everything that was made on this host. Nothing can be launched afterwards.
+    pub fn purge(&self) -> Result<()> {
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
         servers.iter().try_for_each(|server| self.inner.destroy(server))?;
-        open::remove_everything(self.inner)
+        open::remove_everything(&self.inner)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     Inner, RootProvider, RuntimeOptions,
     error::{OnFile as _, Result},
     ground::Ground,
-    network::{FIRST_BUILD_SLOT, Network},
+    network::{self, FIRST_BUILD_SLOT, Network},
     pool::Pool,
     record::{self, Files, Progress},
     server::Server,
@@ -112,17 +112,16 @@ fn resolvers() -> Vec<String> {
 }
 
 /// Removes what is left when no server is: prepared places, control groups, the network, the run directory.
-pub(crate) fn remove_everything(inner: Inner) -> Result<()> {
-    let Inner { pool, network, ground, options, watch, .. } = inner;
-    drop(pool);
-    drop(watch);
+pub(crate) fn remove_everything(inner: &Inner) -> Result<()> {
+    let Inner { pool, ground, options, .. } = inner;
+    pool.close();
     let group = |name: &str| -> cgroup::Group { ground.cgroups.group(name) };
     for name in group(&ground.cgroup).children()? {
         group(&format!("{}/{name}", ground.cgroup)).remove(Duration::from_secs(10))?;
     }
     group(&ground.cgroup).remove(Duration::from_secs(10))?;
-    if let Some(network) = network {
-        network.purge()?;
+    if let Some(network) = &options.network {
+        network::purge(&network.id, &network.run_dir, &network.shared_dir)?;
     }
     std::fs::remove_dir_all(&options.run_dir).on("remove", &options.run_dir)
 }

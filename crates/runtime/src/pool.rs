@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    maker: Option<JoinHandle<()>>,
+    maker: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Pool {
         let maker = Arc::clone(&shared);
         let maker = std::thread::Builder::new().name("berths".into()).spawn(move || maker.make_ahead());
         // Without the thread every launch makes its own.
-        Self { shared, maker: maker.ok() }
+        Self { shared, maker: Mutex::new(maker.ok()) }
     }
 
     /// A berth: one that is ready, or a new one.
@@ -132,9 +132,17 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Pool {
+    /// Ends the thread and removes the berths that are ready. A second time there is nothing to do.
+    pub(crate) fn close(&self) {
         self.shared.state().closed = true;
         self.shared.changed.notify_all();
-        if let Some(maker) = self.maker.take()
+        let maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(maker) = maker
             && maker.join().is_err()
         {
             tracing::warn!("the thread that prepares places for servers had failed");

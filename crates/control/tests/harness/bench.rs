@@ -1,0 +1,168 @@
+//! A runtime of its own for each test, and a directory with busybox as the image.
+
+use std::{
+    collections::BTreeMap,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt as _, symlink},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kiln_api::Event;
+use kiln_control::harness::{
+    self, ImageTree, Subject, SuiteRun,
+    tree::{self, TreeError, TreeFacts},
+};
+use kiln_engine::local::LocalEngine;
+use kiln_model::{
+    Digest, FrozenConfig, ImageDigest, ImageManifest, Suite,
+    evidence::{Report, TestOutcome, Verdict},
+    manifest::{Readiness, ReadinessCheck, Restart, Service, Stop},
+    suite::{Test, TestKind},
+};
+use kiln_runtime::{BoxError, RootProvider, Runtime, RuntimeOptions};
+use kiln_sys::mount;
+use rustix::fs::CWD;
+use tempfile::TempDir;
+
+/// A directory as the root of every image.
+struct Directory(PathBuf);
+
+impl RootProvider for Directory {
+    fn root(&self, _: &ImageDigest, users: BorrowedFd<'_>) -> Result<OwnedFd, BoxError> {
+        let tree = mount::clone_tree(CWD, &self.0, mount::Depth::One)?;
+        mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
+        mount::map_owners(tree.as_fd(), users)?;
+        Ok(tree)
+    }
+}
+
+impl ImageTree for Directory {
+    fn facts(&self, _: &ImageDigest) -> Result<TreeFacts, TreeError> {
+        let root = std::fs::File::open(&self.0).map_err(|error| TreeError::Mount(Box::new(error)))?;
+        tree::scan(root.as_fd())
+    }
+}
+
+/// One state directory with an engine.
+pub struct Bench {
+    engine: LocalEngine,
+    directory: TempDir,
+    pub events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("kiln-h").tempdir().unwrap();
+        let state = directory.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        make_root(&directory.path().join("root"));
+        let roots = Arc::new(Directory(directory.path().join("root")));
+        let runtime = Runtime::open(RuntimeOptions::for_state(&state).unwrap(), roots).unwrap();
+        let engine = LocalEngine::new(Arc::new(runtime));
+        Self { engine, directory, events: Arc::default() }
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    pub async fn run(&self, manifest: ImageManifest, tests: Vec<Test>) -> SuiteRun {
+        let subject =
+            Subject { name: manifest.name.clone(), image: ImageDigest(Digest::of(b"x")), manifest: Arc::new(manifest) };
+        let tree = Arc::new(Directory(self.root()));
+        let events = self.events.clone();
+        let events = move |event| events.lock().unwrap().push(event);
+        let run = harness::run_suite(&self.engine, tree, &subject, &config(), &Suite { tests }, &events).await.unwrap();
+        assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");
+        run
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.engine.runtime().purge().unwrap();
+    }
+}
+
+fn config() -> FrozenConfig {
+    FrozenConfig { environment: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]) }
+}
+
+/// An image with one service.
+pub fn image(service: Service) -> ImageManifest {
+    let services = BTreeMap::from([("main".parse().unwrap(), service)]);
+    ImageManifest { version: 1, name: "busybox".parse().unwrap(), services, writable: Vec::new() }
+}
+
+pub fn shell(script: &str) -> Service {
+    Service {
+        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        user: "root".into(),
+        environment: BTreeMap::new(),
+        working_directory: "/".into(),
+        ports: Vec::new(),
+        readiness: None,
+        stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) },
+        restart: Restart::Never,
+    }
+}
+
+/// Busybox's web server with a readiness check.
+pub fn web() -> ImageManifest {
+    let check = ReadinessCheck::Http { port: 8080, path: "/".into() };
+    image(Service {
+        command: ["/bin/httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned).to_vec(),
+        user: "web".into(),
+        readiness: Some(Readiness { check, within: Duration::from_secs(10) }),
+        ..shell("")
+    })
+}
+
+pub fn test(name: &str, kind: TestKind) -> Test {
+    Test { name: name.to_owned(), within: Duration::from_millis(400), kind }
+}
+
+/// The outcome of a test of this name.
+pub fn outcome<'a>(report: &'a Report, name: &str) -> &'a TestOutcome {
+    report.tests.iter().find(|test| test.name == name).unwrap_or_else(|| panic!("no {name} in {report:?}"))
+}
+
+/// The message of a test that must have failed.
+pub fn failure<'a>(report: &'a Report, name: &str) -> &'a str {
+    let outcome = outcome(report, name);
+    assert_eq!(outcome.verdict, Verdict::Failed, "{outcome:?}");
+    outcome.message.as_deref().unwrap()
+}
+
+pub fn assert_passed(report: &Report) {
+    let failed: Vec<_> = report.tests.iter().filter(|test| test.verdict == Verdict::Failed).collect();
+    assert!(failed.is_empty() && report.verdict == Verdict::Passed, "{failed:#?}");
+}
+
+fn make_root(root: &Path) {
+    for directory in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "var/lib/dpkg", "root", "www"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let applets = std::process::Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    let files = [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/www:/bin/sh\n"),
+        ("etc/group", "root:x:0:\nweb:x:33:\n"),
+        ("etc/hosts", ""),
+        ("etc/hostname", ""),
+        ("etc/resolv.conf", ""),
+        ("www/index.html", "<h1>It works</h1>\n"),
+        ("var/lib/dpkg/status", "Package: busybox\nStatus: install ok installed\nVersion: 1:1.35.0-4\n"),
+    ];
+    for (path, content) in files {
+        std::fs::write(root.join(path), content).unwrap();
+    }
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,6 @@
+//! Root tests of the harness: real servers on this host, with busybox as the image.
+#![allow(missing_docs)]
+
+mod bench;
+mod faults;
+mod suite;
