@@ -26,8 +26,9 @@ use crate::{
     table::Routes,
 };
 
-/// Control connections at a time; more wait.
-const CONNECTIONS: usize = 64;
+/// Control connections at a time; more wait. A drain holds one for as long as it takes, so a table must find a place
+/// beside the drains of a whole group.
+const CONNECTIONS: usize = 1_024;
 /// A request may take this long to arrive once it has begun, and a reply to be read.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -59,10 +59,11 @@ pub struct Gateway {
 impl Gateway {
     /// Starts the workers; nothing is served yet.
     pub fn new(options: &GatewayOptions) -> std::io::Result<Arc<Self>> {
+        let (stage, observed) = watch::channel(Stage::Serving);
         Ok(Arc::new(Self {
             state_dir: options.state_dir.clone(),
-            workers: Workers::start(options)?,
-            stage: watch::Sender::new(Stage::Serving),
+            workers: Workers::start(options, observed)?,
+            stage,
             handing_over: AtomicUsize::new(0),
             table: Mutex::new(Table { version: 0, routes: Routes::default(), ports: Ports::default() }),
             gone: Mutex::default(),
@@ -177,14 +178,12 @@ impl Gateway {
 
     /// A successor accepts from now on.
     pub fn retire(&self) {
-        self.workers.retiring.store(true, Relaxed);
         self.stage.send_replace(Stage::Retiring);
         self.table().ports.stop_accepting();
     }
 
     /// Closes the ports, and lets earlier processes end too.
     pub async fn stop(&self) {
-        self.workers.retiring.store(true, Relaxed);
         self.stage.send_replace(Stage::Stopping);
         self.table().ports.close();
         for before in self.before() {

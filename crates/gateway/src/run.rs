@@ -75,7 +75,8 @@ pub fn run(options: GatewayOptions) -> Result<(), GatewayError> {
     served
 }
 
-async fn serve(options: GatewayOptions) -> Result<(), GatewayError> {
+async fn serve(mut options: GatewayOptions) -> Result<(), GatewayError> {
+    options.limits.connections = options.limits.connections.min(possible_connections());
     let dir = options.state_dir.clone();
     let broken = |source| GatewayError::StateDir { path: dir.clone(), source };
     let lock = lock(&dir).await?;
@@ -95,6 +96,20 @@ async fn serve(options: GatewayOptions) -> Result<(), GatewayError> {
     gateway.set_before(control::others(&dir).await.map_err(broken)?);
     drop(lock);
     live(gateway, own, shared).await.map_err(GatewayError::Workers)
+}
+
+/// Takes as many descriptors as the system gives, and says how many client connections they are enough for: two each,
+/// and some for everything else.
+fn possible_connections() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let descriptors = current.map_or(usize::MAX, |number| usize::try_from(number).unwrap_or(usize::MAX));
+    (descriptors.saturating_sub(256) / 2).max(16)
 }
 
 /// A file that goes when the process does.

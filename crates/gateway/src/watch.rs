@@ -21,7 +21,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::options::Limits;
+use crate::{gateway::Stage, options::Limits};
 
 /// How often limits are looked at.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -113,14 +113,17 @@ impl Watch {
     }
 
     /// Ends or wakes the connection when it broke a limit.
-    pub fn check(&self, limits: &Limits, retiring: bool) {
+    pub fn check(&self, limits: &Limits, stage: Stage) {
         let now = self.clock.load(Relaxed);
         let age = TICK * now.wrapping_sub(self.since.load(Relaxed));
         let phase = self.phase();
         let limit = match phase {
             Phase::Head => limits.header_timeout,
-            Phase::Idle if retiring => limits.retire_idle.min(limits.idle_timeout),
-            Phase::Idle => limits.idle_timeout,
+            Phase::Idle => match stage {
+                Stage::Serving => limits.idle_timeout,
+                Stage::Retiring => limits.retire_idle.min(limits.idle_timeout),
+                Stage::Stopping => Duration::ZERO,
+            },
             Phase::Request => limits.response_timeout,
             Phase::Response => limits.stall_timeout,
             Phase::Tunnel => return,
@@ -211,7 +214,7 @@ mod tests {
         watch.enter(phase);
         clock.store(ticks, Relaxed);
         let limits = Limits { header_timeout: TICK * 4, idle_timeout: TICK * 8, ..Limits::default() };
-        watch.check(&limits, false);
+        watch.check(&limits, Stage::Serving);
         tokio::task::yield_now().await;
         let ended = task.is_finished();
         task.abort();

@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -18,11 +18,12 @@ use std::{
 use tokio::{
     net::TcpStream,
     runtime::{Builder, Handle},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::AbortHandle,
 };
 
 use crate::{
+    gateway::Stage,
     http,
     live::LiveRoute,
     options::{GatewayOptions, Limits, TrustedProxy},
@@ -34,8 +35,8 @@ use crate::{
 pub struct Workers {
     pub limits: Limits,
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// A successor accepts: client connections are asked to come again.
-    pub retiring: AtomicBool,
+    /// Unless it serves, client connections are asked to come again, elsewhere.
+    pub stage: watch::Receiver<Stage>,
     all: Vec<Arc<Worker>>,
 }
 
@@ -55,18 +56,18 @@ pub struct Worker {
 
 impl Workers {
     /// Starts the threads.
-    pub fn start(options: &GatewayOptions) -> io::Result<Arc<Self>> {
+    pub fn start(options: &GatewayOptions, stage: watch::Receiver<Stage>) -> io::Result<Arc<Self>> {
         let all = (0..options.worker_count()).map(start_one).collect::<io::Result<Vec<_>>>()?;
-        let workers = Arc::new(Self {
-            limits: options.limits,
-            trusted_proxies: options.trusted_proxies.clone(),
-            retiring: AtomicBool::new(false),
-            all,
-        });
+        let workers =
+            Arc::new(Self { limits: options.limits, trusted_proxies: options.trusted_proxies.clone(), stage, all });
         for worker in &workers.all {
             worker.handle.spawn(sweep(Arc::downgrade(&workers), Arc::downgrade(worker)));
         }
         Ok(workers)
+    }
+
+    fn stage(&self) -> Stage {
+        *self.stage.borrow()
     }
 
     pub fn count(&self) -> usize {
@@ -127,9 +128,9 @@ async fn sweep(workers: Weak<Workers>, worker: Weak<Worker>) {
         ticks.tick().await;
         let (Some(workers), Some(worker)) = (workers.upgrade(), worker.upgrade()) else { return };
         worker.clock.fetch_add(1, Relaxed);
-        let retiring = workers.retiring.load(Relaxed);
+        let stage = workers.stage();
         for watch in worker.watches.lock().expect("no panic while held").values() {
-            watch.check(&workers.limits, retiring);
+            watch.check(&workers.limits, stage);
         }
     }
 }
@@ -205,8 +206,8 @@ impl Connection {
         &self.workers.limits
     }
 
-    pub fn is_retiring(&self) -> bool {
-        self.workers.retiring.load(Relaxed)
+    pub fn is_leaving(&self) -> bool {
+        self.workers.stage() != Stage::Serving
     }
 }
 

@@ -45,7 +45,7 @@ pub async fn forward(
             respond(connection, outcome, upgrade, wants)
         }
     };
-    if connection.is_retiring() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if connection.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

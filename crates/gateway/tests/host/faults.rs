@@ -230,3 +230,29 @@ async fn host_faults_a_broken_response_body_breaks_the_client_s_too() {
     gateway.route(2, Protocol::Http, &[("web-b", garbage)]).await;
     assert_eq!(Wire::connect(port).unwrap().get("/").unwrap().status, 502);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_faults_a_server_that_never_answers_holds_up_nobody_else() {
+    let (silent, _) = scripted(|_, _| std::thread::sleep(Duration::from_secs(60)));
+    let web = Web::start("b").await;
+    let gateway = Gateway::start().await;
+    let port = gateway.route(1, Protocol::Http, &[("web-a", silent), ("web-b", web.address)]).await;
+    let stuck: Vec<Wire> = (0..4)
+        .map(|_| {
+            let mut wire = Wire::connect(port).unwrap();
+            wire.send("GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            wire
+        })
+        .collect();
+    eventually("the silent server has some", async || {
+        gateway.client.status().await.unwrap().routes[0].backends[0].in_flight >= 1
+    })
+    .await;
+    let mut wire = Wire::connect(port).unwrap();
+    for _ in 0..100 {
+        assert_eq!(wire.get("/x").unwrap().text(), text("b", "/x"), "the fewest in flight");
+    }
+    let drained = gateway.client.drain(&"web-a".parse().unwrap(), Duration::from_millis(50)).await.unwrap();
+    assert!(drained.cut >= 1);
+    drop(stuck);
+}

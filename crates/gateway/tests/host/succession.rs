@@ -130,6 +130,9 @@ async fn host_succession_stop_closes_ports_and_finishes_requests() {
     let mut gateway = Gateway::start().await;
     let port = gateway.route(1, Protocol::Http, &[("web-a", web.address)]).await;
     let slow = std::thread::spawn(move || Wire::connect(port).unwrap().get("/slow/500").unwrap());
+    let mut idle = Wire::connect(port).unwrap();
+    idle.get("/").unwrap();
+    let begin = std::time::Instant::now();
     eventually("the request is in flight", async || {
         gateway.client.status().await.unwrap().routes[0].backends[0].in_flight == 1
     })
@@ -138,5 +141,6 @@ async fn host_succession_stop_closes_ports_and_finishes_requests() {
     assert!(Wire::connect(port).is_err());
     assert_eq!(slow.join().unwrap().text(), text("a", "/slow/500"));
     eventually("the process ends", async || gateway.child.try_wait().unwrap().is_some()).await;
+    assert!(begin.elapsed() < Duration::from_secs(4), "a connection without a request does not hold it up");
     gateway.child = crate::support::spawn(gateway.dir.path());
 }
