@@ -18,7 +18,7 @@ use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -37,11 +37,12 @@ use crate::network::{Mode, Network as HostNetwork, NetworkError, prepare_namespa
 mod environment;
 mod slot;
 mod supervise;
+mod terminal;
 mod tree;
 
 use environment::CStrings;
 use slot::Slot;
-use supervise::Supervised;
+use supervise::{Streams, Supervised};
 
 /// First host id of the first build slot; each slot has [`idmap::IDS`].
 const FIRST_ID: u32 = 0x7000_0000;
@@ -213,13 +214,16 @@ impl SandboxOptions {
 pub struct Sandbox {
     options: SandboxOptions,
     groups: Option<cgroup::Host>,
+    /// Network namespaces with nothing but loopback that no command is in at the moment. Making one, and the kernel's
+    /// taking it apart, costs more than everything else about a short command.
+    quiet: Mutex<Vec<OwnedFd>>,
 }
 
 impl Sandbox {
     /// Opens the sandbox of a state directory.
     pub fn open(options: SandboxOptions) -> Result<Self, SandboxError> {
         fs::create_dir_all(&options.run_dir).map_err(failed("create", &options.run_dir))?;
-        Ok(Self { options, groups: cgroup::Host::detect().ok() })
+        Ok(Self { options, groups: cgroup::Host::detect().ok(), quiet: Mutex::default() })
     }
 
     /// Runs a command to its end and passes its output on as it comes. When this returns, nothing of it is left.
@@ -228,8 +232,8 @@ impl Sandbox {
         let slot = Slot::take(&self.options.run_dir)?;
         let network = self.network(&slot, job.network)?;
         let group = Group::make(self, &slot)?;
-        let outcome = self.run_in(&job, &slot, &group, network, output);
-        let released = self.release(&slot, &group, job.network);
+        let outcome = self.run_in(&job, &slot, &group, network.as_fd(), output);
+        let released = self.release(&slot, &group, network, job.network);
         let outcome = outcome?;
         released?;
         Ok(outcome)
@@ -240,90 +244,113 @@ impl Sandbox {
         job: &Job,
         slot: &Slot,
         group: &Group,
-        network: OwnedFd,
+        network: BorrowedFd<'_>,
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Outcome, SandboxError> {
         let users = idmap::user_namespace(idmap::Map { base: slot.first_id(), count: idmap::IDS })?;
         let environment = environment::prepare(job)?;
-        let tree = tree::Tree::make(job, slot, users.as_fd(), &environment)?;
-        let supervised = self.start(job, &tree, &environment, group, users, network)?;
-        let outcome = supervised.run_to_the_end(job, group.0.as_ref(), output);
-        let cleaned = tree.clean_up();
-        let outcome = outcome?;
-        cleaned?;
-        Ok(outcome)
-    }
-
-    fn start(
-        &self,
-        job: &Job,
-        tree: &tree::Tree,
-        environment: &environment::Environment,
-        group: &Group,
-        users: OwnedFd,
-        network: OwnedFd,
-    ) -> Result<Supervised, SandboxError> {
-        let streams = supervise::Streams::open(job.interactive)?;
-        let entrance = group.0.as_ref().map(cgroup::Group::entrance).transpose()?;
-        let groups_v1: Vec<_> = entrance.iter().flat_map(|entrance| &entrance.v1).map(AsFd::as_fd).collect();
-        let arguments = CStrings::new(job.command.iter().map(String::as_str))?;
-        let variables = CStrings::new(environment.variables.iter().map(String::as_str))?;
-        let texts = CStrings::new([&*job.hostname, &*job.working_directory, &*job.command[0]])?;
-        let [hostname, working_directory, program] = texts.three();
-        let covers: Vec<_> = tree.covers.iter().map(|(path, mount)| (*path, mount.as_fd())).collect();
-        let confinement = Confinement {
-            root: &tree.root,
-            read_only: tree::READ_ONLY,
-            covers: &covers,
-            hostname,
-            working_directory,
-            program,
-            capabilities: CAPABILITIES,
-            filters: &seccomp::build_filter().programs,
+        let mut tree = tree::Tree::make(job, slot, users.as_fd(), &environment)?;
+        let streams = match tree.terminal.take() {
+            Some(master) => Streams::terminal(master)?,
+            None => Streams::pipes()?,
         };
-        let fds = streams.inside();
-        let spawn = Spawn {
-            program: tree.mounts.as_fd(),
-            arguments: &arguments.all(),
-            environment: &variables.all(),
-            fds: &fds,
-            cgroup: entrance.as_ref().and_then(|entrance| entrance.v2.as_ref()).map(AsFd::as_fd),
-            cgroup_v1: &groups_v1,
-            mounts: Some(tree.mounts.as_fd()),
-            users: Some(users.as_fd()),
-            network: Some(network.as_fd()),
-            new: NewNamespaces::MOUNT
-                | NewNamespaces::PID
-                | NewNamespaces::IPC
-                | NewNamespaces::UTS
-                | NewNamespaces::CGROUP,
-        };
-        let process = spawn_confined(&spawn, &confinement)?;
-        Ok(Supervised::new(process.pidfd, streams))
+        let place = Place { group, users: users.as_fd(), network };
+        let started = start(job, &tree, streams, &environment, &place);
+        // The command has a copy of its own by now; letting go of ours takes a while, in which the command runs.
+        let work = tree.let_go();
+        let outcome = started.and_then(|supervised| supervised.run_to_the_end(job, group.0.as_ref(), output));
+        work.reuse()?;
+        outcome
     }
 
     /// A network namespace that belongs to the host, so that the command has no rights over it.
     fn network(&self, slot: &Slot, wanted: Network) -> Result<OwnedFd, SandboxError> {
-        let namespace = namespace::new_network()?;
         match (wanted, &self.options.network) {
-            (Network::Off, _) => {
-                Connection::open_in(namespace.as_fd(), prepare_namespace)?.execute(vec![link::set_up(1)])?;
-            }
+            (Network::Off, _) => match self.quiet().pop() {
+                Some(namespace) => Ok(namespace),
+                None => quiet_network(),
+            },
             (Network::On, Some(network)) => {
+                let namespace = namespace::new_network()?;
                 network.attach(slot.network_slot(), namespace.as_fd(), Mode::Build)?;
+                Ok(namespace)
             }
-            (Network::On, None) => return Err(SandboxError::NoNetwork),
+            (Network::On, None) => Err(SandboxError::NoNetwork),
         }
-        Ok(namespace)
     }
 
-    fn release(&self, slot: &Slot, group: &Group, wanted: Network) -> Result<(), SandboxError> {
-        group.remove()?;
-        if let (Network::On, Some(network)) = (wanted, &self.options.network) {
-            network.detach(slot.network_slot())?;
-        }
-        Ok(())
+    fn quiet(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn release(&self, slot: &Slot, group: &Group, namespace: OwnedFd, wanted: Network) -> Result<(), SandboxError> {
+        match (wanted, &self.options.network) {
+            (Network::On, Some(network)) => {
+                network.detach(slot.network_slot())?;
+            }
+            _ => self.quiet().push(namespace),
+        }
+        group.remove()
+    }
+}
+
+/// Where a command runs, besides its tree.
+struct Place<'a> {
+    group: &'a Group,
+    users: BorrowedFd<'a>,
+    network: BorrowedFd<'a>,
+}
+
+fn start(
+    job: &Job,
+    tree: &tree::Tree,
+    streams: Streams,
+    environment: &environment::Environment,
+    place: &Place<'_>,
+) -> Result<Supervised, SandboxError> {
+    let entrance = place.group.0.as_ref().map(cgroup::Group::entrance).transpose()?;
+    let groups_v1: Vec<_> = entrance.iter().flat_map(|entrance| &entrance.v1).map(AsFd::as_fd).collect();
+    let arguments = CStrings::new(job.command.iter().map(String::as_str))?;
+    let variables = CStrings::new(environment.variables.iter().map(String::as_str))?;
+    let texts = CStrings::new([&*job.hostname, &*job.working_directory, &*job.command[0]])?;
+    let [hostname, working_directory, program] = texts.three();
+    let covers: Vec<_> = tree.covers.iter().map(|(path, mount)| (*path, mount.as_fd())).collect();
+    let confinement = Confinement {
+        root: &tree.root,
+        read_only: tree::READ_ONLY,
+        covers: &covers,
+        hostname,
+        working_directory,
+        terminal: streams.are_terminal(),
+        program,
+        capabilities: CAPABILITIES,
+        filters: &seccomp::build_filter().programs,
+    };
+    let fds = streams.inside();
+    let spawn = Spawn {
+        program: tree.mounts.as_fd(),
+        arguments: &arguments.all(),
+        environment: &variables.all(),
+        fds: &fds,
+        cgroup: entrance.as_ref().and_then(|entrance| entrance.v2.as_ref()).map(AsFd::as_fd),
+        cgroup_v1: &groups_v1,
+        mounts: Some(tree.mounts.as_fd()),
+        users: Some(place.users),
+        network: Some(place.network),
+        new: NewNamespaces::MOUNT
+            | NewNamespaces::PID
+            | NewNamespaces::IPC
+            | NewNamespaces::UTS
+            | NewNamespaces::CGROUP,
+    };
+    let process = spawn_confined(&spawn, &confinement)?;
+    Ok(Supervised::new(process.pidfd, streams))
+}
+
+fn quiet_network() -> Result<OwnedFd, SandboxError> {
+    let namespace = namespace::new_network()?;
+    Connection::open_in(namespace.as_fd(), prepare_namespace)?.execute(vec![link::set_up(1)])?;
+    Ok(namespace)
 }
 
 fn check(job: &Job) -> Result<(), SandboxError> {

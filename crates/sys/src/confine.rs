@@ -37,6 +37,8 @@ pub struct Confinement<'a> {
     pub hostname: &'a CStr,
     /// Working directory inside the new root.
     pub working_directory: &'a CStr,
+    /// Descriptor 0 is a terminal, which becomes the one that the process's session is controlled by.
+    pub terminal: bool,
     /// The program inside the new root.
     pub program: &'a CStr,
     /// Capabilities to keep, bit n for capability n.
@@ -46,8 +48,9 @@ pub struct Confinement<'a> {
 }
 
 /// The steps, for messages. [`confine`] answers the index of the one that failed.
-pub(crate) const STEPS: [&str; 9] = [
+pub(crate) const STEPS: [&str; 10] = [
     "ask to be ended with its caller",
+    "take the terminal",
     "set the host name",
     "enter the new root",
     "mount /proc",
@@ -66,8 +69,9 @@ fn check(result: libc::c_long) -> std::result::Result<libc::c_long, Errno> {
 
 /// Confines the calling process for good. Allocates nothing.
 pub(crate) fn confine(to: &Confinement<'_>) -> std::result::Result<(), (u32, Errno)> {
-    let steps: [&dyn Fn() -> Step; 9] = [
+    let steps: [&dyn Fn() -> Step; 10] = [
         &die_with_parent,
+        &|| take_terminal(to.terminal),
         &|| set_hostname(to.hostname),
         &|| enter(to.root),
         &mount_proc,
@@ -86,6 +90,14 @@ pub(crate) fn confine(to: &Confinement<'_>) -> std::result::Result<(), (u32, Err
 fn die_with_parent() -> Step {
     // SAFETY: takes only integers.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into()).map(drop)
+}
+
+fn take_terminal(wanted: bool) -> Step {
+    if !wanted {
+        return Ok(());
+    }
+    // SAFETY: takes only integers.
+    check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }.into()).map(drop)
 }
 
 fn set_hostname(name: &CStr) -> Step {

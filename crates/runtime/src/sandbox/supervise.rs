@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
-use super::{Job, Outcome, SandboxError, Stream, failed};
+use super::{Job, Outcome, SandboxError, Stream, failed, terminal::Terminal};
 
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -26,36 +25,43 @@ const RESERVE: u64 = 512 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Streams {
     inside: [OwnedFd; 3],
-    outside: Vec<(Stream, OwnedFd)>,
+    outside: Outside,
+}
+
+/// Our ends of the command's streams.
+#[derive(Debug)]
+enum Outside {
+    Pipes(Vec<(Stream, OwnedFd)>),
+    Terminal(Terminal),
 }
 
 impl Streams {
-    /// Pipes, or the caller's own streams for an interactive command.
-    pub(super) fn open(interactive: bool) -> Result<Self, SandboxError> {
-        if interactive {
-            return Self::of_caller().map_err(failed("use", Path::new("the caller's terminal")));
-        }
+    /// Pipes for the output, and no input.
+    pub(super) fn pipes() -> Result<Self, SandboxError> {
         let problem = |errno: rustix::io::Errno| failed("make", Path::new("a pipe"))(errno.into());
         let null = Path::new("/dev/null");
         let input = File::open(null).map_err(failed("open", null))?.into();
         let (from_output, output) = pipe_with(PipeFlags::CLOEXEC).map_err(problem)?;
         let (from_error, error) = pipe_with(PipeFlags::CLOEXEC).map_err(problem)?;
-        let outside = vec![(Stream::Stdout, from_output), (Stream::Stderr, from_error)];
+        let outside = Outside::Pipes(vec![(Stream::Stdout, from_output), (Stream::Stderr, from_error)]);
         Ok(Self { inside: [input, output, error], outside })
     }
 
-    fn of_caller() -> io::Result<Self> {
-        let inside = [
-            io::stdin().as_fd().try_clone_to_owned()?,
-            io::stdout().as_fd().try_clone_to_owned()?,
-            io::stderr().as_fd().try_clone_to_owned()?,
-        ];
-        Ok(Self { inside, outside: Vec::new() })
+    /// A terminal of the sandbox, joined to the caller's.
+    pub(super) fn terminal(master: OwnedFd) -> Result<Self, SandboxError> {
+        let copy = |end: &OwnedFd| end.try_clone().map_err(failed("use", Path::new("the terminal")));
+        let (terminal, end) = Terminal::join(master)?;
+        Ok(Self { inside: [copy(&end)?, copy(&end)?, end], outside: Outside::Terminal(terminal) })
     }
 
     /// Descriptors 0, 1 and 2 of the command.
     pub(super) fn inside(&self) -> [BorrowedFd<'_>; 3] {
         self.inside.each_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether they are a terminal.
+    pub(super) fn are_terminal(&self) -> bool {
+        matches!(self.outside, Outside::Terminal(_))
     }
 }
 
@@ -63,8 +69,10 @@ impl Streams {
 #[derive(Debug)]
 pub(super) struct Supervised {
     process: OwnedFd,
-    outside: Vec<(Stream, OwnedFd)>,
+    outside: Outside,
     buffer: Vec<u8>,
+    /// When the disk was last looked at.
+    looked: Instant,
 }
 
 impl Drop for Supervised {
@@ -89,7 +97,7 @@ impl Supervised {
     pub(super) fn new(process: OwnedFd, streams: Streams) -> Self {
         // The command's own ends are closed here, so that the pipes end with the last process that holds them.
         drop(streams.inside);
-        Self { process, outside: streams.outside, buffer: vec![0; BUFFER] }
+        Self { process, outside: streams.outside, buffer: vec![0; BUFFER], looked: Instant::now() }
     }
 
     /// Passes output on until the command and all its processes are gone.
@@ -103,7 +111,7 @@ impl Supervised {
         let mut stopped = None;
         while !self.step(deadline, output)? {
             if stopped.is_none() {
-                stopped = reason_to_stop(job, deadline);
+                stopped = self.reason_to_stop(job, deadline);
                 if stopped.is_some() {
                     pidfd::kill(self.process.as_fd())?;
                 }
@@ -123,52 +131,72 @@ impl Supervised {
     /// Waits for output or the end, at most until the next look at the limits. Returns whether it has ended.
     fn step(&mut self, deadline: Instant, output: &mut dyn FnMut(Stream, &[u8])) -> Result<bool, SandboxError> {
         let wait = deadline.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), LOOK);
-        let ready = self.poll(wait)?;
-        let (ended, streams) = (ready[0], &ready[1..]);
-        for index in (0..streams.len()).rev().filter(|index| streams[*index]) {
-            self.pass_on(index, output)?;
-        }
-        Ok(ended)
-    }
-
-    fn poll(&self, wait: Duration) -> Result<Vec<bool>, SandboxError> {
-        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
-        let mut fds = vec![PollFd::new(&self.process, PollFlags::IN)];
-        fds.extend(self.outside.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)));
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect()),
-            Err(errno) => Err(failed("wait for", Path::new("a build step"))(errno.into())),
-        }
-    }
-
-    /// One piece of output; at the end of a stream, the stream goes.
-    fn pass_on(&mut self, index: usize, output: &mut dyn FnMut(Stream, &[u8])) -> Result<(), SandboxError> {
-        let (stream, pipe) = &self.outside[index];
-        match rustix::io::read(pipe, &mut self.buffer[..]) {
-            Ok(0) => {
-                self.outside.remove(index);
+        let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        match &mut self.outside {
+            Outside::Terminal(terminal) => terminal.step(self.process.as_fd(), wait),
+            Outside::Pipes(pipes) => {
+                let ready = poll_all(self.process.as_fd(), pipes, wait)?;
+                let (ended, pipes_ready) = (ready[0], &ready[1..]);
+                for index in (0..pipes_ready.len()).rev().filter(|index| pipes_ready[*index]) {
+                    pass_on(pipes, index, &mut self.buffer, output)?;
+                }
+                Ok(ended)
             }
-            Ok(length) => output(*stream, &self.buffer[..length]),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(failed("read", Path::new("the output of a build step"))(errno.into())),
         }
-        Ok(())
     }
 
     /// Everything that still lies in the pipes; nobody can write any more.
     fn drain(&mut self, output: &mut dyn FnMut(Stream, &[u8])) -> Result<(), SandboxError> {
-        while !self.outside.is_empty() {
-            self.pass_on(0, output)?;
+        match &mut self.outside {
+            Outside::Terminal(terminal) => terminal.drain()?,
+            Outside::Pipes(pipes) => {
+                while !pipes.is_empty() {
+                    pass_on(pipes, 0, &mut self.buffer, output)?;
+                }
+            }
         }
         Ok(())
     }
+
+    fn reason_to_stop(&mut self, job: &Job, deadline: Instant) -> Option<Stopped> {
+        let now = Instant::now();
+        if now >= deadline {
+            return Some(Stopped::Time);
+        }
+        if now.duration_since(self.looked) < LOOK {
+            return None;
+        }
+        self.looked = now;
+        disk_is_full(&job.root.upper).then_some(Stopped::Disk)
+    }
 }
 
-fn reason_to_stop(job: &Job, deadline: Instant) -> Option<Stopped> {
-    if Instant::now() >= deadline {
-        return Some(Stopped::Time);
+fn poll_all(process: BorrowedFd<'_>, pipes: &[(Stream, OwnedFd)], wait: Timespec) -> Result<Vec<bool>, SandboxError> {
+    let mut fds = vec![PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    fds.extend(pipes.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)));
+    match poll(&mut fds, Some(&wait)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect()),
+        Err(errno) => Err(failed("wait for", Path::new("a build step"))(errno.into())),
     }
-    disk_is_full(&job.root.upper).then_some(Stopped::Disk)
+}
+
+/// One piece of output; at the end of a stream, the stream goes.
+fn pass_on(
+    pipes: &mut Vec<(Stream, OwnedFd)>,
+    index: usize,
+    buffer: &mut [u8],
+    output: &mut dyn FnMut(Stream, &[u8]),
+) -> Result<(), SandboxError> {
+    let (stream, pipe) = &pipes[index];
+    match rustix::io::read(pipe, &mut *buffer) {
+        Ok(0) => {
+            pipes.remove(index);
+        }
+        Ok(length) => output(*stream, &buffer[..length]),
+        Err(rustix::io::Errno::INTR) => {}
+        Err(errno) => return Err(failed("read", Path::new("the output of a build step"))(errno.into())),
+    }
+    Ok(())
 }
 
 fn disk_is_full(path: &Path) -> bool {

@@ -56,6 +56,8 @@ pub(super) struct Tree {
     pub(super) root: CString,
     /// Mounts to put over parts of `/proc`.
     pub(super) covers: Vec<(&'static CStr, OwnedFd)>,
+    /// The outer end of a terminal inside, for an interactive command.
+    pub(super) terminal: Option<OwnedFd>,
     work: PathBuf,
 }
 
@@ -69,21 +71,32 @@ impl Tree {
     ) -> Result<Self, SandboxError> {
         forget_unsynced(&job.root.work)?;
         let layers = Layers::copy(job, users)?;
-        let mut outcome = Ok(());
+        let mut outcome = Ok(None);
         let mounts = namespace::new_mounts(|| {
-            outcome = assemble(&layers, slot, users, environment);
+            outcome = assemble(&layers, slot, users, environment)
+                .and_then(|root| job.interactive.then(|| open_terminal(root.as_fd())).transpose());
             Ok(())
         })?;
-        outcome?;
+        let terminal = outcome?;
         let root = CString::new(slot.scratch().join("root").as_os_str().as_bytes());
         let root = root.map_err(|_| SandboxError::Job("a path holds a zero byte"))?;
-        Ok(Self { mounts, root, covers: covers()?, work: job.root.work.clone() })
+        Ok(Self { mounts, root, covers: covers()?, terminal, work: job.root.work.clone() })
     }
 
-    /// Lets go of the mounts and makes the work directory fit for another job.
-    pub(super) fn clean_up(self) -> Result<(), SandboxError> {
-        drop((self.mounts, self.covers));
-        forget_unsynced(&self.work)
+    /// Lets go of the mounts; a running command keeps its own.
+    pub(super) fn let_go(self) -> Work {
+        Work(self.work)
+    }
+}
+
+/// The work directory of an overlay.
+#[derive(Debug)]
+pub(super) struct Work(PathBuf);
+
+impl Work {
+    /// Makes it fit for another job, once the command is gone.
+    pub(super) fn reuse(self) -> Result<(), SandboxError> {
+        forget_unsynced(&self.0)
     }
 }
 
@@ -124,13 +137,13 @@ impl Layers {
     }
 }
 
-/// Runs in the new mount namespace, on a thread with a working directory of its own.
+/// Runs in the new mount namespace, on a thread with a working directory of its own. Answers the root.
 fn assemble(
     layers: &Layers,
     slot: &Slot,
     users: BorrowedFd<'_>,
     environment: &Environment,
-) -> Result<(), SandboxError> {
+) -> Result<OwnedFd, SandboxError> {
     let scratch = slot.scratch();
     attach(tmpfs("64k", "755", slot, Attributes::NONE)?.as_fd(), CWD, scratch)?;
     std::env::set_current_dir(scratch).map_err(failed("enter", scratch))?;
@@ -149,7 +162,13 @@ fn assemble(
     }
     // Last, so that everything above could still write there.
     let sys = mount::open(root.as_fd(), c"sys")?;
-    Ok(mount::restrict(sys.as_fd(), Depth::One, Attributes::READ_ONLY)?)
+    mount::restrict(sys.as_fd(), Depth::One, Attributes::READ_ONLY)?;
+    Ok(root)
+}
+
+fn open_terminal(root: BorrowedFd<'_>) -> Result<OwnedFd, SandboxError> {
+    let path = "dev/pts/ptmx";
+    inside(root, path, OFlags::RDWR | OFlags::NOCTTY).map_err(|errno| failed("open", Path::new(path))(errno.into()))
 }
 
 fn attach(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &Path) -> Result<(), SandboxError> {

@@ -16,7 +16,7 @@ use rustix::fs::CWD;
 
 const APPLETS: &str = "sh cat ls id chown chmod mkdir rm ln mount umount mknod chroot touch echo sleep dd stat hostname \
                        ip ps kill nsenter unshare su setsid df env pwd cp mv true false head tail wc grep seq nc \
-                       sysctl readlink test ping wget nslookup yes tr od find sort timeout id rmdir";
+                       sysctl readlink test ping wget nslookup yes tr od find sort timeout id rmdir tty stty";
 
 /// A sandbox with its own directories.
 pub struct Bench {
