@@ -20,6 +20,9 @@ pub struct Options {
     /// Leave out the examples, which need root and the network.
     #[arg(long)]
     no_examples: bool,
+    /// Only the tests of these crates; no documentation, no examples.
+    #[arg(long = "package", short)]
+    packages: Vec<String>,
     /// Run each test with this runner even if cargo-nextest is there.
     #[arg(long)]
     no_nextest: bool,
@@ -28,14 +31,22 @@ pub struct Options {
 /// Runs all of them.
 pub fn run(options: &Options) -> Outcome {
     tools::need(tools::TEST, Missing::from_flag(options.install))?;
+    let chosen = chosen(&options.packages);
     if which("cargo-nextest").is_some() && !options.no_nextest {
-        run_command(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]))?;
+        run_command(cargo().args(["nextest", "run", "--no-fail-fast"]).args(&chosen))?;
     } else {
-        isolated::run()?;
+        isolated::run(&chosen)?;
     }
-    run_command(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-    if options.no_examples {
+    if !options.packages.is_empty() {
         return Ok(());
     }
-    examples::run()
+    run_command(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
+    if options.no_examples { Ok(()) } else { examples::run() }
+}
+
+fn chosen(packages: &[String]) -> Vec<&str> {
+    match packages {
+        [] => vec!["--workspace"],
+        some => some.iter().flat_map(|name| ["--package", name.as_str()]).collect(),
+    }
 }

@@ -19,14 +19,16 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 
 /// What the tests need.
 pub const TEST: &[Tool] = &[
-    tool("nginx", "nginx-light"),
-    tool("python3", "python3"),
-    tool("busybox", "busybox-static"),
-    tool("dpkg-deb", "dpkg"),
-    tool("gpgv", "gpgv"),
+    tool("cc", "build-essential"),
+    tool("make", "build-essential"),
     tool("perl", "perl"),
-    tool("make", "make"),
-    tool("cc", "gcc"),
+    tool("busybox", "busybox-static"),
+    tool("ldd", "libc-bin"),
+    tool("nft", "nftables"),
+    tool("nginx", "nginx-light"),
+    tool("pgrep", "procps"),
+    tool("python3", "python3"),
+    tool("unshare", "util-linux"),
 ];
 
 /// What the benchmarks need.

@@ -15,6 +15,9 @@ use crate::{
     command::{cargo, output, run as run_command},
 };
 
+/// A test that takes longer has failed, seconds.
+const LIMIT: &str = "300";
+
 /// One test of one program.
 struct Test {
     program: PathBuf,
@@ -36,9 +39,9 @@ struct Profile {
 }
 
 /// Builds the tests, then runs them, as many at a time as there are processors.
-pub fn run() -> Outcome {
-    run_command(cargo().args(["test", "--workspace", "--no-run"]))?;
-    let tests = find()?;
+pub fn run(chosen: &[&str]) -> Outcome {
+    run_command(cargo().args(["test", "--no-run"]).args(chosen))?;
+    let tests = find(chosen)?;
     let (queue, failed) = (Mutex::new(tests.iter()), Mutex::new(Vec::new()));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -65,8 +68,8 @@ fn report(total: usize, failed: &[(&Test, String)]) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(format!("{} of {total} tests failed", failed.len()).into()) }
 }
 
-fn find() -> Outcome<Vec<Test>> {
-    let built = output(cargo().args(["test", "--workspace", "--no-run", "--message-format=json"]))?;
+fn find(chosen: &[&str]) -> Outcome<Vec<Test>> {
+    let built = output(cargo().args(["test", "--no-run", "--message-format=json"]).args(chosen))?;
     let mut tests = Vec::new();
     for line in String::from_utf8(built.stdout)?.lines() {
         let message: Message = serde_json::from_str(line)?;
@@ -94,7 +97,9 @@ fn list(program: &PathBuf) -> Outcome<Vec<String>> {
 
 fn run_one(test: &Test) -> Result<(), String> {
     let start = Instant::now();
-    let ran = Command::new(&test.program)
+    let ran = Command::new("timeout")
+        .args(["--kill-after=10", LIMIT])
+        .arg(&test.program)
         .args(["--exact", &test.name, "--nocapture"])
         .current_dir(&test.directory)
         .env("CARGO_MANIFEST_DIR", &test.directory)
