@@ -227,31 +227,33 @@ impl Signer<'_> {
     }
 
     fn check_key(&self, now: Timestamp) -> Result<(), SignatureError> {
-        let key = || self.name();
-        let revoked_key = || SignatureError::KeyRevoked { key: key() };
-        let primary = &self.key.primary_key;
+        let unfit = || SignatureError::KeyUnfit { key: self.name() };
+        let revoked = || SignatureError::KeyRevoked { key: self.name() };
         if !self.key.details.revocation_signatures.is_empty() {
-            return Err(revoked_key());
+            return Err(revoked());
         }
-        // Other keys' certifications, and bindings that do not verify, say nothing.
-        let of_users = self.key.details.users.iter().flat_map(|user| {
-            let own = |s: &&Signature| s.verify_certification(primary, Tag::UserId, &user.id).is_ok();
-            user.signatures.iter().filter(own)
-        });
-        let direct = self.key.details.direct_signatures.iter().filter(|s| s.verify_key(primary).is_ok());
-        let newest = newest(of_users).or_else(|| self::newest(direct));
-        let newest = newest.ok_or_else(|| SignatureError::KeyUnfit { key: key() })?;
-        self.check_end(primary.created_at().as_secs(), newest, now)?;
+        let own = self.newest_own_signature().ok_or_else(unfit)?;
+        self.check_end(self.key.primary_key.created_at().as_secs(), own, now)?;
         let Some(subkey) = self.subkey else {
-            return if newest.key_flags().sign() { Ok(()) } else { Err(SignatureError::KeyUnfit { key: key() }) };
+            return if own.key_flags().sign() { Ok(()) } else { Err(unfit()) };
         };
         if subkey.signatures.iter().any(|s| s.typ() == Some(SignatureType::SubkeyRevocation)) {
-            return Err(revoked_key());
+            return Err(revoked());
         }
-        subkey.verify_bindings(primary).map_err(|_| SignatureError::KeyUnfit { key: key() })?;
-        let binding = self::newest(&subkey.signatures).filter(|binding| binding.key_flags().sign());
-        let binding = binding.ok_or_else(|| SignatureError::KeyUnfit { key: key() })?;
+        subkey.verify_bindings(&self.key.primary_key).map_err(|_| unfit())?;
+        let binding = newest(&subkey.signatures).filter(|binding| binding.key_flags().sign()).ok_or_else(unfit)?;
         self.check_end(subkey.key.created_at().as_secs(), binding, now)
+    }
+
+    /// What the key says of itself. Other people's signatures on it, which keyrings carry too, say nothing here.
+    fn newest_own_signature(&self) -> Option<&Signature> {
+        let (details, primary) = (&self.key.details, &self.key.primary_key);
+        let of_users = details.users.iter().flat_map(|user| {
+            let own = |s: &&Signature| s.verify_certification(primary, Tag::UserId, &user.id).is_ok();
+            user.signatures.iter().filter(|s| s.typ() != Some(SignatureType::CertRevocation)).filter(own)
+        });
+        let direct = details.direct_signatures.iter().filter(|s| s.verify_key(primary).is_ok());
+        newest(of_users.chain(direct))
     }
 
     fn check_end(&self, created: u32, binding: &Signature, now: Timestamp) -> Result<(), SignatureError> {
