@@ -249,6 +249,9 @@ impl Sandbox {
     ) -> Result<Outcome, SandboxError> {
         let users = idmap::user_namespace(idmap::Map { base: slot.first_id(), count: idmap::IDS })?;
         let environment = environment::prepare(job)?;
+        for warning in &environment.warnings {
+            output(Stream::Stderr, format!("kiln: {warning}\n").as_bytes());
+        }
         let mut tree = tree::Tree::make(job, slot, users.as_fd(), &environment)?;
         let streams = match tree.terminal.take() {
             Some(master) => Streams::terminal(master)?,

@@ -409,3 +409,41 @@ fn root_an_interactive_step_has_a_terminal_of_its_own() {
     assert!(all.contains("stopped"), "{all}");
     assert!(caller.wait().unwrap().success());
 }
+
+#[test]
+fn root_a_tree_without_mount_points_gets_none() {
+    let mut bench = Bench::new();
+    for name in ["dev", "proc", "run", "sys", "tmp"] {
+        fs::remove_dir(bench.path().join("lower").join(name)).unwrap();
+    }
+    let ran = bench.shell("touch /run/x /tmp/x; echo > /dev/null; cat /proc/self/comm; ls /sys").ok();
+    assert_eq!(ran.stdout, "cat\n");
+    assert_eq!(fs::read_dir(&ran.upper).unwrap().count(), 0);
+}
+
+#[test]
+fn root_a_linked_resolver_configuration_is_shown_where_the_link_leads() {
+    let host = host::Host::new();
+    let network = Arc::new(host.open("000000c2"));
+    let mut bench = Bench::with(|options| options.network = Some(network.clone()));
+    let link = bench.path().join("lower/etc/resolv.conf");
+    std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", link).unwrap();
+    let mut job = bench.job(&["/bin/cat", "/etc/resolv.conf"]);
+    job.network = Network::On;
+    let ran = bench.run(job).unwrap().ok();
+    assert!(ran.stdout.contains("nameserver"), "{}", ran.stdout);
+    assert_eq!(fs::read_dir(&ran.upper).unwrap().count(), 0);
+}
+
+#[test]
+fn root_the_same_upper_directory_serves_several_commands() {
+    let mut bench = Bench::new();
+    let first = bench.shell("echo 1 > /var/count").ok();
+    for number in 2..5 {
+        let mut job = bench.job(&["/bin/sh", "-c", "echo $(( $(cat /var/count) + 1 )) > /var/count"]);
+        job.root.upper.clone_from(&first.upper);
+        job.root.work = bench.path().join("work1");
+        bench.run(job).unwrap().ok();
+        assert_eq!(fs::read_to_string(first.upper.join("var/count")).unwrap().trim(), number.to_string());
+    }
+}

@@ -11,8 +11,8 @@ use std::{
 
 use super::{Bind, Job, Network, SandboxError};
 
-const PROXY_VARIABLES: [&str; 8] =
-    ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"];
+/// Also understood in capitals.
+const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
 
 /// Where distributions keep the bundle of all certificates that programs trust.
 const BUNDLES: [&str; 5] = [
@@ -38,23 +38,27 @@ pub(super) struct Environment {
     pub(super) resolver: Option<String>,
     /// Host files to show, the job's own among them.
     pub(super) binds: Vec<Bind>,
+    /// What will not work, in words for the step's output.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Puts a job's environment together. What the job sets itself is not replaced.
 pub(super) fn prepare(job: &Job) -> Result<Environment, SandboxError> {
     let mut variables = job.environment.clone();
     let mut binds = job.binds.clone();
-    let mut resolver = None;
+    let (mut resolver, mut warnings) = (None, Vec::new());
     if job.network == Network::On {
         resolver = Some(resolver_configuration()?);
-        add_missing(&mut variables, proxies());
+        let proxies = proxies();
+        warnings.extend(proxies.iter().filter_map(unreachable_proxy));
+        add_missing(&mut variables, proxies);
         if let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.is_file()) {
             binds.push(Bind { source: bundle.to_owned(), target: BUNDLE_INSIDE.to_owned(), writable: false });
             add_missing(&mut variables, BUNDLE_VARIABLES.map(|name| (name.to_owned(), BUNDLE_INSIDE.to_owned())));
         }
     }
     let variables = variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    Ok(Environment { variables, resolver, binds })
+    Ok(Environment { variables, resolver, binds, warnings })
 }
 
 fn add_missing(variables: &mut Vec<(String, String)>, more: impl IntoIterator<Item = (String, String)>) {
@@ -66,7 +70,23 @@ fn add_missing(variables: &mut Vec<(String, String)>, more: impl IntoIterator<It
 }
 
 fn proxies() -> Vec<(String, String)> {
-    PROXY_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+    let names = PROXY_VARIABLES.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+    names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value))).collect()
+}
+
+fn unreachable_proxy((name, value): &(String, String)) -> Option<String> {
+    if name.eq_ignore_ascii_case("no_proxy") {
+        return None;
+    }
+    let address = value.rsplit_once("://").map_or(value.as_str(), |(_, rest)| rest);
+    let address = address.rsplit_once('@').map_or(address, |(_, rest)| rest);
+    let on_host = ["localhost", "127.", "[::1]"].iter().any(|start| address.starts_with(start));
+    on_host.then(|| {
+        format!(
+            "{name} names a proxy on this host's loopback, {address}, which build steps cannot reach; \
+             let it listen on an address of the network"
+        )
+    })
 }
 
 fn resolver_configuration() -> Result<String, SandboxError> {
@@ -127,6 +147,15 @@ mod tests {
         assert_eq!(reachable_resolver("nameserver 127.0.0.53\noptions edns0 trust-ad\n"), None);
         assert_eq!(reachable_resolver("nameserver ::1\n"), None);
         assert_eq!(reachable_resolver(""), None);
+    }
+
+    #[test]
+    fn a_proxy_on_loopback_is_named() {
+        let warning = |name: &str, value: &str| unreachable_proxy(&(name.to_owned(), value.to_owned()));
+        assert!(warning("http_proxy", "http://user:secret@127.0.0.1:3128").unwrap().contains(" 127.0.0.1:3128,"));
+        assert!(warning("HTTPS_PROXY", "localhost:3128").is_some());
+        assert_eq!(warning("http_proxy", "http://proxy.example.org:3128"), None);
+        assert_eq!(warning("no_proxy", "localhost"), None);
     }
 
     #[test]
