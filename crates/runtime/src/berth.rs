@@ -17,7 +17,6 @@ use kiln_sys::{
     Outcome, cgroup, fds, idmap, namespace, pidfd,
     spawn::{NewNamespaces, Spawn, Spawned, spawn},
 };
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::{
     error::{OnFile as _, Result, RuntimeError},
@@ -78,9 +77,7 @@ impl Berth {
 
     fn answer(&self) -> Result<()> {
         let silent = || RuntimeError::Init { action: "answer".into(), source: Outcome::TimedOut };
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
-        if rustix::event::poll(&mut polled, Some(&timeout)).on("wait for", "PID 1")? == 0 {
+        if !fds::wait_readable(self.socket.as_fd(), PATIENCE)? {
             return Err(silent());
         }
         let mut buffer = [0; 4096];

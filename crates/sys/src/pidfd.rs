@@ -2,13 +2,10 @@
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions},
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::error::{Attempt as _, Outcome, Result, SysError};
 
@@ -46,18 +43,7 @@ pub fn has_ended(process: BorrowedFd<'_>) -> Result<bool> {
 
 /// Waits for the end of a process, at most `limit`. Answers whether it has ended.
 pub fn wait(process: BorrowedFd<'_>, limit: Duration) -> Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let mut fds = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno).attempt(|| "wait for a process".into()),
-        }
-    }
+    crate::fds::wait_readable(process, limit)
 }
 
 /// How a process ended.
