@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::setup::Operation;
+use crate::{control::ServiceState, setup::Operation};
 
 /// The inherited socket.
 pub const SOCKET: i32 = 3;
@@ -28,8 +28,13 @@ pub struct Packet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// All operations are done; for a boot packet: the services are started.
+    /// All operations are done.
     Done,
+    /// It is a server, and its services are started.
+    Running {
+        /// How they are.
+        services: Vec<ServiceState>,
+    },
     /// PID 1 ends because of this.
     Failed {
         /// What was tried, as the end of "could not …".

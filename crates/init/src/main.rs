@@ -41,17 +41,20 @@ impl<T> Trying<T> for Result<T, Errno> {
 fn main() {
     // A program started by hand has no such socket, and ends here.
     let Some(socket) = kernel::inherited_socket() else { std::process::exit(2) };
-    let ended = prepare_and_serve(&socket);
-    if let Err(failure) = ended {
-        let answer = Answer::Failed { action: failure.action, errno: failure.errno.raw_os_error() };
-        // The runtime may be gone; then nobody needs the answer.
-        answer_to(&socket, &answer).unwrap_or(());
-        std::process::exit(1);
-    }
+    let (answer, server) = match prepare(&socket) {
+        Ok(None) => return,
+        Ok(Some(server)) => (Answer::Running { services: server.states() }, Some(server)),
+        Err(failure) => (Answer::Failed { action: failure.action, errno: failure.errno.raw_os_error() }, None),
+    };
+    // The runtime may be gone: a server lives without it, and a failure needs nobody's ear then.
+    answer_to(&socket, &answer).unwrap_or(());
+    drop(socket);
+    let ended_well = server.is_some_and(|mut server| server.run().is_ok());
+    std::process::exit(i32::from(!ended_well));
 }
 
-/// Executes packets until one makes this a server, and then serves. Ends well when the socket is closed before.
-fn prepare_and_serve(socket: &OwnedFd) -> Result<(), Failure> {
+/// Executes packets until one makes this a server. None when the socket is closed before.
+fn prepare(socket: &OwnedFd) -> Result<Option<server::Server>, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::thread::set_name(c"kiln-init").trying(|| "take a name".into())?;
     lockdown::hide_from_tracing()?;
@@ -63,18 +66,11 @@ fn prepare_and_serve(socket: &OwnedFd) -> Result<(), Failure> {
         if let Some(boot) = packet.boot {
             let mut server = server::Server::new(boot, fds)?;
             server.start();
-            return answer_and_run(socket, server);
+            return Ok(Some(server));
         }
         answer_to(socket, &Answer::Done).trying(|| "answer".into())?;
     }
-    Ok(())
-}
-
-fn answer_and_run(socket: &OwnedFd, mut server: server::Server) -> Result<(), Failure> {
-    // From here on the server lives, whether or not the runtime does.
-    answer_to(socket, &Answer::Done).unwrap_or(());
-    rustix::net::shutdown(socket, rustix::net::Shutdown::Both).unwrap_or(());
-    server.run()
+    Ok(None)
 }
 
 fn answer_to(socket: &OwnedFd, answer: &Answer) -> Result<(), Errno> {

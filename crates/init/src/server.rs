@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use kiln_boot::{
-    control::Reply,
+    control::{Reply, ServiceState},
     spec::{BootSpec, Ending},
     spool::Stream,
 };
@@ -67,6 +67,11 @@ impl Server {
     /// Starts every service.
     pub(crate) fn start(&mut self) {
         (0..self.services.len()).for_each(|index| self.start_service(index));
+    }
+
+    /// For the control socket.
+    pub(crate) fn states(&self) -> Vec<ServiceState> {
+        self.services.iter().map(Service::state).collect()
     }
 
     fn start_service(&mut self, index: usize) {
@@ -213,8 +218,7 @@ impl Server {
                 false
             }
             Asked::Status => {
-                let services = self.services.iter().map(Service::state).collect();
-                connection.reply(&Reply::Status { services }, &[]);
+                connection.reply(&Reply::Status { services: self.states() }, &[]);
                 false
             }
             Asked::Stop => {

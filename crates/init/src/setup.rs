@@ -121,7 +121,7 @@ pub(crate) fn find_user(user: &str) -> Result<User, Errno> {
 }
 
 fn bounded(path: &str) -> String {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(4096);
     // An image without the file has no users but root and numbers.
     if let Ok(file) = File::open(path)
         && file.take(users::MAX_FILE).read_to_end(&mut text).is_err()

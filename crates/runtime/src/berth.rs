@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use kiln_boot::spec::{Answer, Packet};
+use kiln_boot::{
+    control::ServiceState,
+    spec::{Answer, Packet},
+};
 use kiln_sys::{
     Outcome, cgroup, fds, idmap, namespace, pidfd,
     spawn::{NewNamespaces, Spawn, Spawned, spawn},
@@ -22,6 +25,7 @@ use crate::{
     error::{OnFile as _, Result, RuntimeError},
     ground::{self, Ground},
     isolation,
+    network::{Mode, Network},
 };
 
 /// PID 1 answers a packet within this time, or is given up.
@@ -49,6 +53,8 @@ pub(crate) struct Berth {
     pub(crate) users: OwnedFd,
     pub(crate) network: OwnedFd,
     pub(crate) group: cgroup::Group,
+    /// Which network it is attached to already.
+    pub(crate) attached: Option<Mode>,
     socket: OwnedFd,
 }
 
@@ -65,8 +71,21 @@ impl Berth {
         prepared
     }
 
-    /// Sends a packet and waits for PID 1's answer.
-    pub(crate) fn tell(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    /// Attaches it to a network, in place of the one it is attached to.
+    pub(crate) fn attach(&mut self, network: &Network, mode: Mode) -> Result<()> {
+        if self.attached == Some(mode) {
+            return Ok(());
+        }
+        if self.attached.take().is_some() {
+            network.detach(self.slot)?;
+        }
+        network.attach(self.slot, self.network.as_fd(), mode)?;
+        self.attached = Some(mode);
+        Ok(())
+    }
+
+    /// Sends a packet and waits for PID 1's answer: the states of services it has started.
+    pub(crate) fn tell(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> Result<Vec<ServiceState>> {
         let bytes = serde_json::to_vec(packet).map_err(std::io::Error::from).on("send to", "PID 1")?;
         let sent = fds::send(self.socket.as_fd(), &bytes, fds);
         if !matches!(&sent, Err(error) if error.outcome == Outcome::Disconnected) {
@@ -75,15 +94,16 @@ impl Berth {
         self.answer()
     }
 
-    fn answer(&self) -> Result<()> {
+    fn answer(&self) -> Result<Vec<ServiceState>> {
         let silent = || RuntimeError::Init { action: "answer".into(), source: Outcome::TimedOut };
         if !fds::wait_readable(self.socket.as_fd(), PATIENCE)? {
             return Err(silent());
         }
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; 64 << 10];
         let (count, _) = fds::receive(self.socket.as_fd(), &mut buffer)?;
         match serde_json::from_slice(&buffer[..count]) {
-            Ok(Answer::Done) => Ok(()),
+            Ok(Answer::Done) => Ok(Vec::new()),
+            Ok(Answer::Running { services }) => Ok(services),
             Ok(Answer::Failed { action, errno }) => {
                 Err(RuntimeError::Init { action, source: Outcome::from_errno(errno) })
             }
@@ -92,8 +112,12 @@ impl Berth {
     }
 
     /// Ends it and removes what it used.
-    pub(crate) fn discard(self) -> Result<()> {
-        end(self.process.pidfd.as_fd(), &self.group)
+    pub(crate) fn discard(self, network: Option<&Network>) -> Result<()> {
+        end(self.process.pidfd.as_fd(), &self.group)?;
+        if let Some(network) = network {
+            network.detach(self.slot)?;
+        }
+        Ok(())
     }
 }
 
@@ -126,7 +150,7 @@ fn park(ground: &Ground, map: idmap::Map, slot: u16, group: cgroup::Group) -> Re
     })?;
     let network = namespace::of_process(process.pid, namespace::Kind::Network);
     let berth = match network {
-        Ok(network) => Berth { slot, process, users, network, group, socket: ours },
+        Ok(network) => Berth { slot, process, users, network, group, attached: None, socket: ours },
         Err(error) => {
             end(process.pidfd.as_fd(), &group)?;
             return Err(error.into());
@@ -134,7 +158,7 @@ fn park(ground: &Ground, map: idmap::Map, slot: u16, group: cgroup::Group) -> Re
     };
     let furnished = furnish(ground, &berth);
     if let Err(error) = furnished {
-        berth.discard()?;
+        berth.discard(None)?;
         return Err(error);
     }
     Ok(berth)
@@ -142,5 +166,6 @@ fn park(ground: &Ground, map: idmap::Map, slot: u16, group: cgroup::Group) -> Re
 
 fn furnish(ground: &Ground, berth: &Berth) -> Result<()> {
     let devices = ground::mapped_copy(&ground.devices, &berth.users)?;
-    berth.tell(&Packet { operations: isolation::common(), boot: None }, &[devices.as_fd()])
+    berth.tell(&Packet { operations: isolation::common(), boot: None }, &[devices.as_fd()])?;
+    Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use kiln_boot::spec::Packet;
+use kiln_boot::{control::ServiceState, spec::Packet};
 use kiln_model::{GroupName, ImageManifest, ServerId, VerifiedRelease, fleet::Limits, trust::Purpose};
 use kiln_sys::{cgroup, mount, pidfd};
 
@@ -74,20 +74,27 @@ impl LaunchStep {
 pub type Probe = Arc<dyn Fn(LaunchStep) + Send + Sync>;
 
 /// Launches a server. On failure nothing is left of it.
-pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
-    let berth = inner.pool.take()?;
+pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
+    let launched = in_berth(inner, release, request);
+    inner.pool.launched();
+    launched
+}
+
+/// A server, and how its services were when they had been started.
+pub(crate) type Launched = (Server, Vec<ServiceState>);
+
+fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
+    let mut berth = inner.pool.take()?;
     inner.reached(LaunchStep::Berth);
     let files = Files::new(&inner.options.run_dir, &inner.options.state_dir, &request.server);
-    let launching = Launching { inner, release, request, berth: &berth, files: &files };
-    match launching.run() {
-        Ok(record) => {
+    match (Launching { inner, release, request, files: &files }).run(&mut berth) {
+        Ok((record, services)) => {
             let Berth { process, group, .. } = berth;
-            Ok(Server::new(record, Some(process.pidfd), group, files))
+            Ok((Server::new(record, Some(process.pidfd), group, files), services))
         }
         Err(error) => {
             let slot = berth.slot;
-            berth.discard()?;
-            inner.detach(slot)?;
+            berth.discard(inner.network.as_deref())?;
             files.remove()?;
             inner.pool.release(slot);
             Err(error)
@@ -99,28 +106,27 @@ struct Launching<'a> {
     inner: &'a Inner,
     release: &'a VerifiedRelease,
     request: &'a Request,
-    berth: &'a Berth,
     files: &'a Files,
 }
 
 impl Launching<'_> {
-    fn run(&self) -> Result<Record> {
-        let mut record = self.begin()?;
-        self.limit()?;
-        let (root, plan) = self.root_and_network(record.address)?;
-        let fds = self.open_files(&plan, root)?;
+    fn run(&self, berth: &mut Berth) -> Result<(Record, Vec<ServiceState>)> {
+        let mut record = self.begin(berth)?;
+        self.limit(berth)?;
+        let (root, plan) = self.root_and_network(berth, record.address)?;
+        let fds = self.open_files(berth, &plan, root)?;
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         self.inner.reached(LaunchStep::Files);
-        self.berth.tell(&Packet { operations: plan.operations, boot: Some(plan.boot) }, &fds)?;
+        let services = berth.tell(&Packet { operations: plan.operations, boot: Some(plan.boot) }, &fds)?;
         self.inner.reached(LaunchStep::Started);
         record.progress = Progress::Launched;
         self.files.write(&record)?;
         self.inner.reached(LaunchStep::Done);
-        Ok(record)
+        Ok((record, services))
     }
 
-    fn begin(&self) -> Result<Record> {
-        let pid = self.berth.process.pid;
+    fn begin(&self, berth: &Berth) -> Result<Record> {
+        let pid = berth.process.pid;
         let release = self.release.release();
         let record = Record {
             server: self.request.server.clone(),
@@ -128,13 +134,13 @@ impl Launching<'_> {
             release: release.id(),
             image: release.image,
             group: self.request.group.clone(),
-            slot: self.berth.slot,
+            slot: berth.slot,
             progress: Progress::Launching,
             pid,
             start_ticks: start_ticks(pid).ok_or_else(|| RuntimeError::NoAnswer(self.request.server.clone()))?,
-            identity: pidfd::identity(self.berth.process.pidfd.as_fd())?,
+            identity: pidfd::identity(berth.process.pidfd.as_fd())?,
             started_at_ms: unix_millis(),
-            address: self.inner.network.as_ref().map(|network| network.subnet().address(self.berth.slot)),
+            address: self.inner.network.as_ref().map(|network| network.subnet().address(berth.slot)),
         };
         self.files.create()?;
         self.files.write(&record)?;
@@ -142,9 +148,9 @@ impl Launching<'_> {
         Ok(record)
     }
 
-    fn limit(&self) -> Result<()> {
+    fn limit(&self, berth: &Berth) -> Result<()> {
         let limits = &self.request.limits;
-        self.berth.group.limit(&cgroup::Limits {
+        berth.group.limit(&cgroup::Limits {
             memory: limits.memory.map(|size| size.as_bytes()),
             cpu_millis: limits.cpu_millis,
             pids: limits.pids,
@@ -153,28 +159,27 @@ impl Launching<'_> {
         Ok(())
     }
 
-    /// The network is attached while the root is mounted: both are waits for the kernel.
-    fn root_and_network(&self, address: Option<Ipv4Addr>) -> Result<(OwnedFd, Plan)> {
+    /// A network that is not attached yet is attached while the root is mounted: both are waits for the kernel.
+    fn root_and_network(&self, berth: &mut Berth, address: Option<Ipv4Addr>) -> Result<(OwnedFd, Plan)> {
         let image = self.release.release().image;
-        std::thread::scope(|scope| {
-            let network = scope.spawn(|| self.attach());
-            let root = self.inner.roots.root(&image, self.berth.users.as_fd());
-            let root = root.map_err(|source| RuntimeError::Root { image, source });
+        let users = berth.users.try_clone().on("copy", "a descriptor")?;
+        let root = || {
+            let root = self.inner.roots.root(&image, users.as_fd());
             self.inner.reached(LaunchStep::Root);
-            let plan = self.plan(address);
-            let attached = network.join().unwrap_or_else(|_| {
-                Err(RuntimeError::Init { action: "attach the network".into(), source: kiln_sys::Outcome::Gone })
-            });
-            self.inner.reached(LaunchStep::Network);
-            attached?;
-            Ok((root?, plan?))
-        })
-    }
-
-    fn attach(&self) -> Result<()> {
-        let Some(network) = &self.inner.network else { return Ok(()) };
-        network.attach(self.berth.slot, self.berth.network.as_fd(), self.mode())?;
-        Ok(())
+            root.map_err(|source| RuntimeError::Root { image, source })
+        };
+        let (mode, plan) = (self.mode(), self.plan(address)?);
+        let root = match &self.inner.network {
+            Some(network) if berth.attached != Some(mode) => std::thread::scope(|scope| {
+                let attached = scope.spawn(|| berth.attach(network, mode));
+                let root = root();
+                attached.join().unwrap_or_else(|_| Err(thread_failed()))?;
+                root
+            }),
+            _ => root(),
+        };
+        self.inner.reached(LaunchStep::Network);
+        Ok((root?, plan))
     }
 
     fn mode(&self) -> Mode {
@@ -197,8 +202,8 @@ impl Launching<'_> {
         })
     }
 
-    fn open_files(&self, plan: &Plan, root: OwnedFd) -> Result<Vec<OwnedFd>> {
-        let etc = self.etc(plan)?;
+    fn open_files(&self, berth: &Berth, plan: &Plan, root: OwnedFd) -> Result<Vec<OwnedFd>> {
+        let etc = etc(berth, plan)?;
         let mut root_slot = None;
         let mut fds = Vec::with_capacity(plan.descriptors.len());
         for descriptor in &plan.descriptors {
@@ -228,29 +233,33 @@ impl Launching<'_> {
         listener.set_nonblocking(true).on("listen on", &path)?;
         Ok(listener.into())
     }
+}
 
-    /// The server's own small files, on a memory file system of their own that nobody inside can write.
-    fn etc(&self, plan: &Plan) -> Result<OwnedFd> {
-        use rustix::fs::{Mode, OFlags};
-        let data = mount::Attributes::NO_SUID | mount::Attributes::NO_DEVICES | mount::Attributes::NO_EXECUTE;
-        let tree = ground::tmpfs("64k", "0755", data)?;
-        let files: BTreeMap<_, _> = plan
-            .descriptors
-            .iter()
-            .filter_map(|descriptor| match descriptor {
-                Descriptor::Etc(name, content) => Some((*name, content)),
-                _ => None,
-            })
-            .collect();
-        for (name, content) in files {
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&tree, name, flags, Mode::from_raw_mode(0o644)).on("create", name)?;
-            std::io::Write::write_all(&mut File::from(file), content.as_bytes()).on("write", name)?;
-        }
-        mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
-        mount::map_owners(tree.as_fd(), self.berth.users.as_fd())?;
-        Ok(tree)
+/// The server's own small files, on a memory file system of their own that nobody inside can write.
+fn etc(berth: &Berth, plan: &Plan) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let data = mount::Attributes::NO_SUID | mount::Attributes::NO_DEVICES | mount::Attributes::NO_EXECUTE;
+    let tree = ground::tmpfs("64k", "0755", data)?;
+    let files: BTreeMap<_, _> = plan
+        .descriptors
+        .iter()
+        .filter_map(|descriptor| match descriptor {
+            Descriptor::Etc(name, content) => Some((*name, content)),
+            _ => None,
+        })
+        .collect();
+    for (name, content) in files {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&tree, name, flags, Mode::from_raw_mode(0o644)).on("create", name)?;
+        std::io::Write::write_all(&mut File::from(file), content.as_bytes()).on("write", name)?;
     }
+    mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
+    mount::map_owners(tree.as_fd(), berth.users.as_fd())?;
+    Ok(tree)
+}
+
+fn thread_failed() -> RuntimeError {
+    RuntimeError::Init { action: "attach the network".into(), source: kiln_sys::Outcome::Gone }
 }
 
 fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {

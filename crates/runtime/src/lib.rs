@@ -119,7 +119,7 @@ pub(crate) struct Inner {
     watch: watch::Watch,
     /// Before the network: prepared places end first.
     pool: pool::Pool,
-    network: Option<network::Network>,
+    network: Option<Arc<network::Network>>,
     ground: Arc<ground::Ground>,
     /// Held while this runtime is open.
     _lock: File,
@@ -190,13 +190,14 @@ impl Runtime {
             }
             self.inner.destroy(&existing)?;
         }
-        let server = Arc::new(launch::launch(&self.inner, release, request)?);
+        let (server, services) = launch::launch(&self.inner, release, request)?;
+        let server = Arc::new(server);
         if let Some(process) = server.process() {
             self.inner.watch.add(&request.server, process)?;
         }
         self.inner.servers().insert(request.server.clone(), Arc::clone(&server));
         self.inner.watch.tell(&request.server);
-        see(&server)
+        Ok(Observed { record: server.record.clone(), phase: Phase::Running, services })
     }
 
     /// Every server that exists on this host, running or not.
@@ -289,7 +290,7 @@ impl Runtime {
 
     /// The network, where servers have one.
     pub fn network(&self) -> Option<&network::Network> {
-        self.inner.network.as_ref()
+        self.inner.network.as_deref()
     }
 
     /// Removes every server and everything that was made on this host. Nothing can be launched afterwards.

@@ -26,10 +26,10 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
     std::fs::create_dir_all(&options.run_dir).on("make the directory", &options.run_dir)?;
     let lock = lock(&options.run_dir)?;
     let ground = Arc::new(Ground::new(&options.run_dir, &options.id)?);
-    let network = options.network.clone().map(Network::open).transpose()?;
+    let network = options.network.clone().map(Network::open).transpose()?.map(Arc::new);
     let servers = adopt(&options, &ground)?;
     let used: BTreeSet<u16> = servers.values().map(|server| server.record.slot).collect();
-    remove_strays(&ground, network.as_ref(), &used)?;
+    remove_strays(&ground, network.as_deref(), &used)?;
     let watch = Watch::new()?;
     for (id, server) in &servers {
         if let Some(process) = server.process() {
@@ -44,7 +44,7 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
         servers: Mutex::new(servers.into_iter().map(|(id, server)| (id, Arc::new(server))).collect()),
         locks: Mutex::default(),
         watch,
-        pool: Pool::new(Arc::clone(&ground), block, options.berths, used),
+        pool: Pool::new(Arc::clone(&ground), network.clone(), block, options.berths, used),
         network,
         ground,
         options,

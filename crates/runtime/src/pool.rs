@@ -1,17 +1,25 @@
 //! Slots, and the berths kept ready in some of them.
+//!
+//! New berths are made when no launch is under way: making one takes processor time and the kernel's locks, which a
+//! launch must not wait for. Berths for the fleet are attached to its network ahead, too; tests are rare, and a berth is
+//! moved to the isolated network for them.
 
 use std::{
     collections::BTreeSet,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use crate::{
     berth::Berth,
     error::{Result, RuntimeError},
     ground::Ground,
-    network::FIRST_BUILD_SLOT,
+    network::{FIRST_BUILD_SLOT, Mode, Network},
 };
+
+/// So long after the last launch, its services have mostly started, and berths are made again.
+const QUIET: Duration = Duration::from_millis(30);
 
 /// Berths, made ahead by a thread of its own.
 #[derive(Debug)]
@@ -23,6 +31,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Shared {
     ground: Arc<Ground>,
+    network: Option<Arc<Network>>,
     block: u32,
     wanted: usize,
     state: Mutex<State>,
@@ -36,6 +45,10 @@ struct State {
     last: u16,
     ready: Vec<Berth>,
     closed: bool,
+    /// Launches under way.
+    launches: usize,
+    /// When the last launch ended.
+    quiet_from: Option<Instant>,
     /// Set when a berth could not be made: no further one is tried ahead until a launch makes one itself.
     failed: bool,
 }
@@ -53,11 +66,23 @@ impl Shared {
         berth
     }
 
+    /// As `prepare`, with the network of the fleet.
+    fn prepare_whole(&self, slot: u16) -> Result<Berth> {
+        let mut berth = self.prepare(slot)?;
+        let attached = self.network.as_ref().map_or(Ok(()), |network| berth.attach(network, Mode::Fleet));
+        if let Err(error) = attached {
+            berth.discard(self.network.as_deref())?;
+            self.state().used.remove(&slot);
+            return Err(error);
+        }
+        Ok(berth)
+    }
+
     fn make_ahead(&self) {
         let mut state = self.state();
         while !state.closed {
-            if state.failed || state.ready.len() >= self.wanted {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if let Some(pause) = state.pause(self.wanted) {
+                state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             let Ok(slot) = state.reserve() else {
@@ -65,7 +90,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            let made = self.prepare(slot);
+            let made = self.prepare_whole(slot);
             state = self.state();
             match made {
                 Ok(berth) => state.ready.push(berth),
@@ -79,6 +104,15 @@ impl Shared {
 }
 
 impl State {
+    /// How long to wait before a berth is made ahead; none if one is to be made now.
+    fn pause(&self, wanted: usize) -> Option<Duration> {
+        if self.failed || self.launches > 0 || self.ready.len() >= wanted {
+            return Some(Duration::from_secs(3600));
+        }
+        let quiet = self.quiet_from.map_or(QUIET, |since| since.elapsed());
+        (quiet < QUIET).then(|| QUIET - quiet)
+    }
+
     fn reserve(&mut self) -> Result<u16> {
         let slots = FIRST_BUILD_SLOT;
         let free = (1..=slots).map(|step| (self.last + step) % slots).find(|slot| !self.used.contains(slot));
@@ -91,31 +125,41 @@ impl State {
 
 impl Pool {
     /// Starts making `wanted` berths ahead. `used` slots have servers.
-    pub(crate) fn new(ground: Arc<Ground>, block: u32, wanted: usize, used: BTreeSet<u16>) -> Self {
+    pub(crate) fn new(
+        ground: Arc<Ground>,
+        network: Option<Arc<Network>>,
+        block: u32,
+        wanted: usize,
+        used: BTreeSet<u16>,
+    ) -> Self {
         let last = used.last().copied().unwrap_or(FIRST_BUILD_SLOT - 1);
         let state = Mutex::new(State { used, last, ..State::default() });
-        let shared = Arc::new(Shared { ground, block, wanted, state, changed: Condvar::new() });
+        let shared = Arc::new(Shared { ground, network, block, wanted, state, changed: Condvar::new() });
         let maker = Arc::clone(&shared);
         let maker = std::thread::Builder::new().name("berths".into()).spawn(move || maker.make_ahead());
         // Without the thread every launch makes its own.
         Self { shared, maker: Mutex::new(maker.ok()) }
     }
 
-    /// A berth: one that is ready, or a new one.
+    /// A berth: one that is ready, or a new one. Every call is followed by one of [`Pool::launched`].
     pub(crate) fn take(&self) -> Result<Berth> {
         let mut state = self.shared.state();
         state.failed = false;
-        let ready = if state.ready.is_empty() { None } else { Some(state.ready.remove(0)) };
-        let berth = match ready {
-            Some(berth) => Ok(berth),
-            None => {
-                let slot = state.reserve()?;
-                drop(state);
-                self.shared.prepare(slot)
-            }
-        };
+        state.launches += 1;
+        if !state.ready.is_empty() {
+            return Ok(state.ready.remove(0));
+        }
+        let slot = state.reserve()?;
+        drop(state);
+        self.shared.prepare(slot)
+    }
+
+    /// A launch is over, well or not.
+    pub(crate) fn launched(&self) {
+        let mut state = self.shared.state();
+        state.launches = state.launches.saturating_sub(1);
+        state.quiet_from = Some(Instant::now());
         self.shared.changed.notify_all();
-        berth
     }
 
     /// Gives a slot back. Nothing of its server may be left.
@@ -148,7 +192,7 @@ impl Pool {
             tracing::warn!("the thread that prepares places for servers had failed");
         }
         for berth in std::mem::take(&mut self.shared.state().ready) {
-            if let Err(error) = berth.discard() {
+            if let Err(error) = berth.discard(self.shared.network.as_deref()) {
                 tracing::warn!(error = &error as &dyn std::error::Error, "could not remove a prepared place");
             }
         }
