@@ -160,7 +160,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let state_dir = options.state_dir.clone();
     let listener = listen::bind(&state_dir)?;
     remove_test_servers(parts.engine.as_ref()).await;
-    let control_options = ControlOptions { state_dir: state_dir.clone() };
+    let control_options = ControlOptions::new(state_dir.clone());
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;

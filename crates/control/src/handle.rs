@@ -1,19 +1,56 @@
 //! [`Control`]: the handle that the daemon holds.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicI64},
+};
 
+use jiff::Timestamp;
 use kiln_api::{Event, status::Status};
 use kiln_engine::Engine;
-use kiln_model::{Fleet, GroupName, ImageDigest, ServerId};
-use tokio::sync::broadcast;
+use kiln_model::{
+    Fleet, FrozenConfig, Group, GroupName, ImageDigest, ServerId,
+    fleet::EvidencePolicy,
+    plan::{GroupDesired, GroupObserved},
+};
+use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use crate::{releases::Releases, traffic::Traffic};
+use crate::{
+    db::{Batch, Db, DbError, Loaded, PastRelease},
+    failpoint::{FailPoint, NeverFails},
+    group::{self, GroupTask, Mailboxes, Message, Wish},
+    observer::{self, Snapshot},
+    releases::Releases,
+    routes,
+    shared::{Clock, Shared},
+    traffic::{Route, Traffic},
+};
 
-/// Where control keeps its state.
-#[derive(Debug, Clone)]
+/// Events kept for a reader that is slow.
+const EVENTS: usize = 16_384;
+/// Tables sent by one run of the daemon: versions of the next run begin this much higher.
+const VERSIONS_PER_RUN: i64 = 1 << 32;
+
+pub(crate) type Groups = Arc<Mutex<Mailboxes>>;
+
+/// Where control keeps its state, and what it takes from outside.
+#[derive(Clone)]
 pub struct ControlOptions {
     /// The state directory; control keeps `kiln.db` in it.
     pub state_dir: PathBuf,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Where a test kills the core.
+    pub fail_point: Arc<dyn FailPoint>,
+}
+
+impl ControlOptions {
+    /// The system's clock, and no fail points.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self { state_dir: state_dir.into(), clock: Arc::new(Timestamp::now), fail_point: Arc::new(NeverFails) }
+    }
 }
 
 /// A fleet with its images resolved.
@@ -79,9 +116,18 @@ pub enum ControlError {
     /// The group never had another release.
     #[error("group `{0}` has no earlier release to go back to")]
     NoEarlierRelease(GroupName),
+    /// The fleet has a group whose image nobody resolved.
+    #[error("no image was chosen for group `{0}`")]
+    NoImage(GroupName),
     /// The images or their evidence.
     #[error("could not look up the images")]
     Releases(#[from] crate::releases::ReleasesError),
+    /// The state file.
+    #[error("could not keep the state")]
+    Db(#[from] DbError),
+    /// The engine did not say what runs, so nothing can be taken over safely.
+    #[error("could not see which servers run")]
+    Engine(#[from] kiln_engine::EngineError),
     /// Control was shut down.
     #[error("the daemon is shutting down")]
     Closed,
@@ -90,60 +136,308 @@ pub enum ControlError {
 /// The state of all groups and the tasks that keep it. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
-    events: broadcast::Sender<Event>,
+    shared: Arc<Shared>,
+    groups: Groups,
+    /// Held by changes, so that two of them are never mixed.
+    changes: Arc<Mutex<()>>,
 }
 
 impl Control {
     /// Opens the state, finds the servers that run, and starts one reconciler for each group.
     pub async fn open(
-        _options: ControlOptions,
-        _engine: Arc<dyn Engine>,
-        _releases: Arc<dyn Releases>,
-        _traffic: Arc<dyn Traffic>,
+        options: ControlOptions,
+        engine: Arc<dyn Engine>,
+        releases: Arc<dyn Releases>,
+        traffic: Arc<dyn Traffic>,
     ) -> Result<Self, ControlError> {
-        Ok(Self { events: broadcast::channel(4096).0 })
+        let path = options.state_dir.join("kiln.db");
+        let opened = tokio::task::spawn_blocking(move || Db::open(&path)).await.map_err(|_| ControlError::Closed)?;
+        let (db, loaded) = opened?;
+        let (events, end) = (broadcast::channel(EVENTS).0, CancellationToken::new());
+        let version = loaded.counters.get("routes").copied().unwrap_or(0) + VERSIONS_PER_RUN;
+        let parts = former_routes(&loaded);
+        let routes = routes::start(traffic.clone(), events.clone(), version as u64, parts, end.clone());
+        let hints = engine.hints();
+        let shared = Arc::new(Shared {
+            db,
+            engine,
+            releases,
+            traffic,
+            routes,
+            events,
+            clock: options.clock,
+            fail: options.fail_point,
+            end,
+            next_intention: AtomicI64::new(loaded.next_intention),
+        });
+        let control = Self { shared, groups: Groups::default(), changes: Arc::default() };
+        control.take_over(loaded, version).await?;
+        let (shared, groups) = (control.shared.clone(), control.groups.clone());
+        control.shared.spawn(observer::run(shared, groups, hints));
+        Ok(control)
     }
+
+    /// Matches what was on disk with what runs, and starts the groups.
+    async fn take_over(&self, loaded: Loaded, version: i64) -> Result<(), ControlError> {
+        let snapshot = observer::look(&self.shared).await?;
+        let now = self.shared.now();
+        let mut batch = Batch::default();
+        batch.counter("routes", version);
+        for open in &loaded.open {
+            // What became of it is seen from the servers; the planner orders again what is still missing.
+            let text = format!("the daemon ended before `{}` of {} did", open.action, open.server);
+            batch.audit(now, Some(&open.group), Some(&open.server), text);
+            batch.close(open.id, now, "interrupted");
+        }
+        self.destroy_strays(&loaded, &snapshot, &mut batch);
+        self.shared.db.write(Arc::new(batch)).await?;
+        let mut releases = loaded.releases;
+        for row in loaded.groups {
+            let mine = releases.remove(&row.name).unwrap_or_default();
+            let servers = loaded.servers.iter().filter(|server| server.group == row.name).cloned().collect();
+            let mut task = GroupTask::new(self.shared.clone(), row, mine);
+            task.adopt(servers, &snapshot.servers).await;
+            self.run_group(task).await;
+        }
+        Ok(())
+    }
+
+    /// Destroys what runs and nobody knows: test servers of an earlier daemon, and servers whose group is gone.
+    fn destroy_strays(&self, loaded: &Loaded, snapshot: &Snapshot, batch: &mut Batch) {
+        let known = |id: &ServerId| loaded.servers.iter().any(|server| server.id == *id);
+        for seen in snapshot.servers.values().filter(|seen| !known(&seen.server)).cloned() {
+            let text = "found at start without being wanted, and destroyed".to_owned();
+            batch.audit(self.shared.now(), seen.group.as_ref(), Some(&seen.server), text);
+            let shared = self.shared.clone();
+            self.shared.spawn(async move { group::destroy(&shared, &seen.server, seen.generation).await });
+        }
+    }
+
+    async fn run_group(&self, task: GroupTask) {
+        let name = task.name().clone();
+        let mailbox = task.mailbox();
+        self.groups.lock().await.insert(name.clone(), mailbox.clone());
+        let groups = self.groups.clone();
+        self.shared.spawn(async move {
+            task.run().await;
+            let mut groups = groups.lock().await;
+            if groups.get(&name).is_some_and(|current| current.same_channel(&mailbox)) {
+                groups.remove(&name);
+            }
+        });
+    }
+
     /// Records what is wanted and wakes the groups. Returns when that is on disk; [`Self::settle`] waits for the end.
-    pub async fn apply(&self, _wanted: Wanted) -> Result<Vec<GroupName>, ControlError> {
-        Err(ControlError::Closed)
+    /// A later change takes the place of an earlier one that is under way.
+    pub async fn apply(&self, wanted: Wanted) -> Result<Vec<GroupName>, ControlError> {
+        let wishes = self.wishes(wanted).await?;
+        let _change = self.changes.lock().await;
+        for (name, wish) in &wishes {
+            self.want(name, wish).await?;
+        }
+        Ok(wishes.into_keys().collect())
     }
+
+    async fn want(&self, name: &GroupName, wish: &Wish) -> Result<(), ControlError> {
+        if let Some(mailbox) = self.mailbox(name).await {
+            let (done, written) = oneshot::channel();
+            let sent = mailbox.send(Message::Want(Box::new(wish.clone()), done)).is_ok();
+            if sent && written.await.is_ok() {
+                return Ok(());
+            }
+            if self.shared.end.is_cancelled() {
+                return Err(ControlError::Closed);
+            }
+            // The group was just taken away: it begins anew.
+        }
+        let row = wish.first_row(name.clone());
+        let task = GroupTask::new(self.shared.clone(), row, vec![wish.release.clone()]);
+        let mut batch = Batch::default();
+        task.write_first(&mut batch);
+        self.shared.db.write(Arc::new(batch)).await?;
+        self.run_group(task).await;
+        Ok(())
+    }
+
     /// What [`Self::apply`] would do and why, as [`Event::Step`]s; nothing is changed.
-    pub async fn plan_only(&self, _wanted: Wanted) -> Result<Vec<Event>, ControlError> {
-        Err(ControlError::Closed)
+    pub async fn plan_only(&self, wanted: Wanted) -> Result<Vec<Event>, ControlError> {
+        let mut steps = Vec::new();
+        for (name, wish) in self.wishes(wanted).await? {
+            steps.extend(match self.mailbox(&name).await {
+                Some(mailbox) => {
+                    ask(&self.shared, &mailbox, |answer| Message::Forecast(Box::new(wish), answer)).await?
+                }
+                None => self.forecast_new(&name, &wish).await,
+            });
+        }
+        Ok(steps)
     }
+
+    async fn forecast_new(&self, name: &GroupName, wish: &Wish) -> Vec<Event> {
+        let desired = GroupDesired {
+            group: name.clone(),
+            revision: 1,
+            release: wish.release.id(),
+            count: wish.spec.count,
+            policy: wish.spec.rollout.clone(),
+            admissions: BTreeMap::new(),
+        };
+        group::forecast(&self.shared, name, wish, desired, &GroupObserved::default(), None).await
+    }
+
     /// Waits until each group's latest change is done, failed, refused or superseded. All groups if none is named.
-    pub async fn settle(&self, _groups: &[GroupName]) -> Result<Vec<Settled>, ControlError> {
-        Err(ControlError::Closed)
+    pub async fn settle(&self, groups: &[GroupName]) -> Result<Vec<Settled>, ControlError> {
+        let asked = self.mailboxes(groups).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Settle));
+        futures::future::try_join_all(answers).await
     }
+
     /// What runs.
     pub async fn status(&self) -> Result<Status, ControlError> {
-        Err(ControlError::Closed)
+        let asked = self.mailboxes(&[]).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Status));
+        Ok(Status { groups: futures::future::join_all(answers).await.into_iter().flatten().collect() })
     }
+
     /// Starts moving a group back to the release it had before.
-    pub async fn rollback(&self, _group: &GroupName) -> Result<(), ControlError> {
-        Err(ControlError::Closed)
+    pub async fn rollback(&self, group: &GroupName) -> Result<(), ControlError> {
+        let _change = self.changes.lock().await;
+        let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+        ask(&self.shared, &mailbox, Message::Rollback).await?
     }
-    /// Starts replacing servers by new ones of the same release.
-    pub async fn rebuild(&self, _target: &RebuildTarget) -> Result<Vec<GroupName>, ControlError> {
-        Err(ControlError::Closed)
+
+    /// Starts replacing servers by new ones of the same release. Returns the group.
+    pub async fn rebuild(&self, target: &RebuildTarget) -> Result<Vec<GroupName>, ControlError> {
+        let _change = self.changes.lock().await;
+        match target {
+            RebuildTarget::Group(group) => {
+                let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+                ask(&self.shared, &mailbox, |answer| Message::Rebuild(None, answer)).await??;
+                Ok(vec![group.clone()])
+            }
+            RebuildTarget::Server(server) => {
+                let group = self.of_server(server, |answer| Message::Rebuild(Some(server.clone()), answer)).await?;
+                Ok(vec![group])
+            }
+        }
     }
+
     /// Drains, stops and destroys every server of these groups, or of all, and forgets the groups. Returns when they are
     /// gone.
-    pub async fn down(&self, _groups: &[GroupName]) -> Result<(), ControlError> {
-        Err(ControlError::Closed)
+    pub async fn down(&self, groups: &[GroupName]) -> Result<(), ControlError> {
+        let asked = {
+            let _change = self.changes.lock().await;
+            self.mailboxes(groups).await?
+        };
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Remove));
+        futures::future::try_join_all(answers).await.map(drop)
     }
+
     /// Records that somebody ran a command inside a server.
-    pub async fn touch(&self, _server: &ServerId, _command: &[String]) -> Result<(), ControlError> {
-        Err(ControlError::Closed)
+    pub async fn touch(&self, server: &ServerId, command: &[String]) -> Result<(), ControlError> {
+        let message = |answer| Message::Touch(server.clone(), command.to_vec(), answer);
+        self.of_server(server, message).await.map(drop)
     }
+
     /// What happens, as it happens, to all groups.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+        self.shared.events.subscribe()
     }
+
     /// The images that must be kept: those of running servers, of wanted releases, and of releases to go back to.
     pub async fn images_in_use(&self) -> Result<Vec<ImageDigest>, ControlError> {
-        Err(ControlError::Closed)
+        let asked = self.mailboxes(&[]).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Images));
+        let mut images: Vec<ImageDigest> =
+            futures::future::try_join_all(answers).await?.into_iter().flatten().collect();
+        images.sort();
+        images.dedup();
+        Ok(images)
     }
-    /// Stops the reconcilers and closes the state. No server is touched.
-    pub async fn close(&self) {}
+
+    /// Stops the reconcilers. No server is touched.
+    pub async fn close(&self) {
+        self.shared.end.cancel();
+        self.groups.lock().await.clear();
+    }
+
+    /// Completes when the core has ended: by [`Self::close`], or at a fail point.
+    pub async fn ended(&self) {
+        self.shared.end.cancelled().await;
+    }
+
+    async fn wishes(&self, wanted: Wanted) -> Result<BTreeMap<GroupName, Wish>, ControlError> {
+        let releases = self.shared.releases.clone();
+        let looked = tokio::task::spawn_blocking(move || wishes(&*releases, wanted));
+        looked.await.map_err(|_| ControlError::Closed)?
+    }
+
+    async fn mailbox(&self, group: &GroupName) -> Option<mpsc::UnboundedSender<Message>> {
+        self.groups.lock().await.get(group).cloned()
+    }
+
+    async fn mailboxes(
+        &self,
+        groups: &[GroupName],
+    ) -> Result<Vec<(GroupName, mpsc::UnboundedSender<Message>)>, ControlError> {
+        let all = self.groups.lock().await;
+        if groups.is_empty() {
+            return Ok(all.iter().map(|(name, mailbox)| (name.clone(), mailbox.clone())).collect());
+        }
+        let find = |name: &GroupName| all.get(name).map(|mailbox| (name.clone(), mailbox.clone()));
+        groups.iter().map(|name| find(name).ok_or_else(|| ControlError::NoGroup(name.clone()))).collect()
+    }
+
+    /// Asks every group until one knows the server.
+    async fn of_server(
+        &self,
+        server: &ServerId,
+        message: impl Fn(oneshot::Sender<Result<(), ControlError>>) -> Message,
+    ) -> Result<GroupName, ControlError> {
+        for (name, mailbox) in self.mailboxes(&[]).await? {
+            match ask(&self.shared, &mailbox, &message).await? {
+                Ok(()) => return Ok(name),
+                Err(ControlError::NoServer(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ControlError::NoServer(server.clone()))
+    }
+}
+
+/// Asks a group's task; fails when the task or the core ends first.
+async fn ask<T>(
+    shared: &Shared,
+    mailbox: &mpsc::UnboundedSender<Message>,
+    message: impl FnOnce(oneshot::Sender<T>) -> Message,
+) -> Result<T, ControlError> {
+    let (answer, answered) = oneshot::channel();
+    mailbox.send(message(answer)).map_err(|_| ControlError::Closed)?;
+    tokio::select! {
+        biased;
+        answer = answered => answer.map_err(|_| ControlError::Closed),
+        () = shared.end.cancelled() => Err(ControlError::Closed),
+    }
+}
+
+fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName, Wish>, ControlError> {
+    let Wanted { fleet, images } = wanted;
+    let evidence: EvidencePolicy = fleet.evidence;
+    let wish = |(name, spec): (GroupName, Group)| {
+        let image = images.get(&name).ok_or_else(|| ControlError::NoImage(name.clone()))?;
+        let image = releases.image(image)?;
+        let config = FrozenConfig { environment: spec.environment.clone() };
+        let release = PastRelease { image: image.digest, config, suite: image.suite, settled: None };
+        Ok((name, Wish { spec, evidence, release }))
+    };
+    fleet.groups.into_iter().map(wish).collect()
+}
+
+/// The table as the earlier daemon left it, so that no route is missing from the first one of this.
+fn former_routes(loaded: &Loaded) -> BTreeMap<GroupName, Vec<Route>> {
+    let routes = |row: &crate::db::GroupRow| {
+        let servers = loaded.servers.iter().filter(|server| server.group == row.name);
+        group::routes_of(row, servers)
+    };
+    loaded.groups.iter().map(|row| (row.name.clone(), routes(row))).collect()
 }

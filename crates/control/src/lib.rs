@@ -1,17 +1,31 @@
 //! State, journal, reconcilers, rollouts, the test harness, the daemon.
+//!
+//! [`Control`] is the handle. Behind it, one task for each group (`group`) asks the pure planner of `kiln-model` what to do
+//! next and does it; one task looks at the engine (`observer`); one sends the gateway its table (`routes`); one thread
+//! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+mod db;
+pub mod failpoint;
+mod group;
 pub mod handle;
 pub mod harness;
 pub mod http;
 pub mod keys;
 pub mod library;
+mod observer;
+mod readiness;
 pub mod releases;
 pub mod reports;
 pub mod retry;
+mod routes;
+mod shared;
 pub mod traffic;
 
+pub use db::DbError;
+pub use failpoint::{FailPoint, NeverFails};
 pub use handle::{Control, ControlError, ControlOptions, RebuildTarget, Settled, Unsettled, Wanted};
 pub use releases::{ImageInfo, NotAdmitted, Releases, ReleasesError};
+pub use shared::Clock;
 pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};

@@ -1,0 +1,184 @@
+//! What is written together.
+
+use jiff::Timestamp;
+use kiln_model::{FrozenConfig, GroupName, ServerId};
+use rusqlite::{Transaction, params};
+
+use super::load::{GroupRow, PastRelease, ServerRow};
+
+/// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
+pub(crate) type IntentionId = i64;
+
+/// Something that is about to be done to a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Intention {
+    pub id: IntentionId,
+    pub group: GroupName,
+    pub server: ServerId,
+    pub generation: u64,
+    pub action: &'static str,
+    pub why: String,
+    pub at: Timestamp,
+}
+
+enum Write {
+    Group(Box<GroupRow>),
+    ForgetGroup(GroupName),
+    Release(GroupName, Box<PastRelease>),
+    Config(Box<FrozenConfig>),
+    Server(Box<ServerRow>),
+    ForgetServer(ServerId),
+    Open(Intention),
+    Close(IntentionId, Timestamp, String),
+    Audit(Timestamp, Option<GroupName>, Option<ServerId>, String),
+    Counter(&'static str, i64),
+}
+
+/// Writes that become true together.
+#[derive(Default)]
+pub(crate) struct Batch(Vec<Write>);
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    pub fn group(&mut self, row: &GroupRow) {
+        self.0.push(Write::Group(Box::new(row.clone())));
+    }
+    /// Removes a group and the releases it had.
+    pub fn forget_group(&mut self, name: &GroupName) {
+        self.0.push(Write::ForgetGroup(name.clone()));
+    }
+    pub fn release(&mut self, group: &GroupName, release: &PastRelease) {
+        self.0.push(Write::Config(Box::new(release.config.clone())));
+        self.0.push(Write::Release(group.clone(), Box::new(release.clone())));
+    }
+    pub fn server(&mut self, row: &ServerRow) {
+        self.0.push(Write::Server(Box::new(row.clone())));
+    }
+    pub fn forget_server(&mut self, id: &ServerId) {
+        self.0.push(Write::ForgetServer(id.clone()));
+    }
+    pub fn open(&mut self, intention: Intention) {
+        self.0.push(Write::Open(intention));
+    }
+    pub fn close(&mut self, id: IntentionId, at: Timestamp, outcome: impl Into<String>) {
+        self.0.push(Write::Close(id, at, outcome.into()));
+    }
+    pub fn audit(&mut self, at: Timestamp, group: Option<&GroupName>, server: Option<&ServerId>, what: String) {
+        self.0.push(Write::Audit(at, group.cloned(), server.cloned(), what));
+    }
+    pub fn counter(&mut self, name: &'static str, value: i64) {
+        self.0.push(Write::Counter(name, value));
+    }
+
+    pub(super) fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.0.iter().try_for_each(|write| write.write(transaction))
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data always serialises")
+}
+
+impl Write {
+    fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let run =
+            |sql: &str, params: &[&dyn rusqlite::ToSql]| transaction.prepare_cached(sql)?.execute(params).map(drop);
+        match self {
+            Self::Group(row) => write_group(transaction, row),
+            Self::ForgetGroup(name) => {
+                run("DELETE FROM releases WHERE group_name = ?1", params![name.as_str()])?;
+                run("DELETE FROM groups WHERE name = ?1", params![name.as_str()])
+            }
+            Self::Config(config) => run(
+                "INSERT INTO configs VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                params![config.digest().to_string(), json(&**config)],
+            ),
+            Self::Release(group, release) => write_release(transaction, group, release),
+            Self::Server(row) => write_server(transaction, row),
+            Self::ForgetServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.as_str()]),
+            Self::Open(intention) => open(transaction, intention),
+            Self::Close(id, at, outcome) => run(
+                "UPDATE intentions SET closed_at = ?2, outcome = ?3 WHERE id = ?1",
+                params![id, at.to_string(), outcome],
+            ),
+            Self::Audit(at, group, server, what) => run(
+                "INSERT INTO audit (at, group_name, server, what) VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    at.to_string(),
+                    group.as_ref().map(GroupName::as_str),
+                    server.as_ref().map(ServerId::as_str),
+                    what
+                ],
+            ),
+            Self::Counter(name, value) => run("INSERT OR REPLACE INTO counters VALUES (?1, ?2)", params![name, value]),
+        }
+    }
+}
+
+fn write_group(transaction: &Transaction<'_>, row: &GroupRow) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    transaction.prepare_cached(sql)?.execute(params![
+        row.name.as_str(),
+        row.revision as i64,
+        row.release.to_string(),
+        json(&row.spec),
+        json(&row.evidence),
+        row.progress.as_ref().map(json),
+        json(&row.failures),
+        json(&row.ports),
+        row.removing,
+    ])?;
+    Ok(())
+}
+
+fn write_release(transaction: &Transaction<'_>, group: &GroupName, release: &PastRelease) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO releases VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    transaction.prepare_cached(sql)?.execute(params![
+        group.as_str(),
+        release.id().to_string(),
+        release.image.to_string(),
+        release.config.digest().to_string(),
+        release.suite.to_string(),
+        release.settled,
+    ])?;
+    Ok(())
+}
+
+fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Result<()> {
+    let sql =
+        "INSERT OR REPLACE INTO servers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    transaction.prepare_cached(sql)?.execute(params![
+        row.id.as_str(),
+        row.group.as_str(),
+        row.generation as i64,
+        row.release.to_string(),
+        json(&row.limits),
+        json(&row.state),
+        row.address.map(|address| address.to_string()),
+        row.pid,
+        row.launched_at.to_string(),
+        row.ready_at.map(|at| at.to_string()),
+        row.ready_ms.map(|ms| ms as i64),
+        row.in_traffic,
+        row.rebuild,
+        row.touched,
+        row.reason,
+    ])?;
+    Ok(())
+}
+
+fn open(transaction: &Transaction<'_>, intention: &Intention) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO intentions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, NULL)";
+    transaction.prepare_cached(sql)?.execute(params![
+        intention.id,
+        intention.group.as_str(),
+        intention.server.as_str(),
+        intention.generation as i64,
+        intention.action,
+        intention.why,
+        intention.at.to_string(),
+    ])?;
+    Ok(())
+}

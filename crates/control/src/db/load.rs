@@ -1,0 +1,201 @@
+//! The rows as types, and reading them all.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr};
+
+use jiff::Timestamp;
+use kiln_model::{
+    FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest,
+    fleet::{EvidencePolicy, Limits},
+    plan::{Failure, RolloutProgress},
+};
+use rusqlite::{Connection, Row};
+use serde::de::DeserializeOwned;
+
+use super::DbError;
+
+/// A group as it was applied, and how far it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GroupRow {
+    pub name: GroupName,
+    pub revision: u64,
+    pub release: ReleaseId,
+    pub spec: Group,
+    pub evidence: EvidencePolicy,
+    pub progress: Option<RolloutProgress>,
+    pub failures: Vec<Failure>,
+    /// Host port of each published port of the servers, once bound.
+    pub ports: BTreeMap<u16, u16>,
+    /// Whether the group is forgotten once its last server is gone.
+    pub removing: bool,
+}
+
+/// A release that a group was asked to go to at some time.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PastRelease {
+    pub image: ImageDigest,
+    pub config: FrozenConfig,
+    pub suite: SuiteDigest,
+    /// When the whole group last arrived on it: the greatest number is the latest.
+    pub settled: Option<i64>,
+}
+
+impl PastRelease {
+    pub fn id(&self) -> ReleaseId {
+        Release { image: self.image, config: self.config.digest() }.id()
+    }
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ServerRow {
+    pub id: ServerId,
+    pub group: GroupName,
+    pub generation: u64,
+    pub release: ReleaseId,
+    pub limits: Limits,
+    pub state: ServerState,
+    pub address: Option<Ipv4Addr>,
+    pub pid: Option<u32>,
+    pub launched_at: Timestamp,
+    pub ready_at: Option<Timestamp>,
+    pub ready_ms: Option<u64>,
+    pub in_traffic: bool,
+    pub rebuild: bool,
+    pub touched: bool,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// An intention that was not closed: the daemon ended in the middle of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OpenIntention {
+    pub id: i64,
+    pub group: GroupName,
+    pub server: ServerId,
+    pub action: String,
+}
+
+/// Everything that was on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub groups: Vec<GroupRow>,
+    pub releases: BTreeMap<GroupName, Vec<PastRelease>>,
+    pub servers: Vec<ServerRow>,
+    pub open: Vec<OpenIntention>,
+    pub next_intention: i64,
+    pub counters: BTreeMap<String, i64>,
+}
+
+pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
+    let mut loaded = Loaded {
+        groups: rows(connection, "SELECT * FROM groups ORDER BY name", group)?,
+        servers: rows(connection, "SELECT * FROM servers ORDER BY id", server)?,
+        open: rows(
+            connection,
+            "SELECT id, group_name, server, action FROM intentions WHERE closed_at IS NULL ORDER BY id",
+            intention,
+        )?,
+        ..Loaded::default()
+    };
+    let releases = "SELECT group_name, image, body, suite, settled FROM releases JOIN configs ON digest = config";
+    for (group, past) in rows(connection, releases, release)? {
+        loaded.releases.entry(group).or_default().push(past);
+    }
+    let highest: Vec<i64> = rows(connection, "SELECT coalesce(max(id), 0) FROM intentions", |row| get(row, 0, "id"))?;
+    loaded.next_intention = highest.first().copied().unwrap_or(0) + 1;
+    let counters = rows(connection, "SELECT name, value FROM counters", |row| {
+        Ok((get::<String>(row, 0, "name")?, get::<i64>(row, 1, "value")?))
+    })?;
+    loaded.counters = counters.into_iter().collect();
+    Ok(loaded)
+}
+
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl Fn(&Row<'_>) -> Result<T, DbError>,
+) -> Result<Vec<T>, DbError> {
+    let failed = |source| DbError::Sqlite { action: "read", source };
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let mut found = statement.query([]).map_err(failed)?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next().map_err(failed)? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+fn get<T: rusqlite::types::FromSql>(row: &Row<'_>, at: usize, what: &'static str) -> Result<T, DbError> {
+    row.get(at).map_err(|_| damaged(row, what))
+}
+
+fn damaged(row: &Row<'_>, what: &'static str) -> DbError {
+    DbError::Damaged { what, row: row.get::<_, String>(0).unwrap_or_else(|_| "a row".to_owned()) }
+}
+
+fn parsed<T: FromStr>(row: &Row<'_>, at: usize, what: &'static str) -> Result<T, DbError> {
+    get::<String>(row, at, what)?.parse().map_err(|_| damaged(row, what))
+}
+
+fn parsed_option<T: FromStr>(row: &Row<'_>, at: usize, what: &'static str) -> Result<Option<T>, DbError> {
+    let text = get::<Option<String>>(row, at, what)?;
+    text.map(|text| text.parse().map_err(|_| damaged(row, what))).transpose()
+}
+
+fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize, what: &'static str) -> Result<T, DbError> {
+    serde_json::from_str(&get::<String>(row, at, what)?).map_err(|_| damaged(row, what))
+}
+
+fn group(row: &Row<'_>) -> Result<GroupRow, DbError> {
+    let progress = get::<Option<String>>(row, 5, "progress")?;
+    Ok(GroupRow {
+        name: parsed(row, 0, "name")?,
+        revision: get::<i64>(row, 1, "revision")? as u64,
+        release: parsed(row, 2, "release")?,
+        spec: json(row, 3, "spec")?,
+        evidence: json(row, 4, "evidence")?,
+        progress: progress.map(|_| json(row, 5, "progress")).transpose()?,
+        failures: json(row, 6, "failures")?,
+        ports: json(row, 7, "ports")?,
+        removing: get(row, 8, "removing")?,
+    })
+}
+
+fn release(row: &Row<'_>) -> Result<(GroupName, PastRelease), DbError> {
+    let past = PastRelease {
+        image: parsed(row, 1, "image")?,
+        config: json(row, 2, "config")?,
+        suite: parsed(row, 3, "suite")?,
+        settled: get(row, 4, "settled")?,
+    };
+    Ok((parsed(row, 0, "group")?, past))
+}
+
+fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
+    Ok(ServerRow {
+        id: parsed(row, 0, "id")?,
+        group: parsed(row, 1, "group")?,
+        generation: get::<i64>(row, 2, "generation")? as u64,
+        release: parsed(row, 3, "release")?,
+        limits: json(row, 4, "limits")?,
+        state: json(row, 5, "state")?,
+        address: parsed_option(row, 6, "address")?,
+        pid: get(row, 7, "pid")?,
+        launched_at: parsed(row, 8, "launched_at")?,
+        ready_at: parsed_option(row, 9, "ready_at")?,
+        ready_ms: get::<Option<i64>>(row, 10, "ready_ms")?.map(|ms| ms as u64),
+        in_traffic: get(row, 11, "in_traffic")?,
+        rebuild: get(row, 12, "rebuild")?,
+        touched: get(row, 13, "touched")?,
+        reason: get(row, 14, "reason")?,
+    })
+}
+
+fn intention(row: &Row<'_>) -> Result<OpenIntention, DbError> {
+    Ok(OpenIntention {
+        id: get(row, 0, "id")?,
+        group: parsed(row, 1, "group")?,
+        server: parsed(row, 2, "server")?,
+        action: get(row, 3, "action")?,
+    })
+}

@@ -1,0 +1,95 @@
+//! The tables, and how an older file becomes a current one.
+
+use rusqlite::Connection;
+
+use super::DbError;
+
+/// Each entry brings the file from the version of its index to the next. Entries are never changed, only added.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE configs (
+        digest TEXT PRIMARY KEY,
+        body   TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE groups (
+        name     TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        release  TEXT NOT NULL,
+        spec     TEXT NOT NULL,
+        evidence TEXT NOT NULL,
+        progress TEXT,
+        failures TEXT NOT NULL,
+        ports    TEXT NOT NULL,
+        removing INTEGER NOT NULL
+    ) STRICT;
+    -- Every release a group was ever asked to go to; `settled` counts up whenever the whole group has arrived on it.
+    CREATE TABLE releases (
+        group_name TEXT NOT NULL,
+        id         TEXT NOT NULL,
+        image      TEXT NOT NULL,
+        config     TEXT NOT NULL REFERENCES configs (digest),
+        suite      TEXT NOT NULL,
+        settled    INTEGER,
+        PRIMARY KEY (group_name, id)
+    ) STRICT;
+    CREATE TABLE servers (
+        id          TEXT PRIMARY KEY,
+        group_name  TEXT NOT NULL,
+        generation  INTEGER NOT NULL,
+        release     TEXT NOT NULL,
+        limits      TEXT NOT NULL,
+        state       TEXT NOT NULL,
+        address     TEXT,
+        pid         INTEGER,
+        launched_at TEXT NOT NULL,
+        ready_at    TEXT,
+        ready_ms    INTEGER,
+        in_traffic  INTEGER NOT NULL,
+        rebuild     INTEGER NOT NULL,
+        touched     INTEGER NOT NULL,
+        reason      TEXT
+    ) STRICT;
+    CREATE INDEX servers_by_group ON servers (group_name);
+    CREATE TABLE intentions (
+        id         INTEGER PRIMARY KEY,
+        group_name TEXT NOT NULL,
+        server     TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        action     TEXT NOT NULL,
+        why        TEXT NOT NULL,
+        opened_at  TEXT NOT NULL,
+        closed_at  TEXT,
+        outcome    TEXT
+    ) STRICT;
+    CREATE INDEX intentions_open ON intentions (id) WHERE closed_at IS NULL;
+    CREATE TABLE audit (
+        id         INTEGER PRIMARY KEY,
+        at         TEXT NOT NULL,
+        group_name TEXT,
+        server     TEXT,
+        what       TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE counters (
+        name  TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT;
+"];
+
+/// Sets the file up for safe writing and brings it to the current version.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
+    let failed = |source| DbError::Sqlite { action: "set up", source };
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    let known = MIGRATIONS.len() as i64;
+    if found > known || found < 0 {
+        return Err(DbError::TooNew { found, known });
+    }
+    for (version, migration) in (1..).zip(MIGRATIONS).skip(found as usize) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(migration).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", version).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}

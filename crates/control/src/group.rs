@@ -1,0 +1,356 @@
+//! The reconciler of one group: the only task that changes what is known of the group and its servers.
+//!
+//! Everything reaches it as a [`Message`]: wishes of people, snapshots of the engine, answers of actions under way. After
+//! each it makes one pass: it asks the planner what to do next, changes its state accordingly, writes the state and an
+//! intention for each action in one transaction, and only then begins the actions, all at once. Their answers come back as
+//! messages and close the intentions in the transaction of the next pass.
+
+mod admission;
+mod adopt;
+mod begin;
+mod finish;
+mod view;
+mod wish;
+
+pub(crate) use begin::destroy;
+pub(crate) use view::routes_of;
+pub(crate) use wish::forecast;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kiln_api::{Event, status::GroupStatus};
+use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
+use kiln_model::{
+    GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
+    plan::{self, Admission, RolloutProgress},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    db::{Batch, GroupRow, IntentionId, PastRelease, ServerRow},
+    handle::{ControlError, Settled},
+    observer::Snapshot,
+    releases::ImageInfo,
+    routes::Routed,
+    shared::Shared,
+};
+
+/// Without any event a group looks again after this time.
+const TICK: Duration = Duration::from_secs(10);
+/// A state file that cannot be written (a full disk) is tried again after this time.
+const WRITE_AGAIN: Duration = Duration::from_millis(500);
+
+/// What a group's task is told.
+pub(crate) enum Message {
+    /// Go to this release with this specification.
+    Want(Box<Wish>, oneshot::Sender<()>),
+    /// What that would do.
+    Forecast(Box<Wish>, oneshot::Sender<Vec<Event>>),
+    /// Go back to the release before.
+    Rollback(oneshot::Sender<Result<(), ControlError>>),
+    /// Replace one server, or all.
+    Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
+    /// Somebody ran a command inside.
+    Touch(ServerId, Vec<String>, oneshot::Sender<Result<(), ControlError>>),
+    /// Take the group away; answered when it is gone.
+    Remove(oneshot::Sender<()>),
+    /// Answered when the latest change has come to its end.
+    Settle(oneshot::Sender<Settled>),
+    /// What runs.
+    Status(oneshot::Sender<GroupStatus>),
+    /// The images that must stay.
+    Images(oneshot::Sender<Vec<ImageDigest>>),
+    /// What the engine sees.
+    Snapshot(Arc<Snapshot>),
+    /// An action ended, or a new server became ready or did not.
+    Ended(Ended),
+}
+
+/// What is wanted of a group from now on.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub spec: kiln_model::Group,
+    pub evidence: kiln_model::fleet::EvidencePolicy,
+    pub release: PastRelease,
+}
+
+/// The end of something that was under way.
+pub(crate) enum Ended {
+    Launched { server: ServerId, intention: IntentionId, result: Result<Observed, EngineError> },
+    Readiness { server: ServerId, result: Result<(), String> },
+    Routed { servers: Vec<(ServerId, IntentionId)>, change: TrafficChange, result: Routed },
+    Drained { server: ServerId, intention: IntentionId, cut: u64 },
+    Stopped { server: ServerId, intention: IntentionId, result: Result<StopOutcome, EngineError> },
+    Destroyed { server: ServerId, intention: IntentionId },
+}
+
+/// What a new table means to the servers it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TrafficChange {
+    Add,
+    Remove,
+    Switch,
+}
+
+/// How a server stands in the gateway's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Out,
+    In,
+    Draining,
+}
+
+/// A server, as its group's task holds it.
+struct Server {
+    row: ServerRow,
+    place: Place,
+    /// The action under way.
+    busy: Option<IntentionId>,
+    /// Whether something of it still runs, as far as is known.
+    running: bool,
+    /// When the engine last confirmed it, or it was taken over from disk. A snapshot begun before says nothing about it.
+    known_since: Instant,
+    launched: Instant,
+    services: watch::Sender<Vec<ServiceStatus>>,
+    /// The task that waits for it to become ready.
+    watch: Option<tokio::task::AbortHandle>,
+}
+
+/// A release and what the evidence said of it, last time it was looked at.
+struct Admitted {
+    result: Result<VerifiedRelease, Admission>,
+    heal: bool,
+    at: Instant,
+    /// Warnings already said.
+    said: Vec<String>,
+}
+
+/// The reconciler of one group.
+pub(crate) struct GroupTask {
+    shared: Arc<Shared>,
+    row: GroupRow,
+    releases: BTreeMap<ReleaseId, PastRelease>,
+    servers: BTreeMap<ServerId, Server>,
+    images: BTreeMap<ImageDigest, ImageInfo>,
+    prepared: BTreeSet<ImageDigest>,
+    admitted: BTreeMap<ReleaseId, Admitted>,
+    blocked: Option<String>,
+    /// Why the last server of the release wanted failed.
+    last_failure: Option<String>,
+    /// Whether the gateway must be told although no server comes or goes.
+    routes_changed: bool,
+    /// Changes that are not on disk yet.
+    batch: Batch,
+    /// Who waits for them to be.
+    acknowledge: Vec<Box<dyn FnOnce() + Send>>,
+    settling: Vec<(u64, oneshot::Sender<Settled>)>,
+    removed: Vec<oneshot::Sender<()>>,
+    mailbox: mpsc::UnboundedSender<Message>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+}
+
+impl GroupTask {
+    /// The task of a group, with what was on disk of it.
+    pub fn new(shared: Arc<Shared>, row: GroupRow, releases: Vec<PastRelease>) -> Self {
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        Self {
+            shared,
+            row,
+            releases: releases.into_iter().map(|release| (release.id(), release)).collect(),
+            servers: BTreeMap::new(),
+            images: BTreeMap::new(),
+            prepared: BTreeSet::new(),
+            admitted: BTreeMap::new(),
+            blocked: None,
+            last_failure: None,
+            routes_changed: false,
+            batch: Batch::default(),
+            acknowledge: Vec::new(),
+            settling: Vec::new(),
+            removed: Vec::new(),
+            mailbox,
+            inbox,
+        }
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> &GroupName {
+        &self.row.name
+    }
+
+    /// What must be on disk before the task of a new group runs.
+    pub fn write_first(&self, batch: &mut Batch) {
+        batch.group(&self.row);
+        self.releases.values().for_each(|release| batch.release(&self.row.name, release));
+    }
+
+    /// Where its messages go.
+    pub fn mailbox(&self) -> mpsc::UnboundedSender<Message> {
+        self.mailbox.clone()
+    }
+
+    /// Runs until the group was removed and is gone.
+    pub async fn run(mut self) {
+        loop {
+            let wake = self.pass().await;
+            if self.is_gone() {
+                return self.leave().await;
+            }
+            let mut messages = Vec::new();
+            tokio::select! {
+                count = self.inbox.recv_many(&mut messages, usize::MAX) => if count == 0 { return },
+                () = tokio::time::sleep(wake) => self.tick(),
+            }
+            messages.into_iter().for_each(|message| self.take(message));
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Want(wish, done) => {
+                self.want(*wish);
+                self.once_written(done, ());
+            }
+            Message::Forecast(wish, answer) => self.forecast(*wish, answer),
+            Message::Rollback(answer) => {
+                let result = self.rollback();
+                self.once_written(answer, result);
+            }
+            Message::Rebuild(server, answer) => {
+                let result = self.rebuild(server.as_ref());
+                self.once_written(answer, result);
+            }
+            Message::Touch(server, command, answer) => {
+                let result = self.touch(&server, &command);
+                self.once_written(answer, result);
+            }
+            Message::Remove(gone) => self.remove(gone),
+            Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
+            Message::Status(answer) => drop(answer.send(self.status())),
+            Message::Images(answer) => drop(answer.send(self.images_in_use())),
+            Message::Snapshot(snapshot) => self.see(&snapshot),
+            Message::Ended(ended) => self.ended(ended),
+        }
+    }
+
+    /// Answers once the changes of the next pass are on disk: what is acknowledged is not forgotten.
+    fn once_written<T: Send + 'static>(&mut self, answer: oneshot::Sender<T>, result: T) {
+        self.acknowledge.push(Box::new(move || drop(answer.send(result))));
+    }
+
+    /// Plans, writes, begins. Returns how long to sleep if nothing happens.
+    async fn pass(&mut self) -> Duration {
+        self.look_at_evidence().await;
+        let now = self.shared.now();
+        let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
+        self.note_progress(next.rollout);
+        let works = self.begin(&next.steps, now);
+        let names: Vec<String> = works.iter().map(begin::Work::describe).collect();
+        for name in &names {
+            self.shared.fail_point(|| format!("{name}: before journal")).await;
+        }
+        self.write().await;
+        for name in &names {
+            self.shared.fail_point(|| format!("{name}: after journal")).await;
+        }
+        self.acknowledge.drain(..).for_each(|answer| answer());
+        works.into_iter().for_each(|work| self.start(work));
+        self.answer_settled();
+        let wake = next.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        wake.unwrap_or(TICK).clamp(Duration::from_millis(1), TICK)
+    }
+
+    /// Puts what changed on disk. A disk that is full is waited for: nothing is begun that is not written.
+    async fn write(&mut self) {
+        let batch = Arc::new(std::mem::take(&mut self.batch));
+        let mut said = false;
+        while let Err(error) = self.shared.db.write(batch.clone()).await {
+            if !said {
+                self.warn(format!("group `{}`: {}", self.row.name, kiln_api::error::chain(&error)));
+                said = true;
+            }
+            tokio::time::sleep(WRITE_AGAIN).await;
+        }
+    }
+
+    /// Time passed without an event.
+    fn tick(&mut self) {
+        // A port may have become free: it is tried again.
+        self.blocked = None;
+    }
+
+    fn note_progress(&mut self, next: RolloutProgress) {
+        if self.row.progress.as_ref() == Some(&next) {
+            return;
+        }
+        let before = self.row.progress.replace(next);
+        if self.progress_state() == Some(&plan::RolloutState::Done) {
+            self.note_arrival(before.as_ref());
+        }
+        self.batch.group(&self.row);
+        let changed = before.as_ref().map(|p| (p.revision, &p.state, p.best))
+            != self.row.progress.as_ref().map(|p| (p.revision, &p.state, p.best));
+        if changed {
+            let event = self.rollout_event();
+            self.shared.emit(event);
+        }
+    }
+
+    /// Remembers when the whole group arrived on a release, so that a rollback knows the one before.
+    fn note_arrival(&mut self, before: Option<&RolloutProgress>) {
+        let again = before.is_some_and(|p| {
+            Some(p.revision) == self.row.progress.as_ref().map(|n| n.revision) && p.state == plan::RolloutState::Done
+        });
+        let latest = self.releases.values().filter_map(|release| release.settled).max().unwrap_or(0);
+        let Some(release) = self.releases.get_mut(&self.row.release).filter(|_| !again) else { return };
+        release.settled = Some(latest + 1);
+        self.batch.release(&self.row.name, release);
+    }
+
+    fn progress_state(&self) -> Option<&plan::RolloutState> {
+        self.row.progress.as_ref().map(|progress| &progress.state)
+    }
+
+    fn answer_settled(&mut self) {
+        let over = self.row.progress.as_ref().is_some_and(|p| p.revision == self.row.revision && p.is_over());
+        let revision = self.row.revision;
+        let waiting = std::mem::take(&mut self.settling);
+        let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(asked, _)| *asked != revision || over);
+        self.settling = rest;
+        for (asked, answer) in ready {
+            // Whoever asked may have left.
+            answer.send(self.settled(asked)).ok();
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.row.removing && self.servers.is_empty()
+    }
+
+    /// Forgets the group.
+    async fn leave(mut self) {
+        self.shared.routes.update(self.row.name.clone(), Vec::new()).await.ok();
+        self.batch.forget_group(&self.row.name);
+        self.batch.audit(self.shared.now(), Some(&self.row.name), None, "the group was taken away".to_owned());
+        self.write().await;
+        for gone in self.removed.drain(..) {
+            // Whoever asked may have left.
+            gone.send(()).ok();
+        }
+    }
+
+    fn warn(&self, message: String) {
+        tracing::warn!(group = %self.row.name, "{message}");
+        self.shared.emit(Event::Warning { message });
+    }
+}
+
+/// A group's name and where its messages go.
+pub(crate) type Mailboxes = BTreeMap<GroupName, mpsc::UnboundedSender<Message>>;

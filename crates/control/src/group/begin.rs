@@ -1,0 +1,387 @@
+//! From planned steps to actions under way: first what is known changes, then, once that is on disk, the work begins.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kiln_engine::{LaunchSpec, ServiceStatus};
+use kiln_model::{
+    ReleaseId, ServerId, ServerState, VerifiedRelease,
+    plan::{Action, PlannedAction},
+};
+use rand::RngExt as _;
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+
+use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, wish::step_event};
+use crate::{
+    db::{Intention, IntentionId, ServerRow},
+    readiness,
+    routes::Routed,
+    traffic::Route,
+};
+
+/// What is left to be done outside once a pass is on disk.
+pub(super) enum Work {
+    Launch {
+        release: Box<VerifiedRelease>,
+        spec: Box<LaunchSpec>,
+        prepare: bool,
+        intention: IntentionId,
+    },
+    /// A new table for the gateway, on behalf of these.
+    Route {
+        table: Vec<Route>,
+        changes: Vec<(TrafficChange, Vec<(ServerId, IntentionId)>)>,
+        drains: Vec<Drain>,
+    },
+    Stop {
+        server: ServerId,
+        generation: u64,
+        limit: Duration,
+        intention: IntentionId,
+    },
+    Destroy {
+        server: ServerId,
+        generation: u64,
+        intention: IntentionId,
+    },
+}
+
+/// A server that is drained once the gateway has the table that says so.
+pub(super) struct Drain {
+    server: ServerId,
+    limit: Duration,
+    intention: IntentionId,
+}
+
+/// Traffic steps of one pass, which go out in one table.
+#[derive(Default)]
+struct TrafficSteps {
+    changes: Vec<(TrafficChange, Vec<(ServerId, IntentionId)>)>,
+    drains: Vec<Drain>,
+}
+
+impl Work {
+    /// For messages.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Launch { spec, .. } => format!("launch {}", spec.server),
+            Self::Route { changes, drains, .. } => {
+                let changes = changes.iter().flat_map(|(change, servers)| {
+                    servers.iter().map(move |(server, _)| format!("{change:?} {server}"))
+                });
+                let drains = drains.iter().map(|drain| format!("Drain {}", drain.server));
+                format!("route ({})", changes.chain(drains).collect::<Vec<_>>().join(", "))
+            }
+            Self::Stop { server, .. } => format!("stop {server}"),
+            Self::Destroy { server, .. } => format!("destroy {server}"),
+        }
+    }
+}
+
+impl GroupTask {
+    /// Changes what is known of the servers as the steps say, and returns the work that is left.
+    pub(super) fn begin(&mut self, steps: &[PlannedAction], now: Timestamp) -> Vec<Work> {
+        let mut works = Vec::new();
+        let mut traffic = TrafficSteps::default();
+        for step in steps {
+            self.shared.emit(step_event(&self.row.name, step.clone()));
+            match &step.action {
+                Action::Launch { release, servers } => {
+                    works.extend((0..*servers).filter_map(|_| self.launch(*release, &step.why, now)));
+                }
+                Action::Stop { server } => works.push(self.stop(server, &step.why, now)),
+                Action::Destroy { server } => works.push(self.destroy(server, &step.why, now)),
+                Action::MarkRolloutDone | Action::MarkRolloutFailed | Action::Revert { .. } => {
+                    let text = format!("{}: {}", step.action.word(), step.why);
+                    self.batch.audit(now, Some(&self.row.name), None, text);
+                }
+                other => self.traffic_step(other, &step.why, now, &mut traffic),
+            }
+        }
+        works.extend(self.route(traffic));
+        works
+    }
+
+    fn launch(&mut self, release: ReleaseId, why: &str, now: Timestamp) -> Option<Work> {
+        let verified = self.admitted.get(&release)?.result.as_ref().ok()?.clone();
+        let image = self.images.get(&verified.release().image)?.clone();
+        let spec = LaunchSpec {
+            server: self.new_id(),
+            generation: 1,
+            group: Some(self.row.name.clone()),
+            manifest: image.manifest,
+            limits: self.row.spec.limits,
+        };
+        let id = spec.server.clone();
+        self.servers.insert(id.clone(), self.new_server(&spec, release, now));
+        let intention = self.intend(&id, "launch", why, now);
+        let prepare = self.prepared.insert(image.digest);
+        Some(Work::Launch { release: Box::new(verified), spec: Box::new(spec), prepare, intention })
+    }
+
+    fn new_server(&self, spec: &LaunchSpec, release: ReleaseId, now: Timestamp) -> Server {
+        let row = ServerRow {
+            id: spec.server.clone(),
+            group: self.row.name.clone(),
+            generation: spec.generation,
+            release,
+            limits: spec.limits,
+            state: ServerState::Launching,
+            address: None,
+            pid: None,
+            launched_at: now,
+            ready_at: None,
+            ready_ms: None,
+            in_traffic: false,
+            rebuild: false,
+            touched: false,
+            reason: None,
+        };
+        Server::new(row, true)
+    }
+
+    /// Group name, `-`, six random letters and digits. Never used twice: 36⁶ are possible, and those known are avoided.
+    fn new_id(&self) -> ServerId {
+        const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        let group: String = self.row.name.as_str().chars().take(56).collect();
+        let mut random = rand::rng();
+        loop {
+            let suffix: String = (0..6).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
+            let id: ServerId = format!("{group}-{suffix}").parse().expect("a group name and a suffix is a valid id");
+            if !self.servers.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn stop(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Work {
+        self.step_to(id, ServerState::Stopping);
+        let intention = self.intend(id, "stop", why, now);
+        let (generation, limit) = (self.servers[id].row.generation, self.stop_limit(id));
+        Work::Stop { server: id.clone(), generation, limit, intention }
+    }
+
+    fn stop_limit(&self, id: &ServerId) -> Duration {
+        let release = self.releases.get(&self.servers[id].row.release);
+        let image = release.and_then(|release| self.images.get(&release.image));
+        image.map_or(Duration::from_secs(30), |image| readiness::stop_limit(&image.manifest))
+    }
+
+    fn destroy(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Work {
+        let intention = self.intend(id, "destroy", why, now);
+        Work::Destroy { server: id.clone(), generation: self.servers[id].row.generation, intention }
+    }
+
+    fn traffic_step(&mut self, action: &Action, why: &str, now: Timestamp, traffic: &mut TrafficSteps) {
+        let (change, place, servers) = match action {
+            Action::AddToTraffic { server } => (TrafficChange::Add, Place::In, vec![server]),
+            Action::RemoveFromTraffic { server } => (TrafficChange::Remove, Place::Out, vec![server]),
+            Action::SwitchTraffic { to, from } => {
+                let from: BTreeSet<&ServerId> = from.iter().collect();
+                for id in &from {
+                    self.put(id, Place::Draining);
+                }
+                let all = to.iter().chain(from).map(|id| (id.clone(), self.intend(id, "switch", why, now)));
+                let all: Vec<_> = all.collect();
+                to.iter().for_each(|id| self.put(id, Place::In));
+                traffic.changes.push((TrafficChange::Switch, all));
+                return;
+            }
+            Action::Drain { server } => return self.drain(server, why, now, traffic),
+            _ => return,
+        };
+        for id in servers {
+            self.put(id, place);
+            let intention = self.intend(id, action.word(), why, now);
+            traffic.changes.push((change, vec![(id.clone(), intention)]));
+        }
+    }
+
+    fn drain(&mut self, id: &ServerId, why: &str, now: Timestamp, traffic: &mut TrafficSteps) {
+        self.step_to(id, ServerState::Draining);
+        self.put(id, Place::Draining);
+        let intention = self.intend(id, "drain", why, now);
+        traffic.drains.push(Drain { server: id.clone(), limit: self.row.spec.rollout.drain, intention });
+    }
+
+    fn put(&mut self, id: &ServerId, place: Place) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.place = place;
+        }
+    }
+
+    fn route(&mut self, traffic: TrafficSteps) -> Option<Work> {
+        let TrafficSteps { changes, drains } = traffic;
+        let changed = std::mem::take(&mut self.routes_changed) && !self.row.spec.publish.is_empty();
+        let needed = changed || !changes.is_empty() || !drains.is_empty();
+        needed.then(|| Work::Route { table: self.routes(), changes, drains })
+    }
+
+    /// Takes a step of a server's life, writes and tells it.
+    pub(super) fn step_to(&mut self, id: &ServerId, state: ServerState) {
+        let Some(server) = self.servers.get_mut(id).filter(|server| server.row.state != state) else { return };
+        match server.row.state.step(state) {
+            Ok(state) => server.row.state = state,
+            Err(error) => return self.warn(format!("server {id}: {error}; this is a mistake in Kiln")),
+        }
+        self.batch.server(&server.row);
+        let event = self.server_event(&self.servers[id]);
+        self.shared.emit(event);
+    }
+
+    /// Marks a server as busy and writes down what is about to be done to it.
+    fn intend(&mut self, id: &ServerId, action: &'static str, why: &str, at: Timestamp) -> IntentionId {
+        let number = self.shared.intention();
+        if let Some(server) = self.servers.get_mut(id) {
+            server.busy = Some(number);
+            self.batch.server(&server.row);
+            self.batch.open(Intention {
+                id: number,
+                group: self.row.name.clone(),
+                server: id.clone(),
+                generation: server.row.generation,
+                action,
+                why: why.to_owned(),
+                at,
+            });
+        }
+        number
+    }
+
+    /// Begins what is on disk.
+    pub(super) fn start(&mut self, work: Work) {
+        let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
+        let name = work.describe();
+        // Tables go to the gateway in the order in which they were made.
+        let routed = match &work {
+            Work::Route { table, .. } if self.row.spec.publish.is_empty() && table.is_empty() => None,
+            Work::Route { table, .. } => Some(self.shared.routes.update(self.row.name.clone(), table.clone())),
+            _ => None,
+        };
+        if let Work::Launch { spec, .. } = &work {
+            if let Some(server) = self.servers.get_mut(&spec.server) {
+                server.launched = Instant::now();
+            }
+        }
+        self.shared.spawn(async move {
+            shared.fail_point(|| format!("{name}: before action")).await;
+            let tell = |ended| drop(mailbox.send(Message::Ended(ended)));
+            carry_out(&shared, work, routed, &name, tell).await;
+        });
+    }
+
+    /// Waits for a new server to become ready.
+    pub(super) fn watch(&mut self, id: &ServerId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let release = self.releases.get(&server.row.release);
+        let Some(image) = release.and_then(|release| self.images.get(&release.image)) else { return };
+        let watched = readiness::Watched {
+            engine: self.shared.engine.clone(),
+            server: id.clone(),
+            address: server.row.address,
+            manifest: image.manifest.clone(),
+            services: server.services.subscribe(),
+            launched: server.launched,
+        };
+        let (mailbox, id) = (self.mailbox.clone(), id.clone());
+        let task = self.shared.spawn(async move {
+            let result = readiness::wait(watched).await;
+            drop(mailbox.send(Message::Ended(Ended::Readiness { server: id, result })));
+        });
+        server.watch = Some(task.abort_handle());
+    }
+}
+
+impl Server {
+    /// A server as its row says, with nothing under way.
+    pub(super) fn new(row: ServerRow, running: bool) -> Self {
+        let place = Place::of(&row);
+        Self {
+            row,
+            place,
+            busy: None,
+            running,
+            known_since: Instant::now(),
+            launched: Instant::now(),
+            services: watch::Sender::new(Vec::<ServiceStatus>::new()),
+            watch: None,
+        }
+    }
+}
+
+async fn carry_out(
+    shared: &Arc<crate::shared::Shared>,
+    work: Work,
+    routed: Option<oneshot::Receiver<Routed>>,
+    name: &str,
+    tell: impl Fn(Ended),
+) {
+    let done = async || shared.fail_point(|| format!("{name}: after action")).await;
+    match work {
+        Work::Launch { release, spec, prepare, intention } => {
+            let result = async {
+                if prepare {
+                    shared.engine.prepare(release.release().image).await?;
+                }
+                shared.engine.launch(&release, &spec).await
+            };
+            let result = result.await;
+            done().await;
+            tell(Ended::Launched { server: spec.server, intention, result });
+        }
+        Work::Route { changes, drains, .. } => {
+            let result = match routed {
+                Some(answer) => answer.await.unwrap_or_else(|_| Err("the daemon is shutting down".to_owned())),
+                None => Ok(Vec::new()),
+            };
+            done().await;
+            for (change, servers) in changes {
+                tell(Ended::Routed { servers, change, result: result.clone() });
+            }
+            let drains = drains.into_iter().map(|drain| self::drain(shared, drain, &tell));
+            futures::future::join_all(drains).await;
+        }
+        Work::Stop { server, generation, limit, intention } => {
+            let result = shared.engine.stop(&server, generation, limit).await;
+            done().await;
+            tell(Ended::Stopped { server, intention, result });
+        }
+        Work::Destroy { server, generation, intention } => {
+            destroy(shared, &server, generation).await;
+            done().await;
+            tell(Ended::Destroyed { server, intention });
+        }
+    }
+}
+
+/// Drains one server. A gateway that does not answer is asked again: it knows what is in flight, nobody else does.
+async fn drain(shared: &Arc<crate::shared::Shared>, drain: Drain, tell: &impl Fn(Ended)) {
+    let Drain { server, limit, intention } = drain;
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(20);
+    let cut = loop {
+        match shared.traffic.drain(&server, limit.saturating_sub(begun.elapsed())).await {
+            Ok(drained) => break drained.cut,
+            Err(_) if begun.elapsed() > limit => break 0,
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_secs(1));
+    };
+    tell(Ended::Drained { server, intention, cut });
+}
+
+/// Destroys a server, however often that takes.
+pub(crate) async fn destroy(shared: &Arc<crate::shared::Shared>, server: &ServerId, generation: u64) {
+    let mut pause = Duration::from_millis(50);
+    while let Err(error) = shared.engine.destroy(server, generation).await {
+        if pause == Duration::from_millis(50) {
+            let message = format!("server {server} cannot be destroyed yet: {}", kiln_api::error::chain(&error));
+            shared.emit(kiln_api::Event::Warning { message });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}

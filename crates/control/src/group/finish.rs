@@ -1,0 +1,229 @@
+//! What actions that ended, and new servers that became ready or did not, mean.
+
+use std::time::Duration;
+
+use kiln_api::error::chain;
+use kiln_engine::{Observed, Phase};
+use kiln_model::{ServerId, ServerState, plan::Failure};
+use tokio::time::Instant;
+
+use super::{Ended, GroupTask, Place, TrafficChange};
+use crate::{db::IntentionId, observer::Snapshot, routes::Routed};
+
+/// An engine may take this long until `observe` shows a server that it launched.
+const SHOWS_WITHIN: Duration = Duration::from_secs(5);
+/// Failures are kept this long, and at most this many of them.
+const FAILURES_KEPT: (Duration, usize) = (Duration::from_secs(900), 256);
+
+impl GroupTask {
+    pub(super) fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Launched { server, intention, result } => {
+                let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
+                if !self.close(&server, intention, &outcome) {
+                    return;
+                }
+                match result {
+                    Ok(seen) => self.launched(&server, &seen),
+                    Err(error) => self.fail(&server, format!("it could not be launched: {}", chain(&error)), false),
+                }
+            }
+            Ended::Readiness { server, result } => match result {
+                Ok(()) => self.ready(&server),
+                Err(reason) => self.fail(&server, reason, true),
+            },
+            Ended::Routed { servers, change, result } => self.routed(servers, change, result),
+            Ended::Drained { server, intention, cut } => {
+                if self.close(&server, intention, &format!("{cut} cut")) {
+                    self.drained(&server);
+                }
+            }
+            Ended::Stopped { server, intention, result } => {
+                let outcome = result.map_or_else(|error| chain(&error), |outcome| format!("{outcome:?}"));
+                if self.close(&server, intention, &outcome) {
+                    // Whatever went wrong, `destroy` removes a server that runs as well.
+                    self.note_end(&server);
+                    self.step_to(&server, ServerState::Stopped);
+                }
+            }
+            Ended::Destroyed { server, intention } => {
+                if self.close(&server, intention, "ok") {
+                    self.gone(&server);
+                }
+            }
+        }
+    }
+
+    /// Closes an intention. False if the server has moved on meanwhile, and the answer means nothing any more.
+    fn close(&mut self, id: &ServerId, intention: IntentionId, outcome: &str) -> bool {
+        self.batch.close(intention, self.shared.now(), outcome);
+        let Some(server) = self.servers.get_mut(id).filter(|server| server.busy == Some(intention)) else {
+            return false;
+        };
+        server.busy = None;
+        true
+    }
+
+    fn launched(&mut self, id: &ServerId, seen: &Observed) {
+        if let Some(server) = self.servers.get_mut(id) {
+            (server.row.address, server.row.pid) = (seen.address, seen.pid);
+            server.known_since = Instant::now();
+            server.services.send_replace(seen.services.clone());
+        }
+        self.step_to(id, ServerState::Starting);
+        self.watch(id);
+    }
+
+    fn ready(&mut self, id: &ServerId) {
+        let now = self.shared.now();
+        let Some(server) = self.servers.get_mut(id).filter(|s| s.row.state == ServerState::Starting) else { return };
+        server.row.ready_at = Some(now);
+        server.row.ready_ms = Some(server.launched.elapsed().as_millis() as u64);
+        server.watch = None;
+        self.step_to(id, ServerState::Ready);
+    }
+
+    fn routed(&mut self, servers: Vec<(ServerId, IntentionId)>, change: TrafficChange, result: Routed) {
+        let (outcome, bound) = match result {
+            Ok(bound) => ("ok".to_owned(), Some(bound)),
+            Err(why) => {
+                self.blocked = Some(why.clone());
+                (why, None)
+            }
+        };
+        for bound in bound.iter().flatten().filter(|bound| bound.bound != 0) {
+            if self.row.ports.insert(bound.port, bound.bound) != Some(bound.bound) {
+                self.batch.group(&self.row);
+            }
+        }
+        for (id, intention) in servers {
+            if self.close(&id, intention, &outcome) {
+                self.placed(&id, change, bound.is_some());
+            }
+        }
+    }
+
+    /// A server's place in the table is in force, or could not be put there.
+    fn placed(&mut self, id: &ServerId, change: TrafficChange, in_force: bool) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        match (change, server.place) {
+            (TrafficChange::Remove, _) => server.row.in_traffic = false,
+            (_, Place::In) if in_force => server.row.in_traffic = true,
+            (_, Place::In) => server.place = Place::Out,
+            (TrafficChange::Switch, Place::Draining) if in_force => {
+                return self.step_to(id, ServerState::Draining);
+            }
+            (TrafficChange::Switch, Place::Draining) => server.place = Place::In,
+            (_, Place::Out | Place::Draining) => {}
+        }
+        self.batch.server(&server.row);
+    }
+
+    fn drained(&mut self, id: &ServerId) {
+        if let Some(server) = self.servers.get_mut(id) {
+            (server.row.in_traffic, server.place) = (false, Place::Out);
+        }
+        self.routes_changed = true;
+        self.step_to(id, ServerState::Drained);
+    }
+
+    fn note_end(&mut self, id: &ServerId) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.running = false;
+            server.watch.take().inspect(tokio::task::AbortHandle::abort);
+        }
+    }
+
+    fn gone(&mut self, id: &ServerId) {
+        if let Some(mut server) = self.servers.remove(id) {
+            server.row.state = ServerState::Gone;
+            self.batch.forget_server(id);
+            let event = self.server_event(&server);
+            self.shared.emit(event);
+        }
+    }
+
+    /// A server ended by itself, could not be launched, or was not ready in time.
+    pub(super) fn fail(&mut self, id: &ServerId, reason: String, running: bool) {
+        let now = self.shared.now();
+        let Some(server) = self.servers.get_mut(id).filter(|s| s.row.state.may_become(ServerState::Failed)) else {
+            return;
+        };
+        server.running = running;
+        server.busy = None;
+        server.place = Place::Out;
+        // One that was on its way into the table may be in it.
+        self.routes_changed |= !server.row.in_traffic;
+        server.watch.take().inspect(tokio::task::AbortHandle::abort);
+        server.row.reason = Some(reason.clone());
+        let (release, launched_at) = (server.row.release, server.row.launched_at);
+        if self.row.progress.as_ref().is_none_or(|p| p.to == release) {
+            self.last_failure = Some(reason);
+        }
+        self.step_to(id, ServerState::Failed);
+        self.row.failures.push(Failure { release, at: now, launched_at });
+        let (age, most) = FAILURES_KEPT;
+        let old = |failure: &Failure| Duration::try_from(now.duration_since(failure.at)).is_ok_and(|d| d > age);
+        let surplus = self.row.failures.len().saturating_sub(most);
+        self.row.failures.drain(..surplus);
+        self.row.failures.retain(|failure| !old(failure));
+        self.batch.group(&self.row);
+    }
+
+    /// What the engine sees of the group's servers.
+    pub(super) fn see(&mut self, snapshot: &Snapshot) {
+        let ids: Vec<ServerId> = self.servers.keys().cloned().collect();
+        for id in ids {
+            match snapshot.servers.get(&id) {
+                Some(seen) => self.see_one(&id, seen),
+                None => self.miss(&id, snapshot),
+            }
+        }
+        let unknown = snapshot
+            .servers
+            .values()
+            .filter(|seen| seen.group.as_ref() == Some(&self.row.name) && !self.servers.contains_key(&seen.server));
+        let unknown: Vec<Observed> = unknown.cloned().collect();
+        unknown.into_iter().for_each(|seen| self.destroy_unknown(seen));
+    }
+
+    fn see_one(&mut self, id: &ServerId, seen: &Observed) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if server.row.state == ServerState::Launching {
+            return;
+        }
+        server.services.send_if_modified(|services| {
+            let changed = *services != seen.services;
+            services.clone_from(&seen.services);
+            changed
+        });
+        let ended = matches!(seen.phase, Phase::Exited { .. });
+        server.running &= !ended;
+        if let (Phase::Exited { reason }, true) = (&seen.phase, expects_life(server.row.state)) {
+            self.fail(id, format!("it ended by itself: {reason}"), false);
+        }
+    }
+
+    fn miss(&mut self, id: &ServerId, snapshot: &Snapshot) {
+        let server = &self.servers[id];
+        let old_news = snapshot.begun < server.known_since + SHOWS_WITHIN;
+        if expects_life(server.row.state) && !old_news {
+            self.fail(id, "the engine does not know it any more".to_owned(), false);
+        }
+    }
+
+    /// A server of this group that nobody here asked for any more: a launch whose answer was lost, or one that came back.
+    fn destroy_unknown(&mut self, seen: Observed) {
+        let text = "found running without being wanted, and destroyed".to_owned();
+        self.batch.audit(self.shared.now(), Some(&self.row.name), Some(&seen.server), text);
+        let shared = self.shared.clone();
+        self.shared.spawn(async move {
+            super::begin::destroy(&shared, &seen.server, seen.generation).await;
+        });
+    }
+}
+
+/// Whether a server in this state is expected to run.
+fn expects_life(state: ServerState) -> bool {
+    matches!(state, ServerState::Starting | ServerState::Ready | ServerState::Draining | ServerState::Drained)
+}

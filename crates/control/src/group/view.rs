@@ -1,0 +1,256 @@
+//! The group as others see it: the planner, `status`, the gateway, people.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use kiln_api::{
+    Event,
+    status::{GroupStatus, RolloutStatus, ServerStatus},
+};
+use kiln_model::{
+    ImageDigest, ServerId, ServerState,
+    manifest::Protocol,
+    plan::{Admission, GroupDesired, GroupObserved, RolloutProgress, RolloutState, ServerView},
+};
+
+use super::{GroupTask, Place, Server};
+use crate::{
+    db::{GroupRow, ServerRow},
+    handle::{Settled, Unsettled},
+    traffic::{Backend, Route},
+};
+
+impl GroupTask {
+    pub(super) fn desired(&self) -> GroupDesired {
+        let admission = |admitted: &super::Admitted| match &admitted.result {
+            Ok(_) => Admission::Admitted,
+            Err(refused) => refused.clone(),
+        };
+        GroupDesired {
+            group: self.row.name.clone(),
+            revision: self.row.revision,
+            release: self.row.release,
+            count: if self.row.removing { 0 } else { self.row.spec.count },
+            policy: self.row.spec.rollout.clone(),
+            admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
+        }
+    }
+
+    pub(super) fn observed(&self) -> GroupObserved {
+        GroupObserved {
+            servers: self.servers.values().map(|server| server.view(&self.row.spec.limits)).collect(),
+            failures: self.row.failures.clone(),
+            blocked: self.blocked.clone(),
+        }
+    }
+
+    /// The group's part of the gateway's table.
+    pub(super) fn routes(&self) -> Vec<Route> {
+        let placed =
+            self.servers.values().filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
+        table(&self.row, &placed.collect::<Vec<_>>())
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        let publish = self.row.spec.publish.iter();
+        publish
+            .filter_map(|publish| {
+                let port = self.row.ports.get(&publish.port)?;
+                let scheme = match publish.protocol {
+                    Protocol::Http => "http",
+                    Protocol::Tcp => "tcp",
+                };
+                Some(format!("{scheme}://127.0.0.1:{port}"))
+            })
+            .collect()
+    }
+
+    /// Servers on the release wanted that are ready and get traffic.
+    fn updated(&self) -> u32 {
+        let ready = |server: &&Server| server.row.release == self.row.release && server.serves();
+        self.servers.values().filter(ready).count() as u32
+    }
+
+    pub(super) fn status(&self) -> GroupStatus {
+        let wanted = self.releases.get(&self.row.release);
+        GroupStatus {
+            name: self.row.name.to_string(),
+            image: wanted.map(|release| release.image.to_string()).unwrap_or_default(),
+            config: wanted.map(|release| release.config.digest().to_string()).unwrap_or_default(),
+            release: self.row.release.to_string(),
+            desired: if self.row.removing { 0 } else { self.row.spec.count },
+            ready: self.updated(),
+            rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
+            endpoints: self.endpoints(),
+            servers: self.servers.values().map(Server::status).collect(),
+        }
+    }
+
+    /// The rollout under way or failed. A group that healed slowly or not at all shows here as well.
+    fn rollout(&self, progress: &RolloutProgress) -> Option<RolloutStatus> {
+        let (state, reason) = words(progress);
+        let refused = self.admitted.get(&progress.target()).and_then(|a| a.result.as_ref().err());
+        let (state, reason) = match (&progress.state, refused) {
+            (RolloutState::Done, Some(Admission::Refused { reason, .. })) if self.row.spec.count > 0 => {
+                ("refused", format!("healing has stopped: {reason}"))
+            }
+            (RolloutState::Done, _) => return None,
+            _ => (state, reason),
+        };
+        Some(RolloutStatus {
+            from: progress.stable.filter(|stable| *stable != progress.to).map(|stable| stable.to_string()),
+            to: progress.to.to_string(),
+            state: state.to_owned(),
+            reason,
+            updated: self.updated(),
+        })
+    }
+
+    pub(super) fn rollout_event(&self) -> Event {
+        let (state, reason) = self.row.progress.as_ref().map_or(("running", String::new()), words);
+        let progress = self.row.progress.as_ref();
+        Event::Rollout {
+            group: self.row.name.to_string(),
+            state: state.to_owned(),
+            from: progress.and_then(|p| p.stable.filter(|stable| *stable != p.to)).map(|stable| stable.to_string()),
+            to: self.row.release.to_string(),
+            updated: self.updated(),
+            desired: self.row.spec.count,
+            reason,
+        }
+    }
+
+    pub(super) fn server_event(&self, server: &Server) -> Event {
+        Event::Server {
+            group: self.row.name.to_string(),
+            server: server.row.id.to_string(),
+            state: server.row.state.word().to_owned(),
+            release: server.row.release.to_string(),
+            address: server.row.address.map(|address| address.to_string()),
+            ready_ms: server.row.ready_ms,
+            reason: server.row.reason.clone(),
+        }
+    }
+
+    pub(super) fn settled(&self, asked: u64) -> Settled {
+        let outcome = match self.progress_state() {
+            _ if asked != self.row.revision => Err(Unsettled::Superseded),
+            Some(RolloutState::Refused { code, reason }) => {
+                Err(Unsettled::Refused { code: code.clone(), reason: reason.clone() })
+            }
+            Some(RolloutState::Failed { .. } | RolloutState::Reverted { .. }) => {
+                let reason = self.row.progress.as_ref().map(|progress| words(progress).1).unwrap_or_default();
+                Err(Unsettled::Failed { reason: self.with_last_failure(reason) })
+            }
+            _ => Ok(()),
+        };
+        Settled { group: self.row.name.clone(), outcome, endpoints: self.endpoints() }
+    }
+
+    /// The reason of a failed rollout, with what the last server that failed said.
+    fn with_last_failure(&self, reason: String) -> String {
+        match &self.last_failure {
+            Some(last) if !reason.contains(last.as_str()) => format!("{reason}; the last one: {last}"),
+            _ => reason,
+        }
+    }
+
+    pub(super) fn images_in_use(&self) -> Vec<ImageDigest> {
+        let mut latest: Vec<_> = self.releases.values().filter(|release| release.settled.is_some()).collect();
+        latest.sort_by_key(|release| std::cmp::Reverse(release.settled));
+        let back = latest.into_iter().take(2).map(|release| release.image);
+        let progress = self.row.progress.as_ref();
+        let wanted = [Some(self.row.release), progress.and_then(|p| p.stable), progress.map(|p| p.to)];
+        let running = self.servers.values().map(|server| server.row.release).chain(wanted.into_iter().flatten());
+        let running = running.filter_map(|id| self.releases.get(&id)).map(|release| release.image);
+        back.chain(running).collect()
+    }
+}
+
+/// A rollout's state and reason in words.
+fn words(progress: &RolloutProgress) -> (&'static str, String) {
+    let target = progress.to.short();
+    match &progress.state {
+        RolloutState::Running => ("running", format!("the group moves to release {target}")),
+        RolloutState::Done => ("done", format!("every server is on release {target} and available")),
+        RolloutState::Refused { reason, .. } => ("refused", reason.clone()),
+        RolloutState::Reverting { reason } => ("reverting", reason.clone()),
+        RolloutState::Reverted { reason } => {
+            ("failed", format!("{reason}; the group is back on release {}", progress.target().short()))
+        }
+        RolloutState::Failed { reason } => ("failed", reason.clone()),
+    }
+}
+
+impl Server {
+    pub(super) fn serves(&self) -> bool {
+        self.row.state == ServerState::Ready && self.row.in_traffic
+    }
+
+    fn view(&self, limits: &kiln_model::fleet::Limits) -> ServerView {
+        ServerView {
+            id: self.row.id.clone(),
+            release: self.row.release,
+            state: self.row.state,
+            launched_at: self.row.launched_at,
+            ready_at: self.row.ready_at,
+            in_traffic: self.row.in_traffic,
+            busy: self.busy.is_some(),
+            running: self.running,
+            replace: self.row.rebuild || self.row.limits != *limits,
+        }
+    }
+
+    fn status(&self) -> ServerStatus {
+        ServerStatus {
+            id: self.row.id.to_string(),
+            state: self.row.state.word().to_owned(),
+            release: self.row.release.to_string(),
+            address: self.row.address.map(|address| address.to_string()),
+            pid: self.row.pid,
+            started_at: Some(self.row.launched_at.to_string()),
+            ready_ms: self.row.ready_ms,
+            touched: self.row.touched,
+        }
+    }
+}
+
+/// The part of the table that a group had, by what is on disk.
+pub(crate) fn routes_of<'a>(row: &GroupRow, servers: impl Iterator<Item = &'a ServerRow>) -> Vec<Route> {
+    let placed = servers.filter_map(|server| Some((server.id.clone(), server.address?, Place::of(server))));
+    table(row, &placed.collect::<Vec<_>>())
+}
+
+fn table(row: &GroupRow, placed: &[(ServerId, Ipv4Addr, Place)]) -> Vec<Route> {
+    let publish = row.spec.publish.iter();
+    publish
+        .map(|publish| Route {
+            group: row.name.clone(),
+            listen: match publish.listen {
+                0 => row.ports.get(&publish.port).copied().unwrap_or(0),
+                listen => listen,
+            },
+            port: publish.port,
+            protocol: publish.protocol,
+            backends: placed
+                .iter()
+                .filter(|(_, _, place)| *place != Place::Out)
+                .map(|(server, address, place)| Backend {
+                    server: server.clone(),
+                    address: SocketAddr::from((*address, publish.port)),
+                    draining: *place == Place::Draining,
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+impl Place {
+    /// By what is on disk.
+    pub(super) fn of(row: &ServerRow) -> Self {
+        match row.state {
+            ServerState::Ready if row.in_traffic => Self::In,
+            ServerState::Draining => Self::Draining,
+            _ => Self::Out,
+        }
+    }
+}

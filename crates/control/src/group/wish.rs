@@ -1,0 +1,149 @@
+//! What people ask of a group.
+
+use kiln_api::Event;
+use kiln_model::{
+    GroupName, ServerId,
+    fleet::{ImageRef, Selector},
+    plan::{self, GroupObserved, PlannedAction, RolloutProgress},
+};
+use tokio::sync::oneshot;
+
+use super::{GroupTask, Wish};
+use crate::{db::GroupRow, handle::ControlError};
+
+impl Wish {
+    /// The row of a group that is wanted for the first time.
+    pub fn first_row(&self, name: GroupName) -> GroupRow {
+        GroupRow {
+            name,
+            revision: 1,
+            release: self.release.id(),
+            spec: self.spec.clone(),
+            evidence: self.evidence,
+            progress: None,
+            failures: Vec::new(),
+            ports: Default::default(),
+            removing: false,
+        }
+    }
+}
+
+impl GroupTask {
+    pub(super) fn want(&mut self, wish: Wish) {
+        let id = wish.release.id();
+        let settled = self.releases.get(&id).and_then(|before| before.settled);
+        let release = crate::db::PastRelease { settled, ..wish.release };
+        self.batch.release(&self.row.name, &release);
+        self.releases.insert(id, release);
+        self.row.spec = wish.spec;
+        self.row.evidence = wish.evidence;
+        self.row.removing = false;
+        self.go_to(id);
+    }
+
+    /// Starts a new rollout.
+    fn go_to(&mut self, release: kiln_model::ReleaseId) {
+        self.row.release = release;
+        self.row.revision += 1;
+        self.blocked = None;
+        self.last_failure = None;
+        self.admitted.clear();
+        self.batch.group(&self.row);
+        self.routes_changed = true;
+    }
+
+    pub(super) fn forecast(&mut self, wish: Wish, answer: oneshot::Sender<Vec<Event>>) {
+        let mut desired = self.desired();
+        desired.revision += 1;
+        desired.release = wish.release.id();
+        desired.count = wish.spec.count;
+        desired.policy = wish.spec.rollout.clone();
+        let mut observed = self.observed();
+        for server in &mut observed.servers {
+            server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.limits != wish.spec.limits);
+        }
+        let (shared, name) = (self.shared.clone(), self.row.name.clone());
+        let progress = self.row.progress.clone();
+        self.shared.spawn(async move {
+            let steps = forecast(&shared, &name, &wish, desired, &observed, progress.as_ref()).await;
+            answer.send(steps).ok();
+        });
+    }
+
+    pub(super) fn rollback(&mut self) -> Result<(), ControlError> {
+        let progress = self.row.progress.as_ref();
+        let unfinished = progress.filter(|p| p.state != plan::RolloutState::Done).and_then(|p| p.stable);
+        let earlier = || {
+            let others = self.releases.iter().filter(|(id, r)| **id != self.row.release && r.settled.is_some());
+            others.max_by_key(|(_, release)| release.settled).map(|(id, _)| *id)
+        };
+        let back = unfinished.filter(|stable| *stable != self.row.release).or_else(earlier);
+        let back = back.ok_or_else(|| ControlError::NoEarlierRelease(self.row.name.clone()))?;
+        let release = &self.releases[&back];
+        self.row.spec.environment = release.config.environment.clone();
+        let name = self.row.spec.image.name.clone();
+        self.row.spec.image = ImageRef { name, selector: Selector::Digest(release.image) };
+        let text = format!("rollback to release {}", back.short());
+        self.batch.audit(self.shared.now(), Some(&self.row.name), None, text);
+        self.go_to(back);
+        Ok(())
+    }
+
+    pub(super) fn rebuild(&mut self, server: Option<&ServerId>) -> Result<(), ControlError> {
+        if let Some(id) = server.filter(|id| !self.servers.contains_key(*id)) {
+            return Err(ControlError::NoServer(id.clone()));
+        }
+        let marked = self.servers.values_mut().filter(|s| server.is_none_or(|id| s.row.id == *id));
+        for server in marked {
+            server.row.rebuild = true;
+            self.batch.server(&server.row);
+        }
+        let text = server.map_or("rebuild of all servers".to_owned(), |id| format!("rebuild of {id}"));
+        self.batch.audit(self.shared.now(), Some(&self.row.name), server, text);
+        self.go_to(self.row.release);
+        Ok(())
+    }
+
+    pub(super) fn touch(&mut self, id: &ServerId, command: &[String]) -> Result<(), ControlError> {
+        let server = self.servers.get_mut(id).ok_or_else(|| ControlError::NoServer(id.clone()))?;
+        server.row.touched = true;
+        self.batch.server(&server.row);
+        let text = format!("ran inside: {}", command.join(" "));
+        self.batch.audit(self.shared.now(), Some(&self.row.name), Some(id), text);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, gone: oneshot::Sender<()>) {
+        self.removed.push(gone);
+        if !self.row.removing {
+            self.row.removing = true;
+            self.go_to(self.row.release);
+        }
+    }
+}
+
+/// The steps that a wish would lead to, if everything went well.
+pub(crate) async fn forecast(
+    shared: &std::sync::Arc<crate::shared::Shared>,
+    name: &GroupName,
+    wish: &Wish,
+    mut desired: plan::GroupDesired,
+    observed: &GroupObserved,
+    progress: Option<&RolloutProgress>,
+) -> Vec<Event> {
+    let id = wish.release.id();
+    let stable = progress.is_some_and(|p| p.stable == Some(id));
+    let looked = super::admission::look(shared, &wish.release, wish.evidence, stable).await;
+    desired.admissions.insert(id, looked.map_or_else(|refused| refused, |_| plan::Admission::Admitted));
+    let steps = plan::forecast(&desired, observed, progress, shared.now());
+    steps.into_iter().map(|step| step_event(name, step)).collect()
+}
+
+pub(super) fn step_event(group: &GroupName, step: PlannedAction) -> Event {
+    Event::Step {
+        group: group.to_string(),
+        server: step.action.server().map(ServerId::to_string),
+        action: step.action.word().to_owned(),
+        reason: step.why,
+    }
+}

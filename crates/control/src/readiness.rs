@@ -1,0 +1,172 @@
+//! Watching a new server until all its services are ready, or one is too late.
+//!
+//! Checks run from here against the server's address; a service without a check is ready when PID 1 says that it
+//! runs. A check is tried again after 1 ms, then after twice as long each time, at most 50 ms: most services
+//! answer within a few milliseconds, and the pause is what a rollout waits for.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::try_join_all;
+use kiln_engine::{Engine, ServiceStatus};
+use kiln_model::{
+    ImageManifest, ServerId, ServiceName,
+    manifest::{ReadinessCheck, Service},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const FIRST_ATTEMPT: Duration = Duration::from_millis(50);
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
+/// A service without a check must run within this time.
+const RUNS_WITHIN: Duration = Duration::from_secs(30);
+/// So much of an answer is read to find its status line.
+const STATUS_LINE: usize = 512;
+
+/// What is watched.
+pub(crate) struct Watched {
+    pub engine: Arc<dyn Engine>,
+    pub server: ServerId,
+    pub address: Option<Ipv4Addr>,
+    pub manifest: Arc<ImageManifest>,
+    /// What PID 1 says of its services, as it comes in.
+    pub services: watch::Receiver<Vec<ServiceStatus>>,
+    /// When the server was launched: time limits count from here.
+    pub launched: Instant,
+}
+
+/// Returns when every service is ready, or says which is not.
+pub(crate) async fn wait(watched: Watched) -> Result<(), String> {
+    let services = watched.manifest.services.iter();
+    try_join_all(services.map(|(name, service)| ready(&watched, name, service))).await.map(drop)
+}
+
+async fn ready(watched: &Watched, name: &ServiceName, service: &Service) -> Result<(), String> {
+    let within = service.readiness.as_ref().map_or(RUNS_WITHIN, |readiness| readiness.within);
+    let check = async {
+        match &service.readiness {
+            Some(readiness) => poll(watched, service, &readiness.check, within).await,
+            None => runs(watched, name).await,
+        }
+    };
+    let deadline = watched.launched + within;
+    match tokio::time::timeout_at(deadline, check).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(late(watched, name, service, within)),
+    }
+}
+
+fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Duration) -> String {
+    let check = match service.readiness.as_ref().map(|readiness| &readiness.check) {
+        Some(ReadinessCheck::Http { port, path }) => format!("GET {path} on port {port} did not answer with success"),
+        Some(ReadinessCheck::Tcp { port }) => format!("port {port} accepted no connection"),
+        Some(ReadinessCheck::Command { command }) => format!("`{}` did not succeed", command.join(" ")),
+        None => "it does not run".to_owned(),
+    };
+    let services = watched.services.borrow();
+    let exit = services.iter().find(|s| s.name == *name).and_then(|s| {
+        let times = s.starts;
+        s.last_exit.as_ref().map(|exit| format!("; its process ended ({exit}) after {times} starts"))
+    });
+    let within = kiln_model::duration::format(within);
+    format!("service `{name}` was not ready within {within}: {check}{}", exit.unwrap_or_default())
+}
+
+/// Returns when PID 1 says that the service runs; at once where an engine does not tell.
+async fn runs(watched: &Watched, name: &ServiceName) {
+    let mut services = watched.services.clone();
+    let up = |all: &Vec<ServiceStatus>| all.iter().find(|s| s.name == *name).is_none_or(|s| s.up);
+    if services.wait_for(up).await.is_err() {
+        // Nobody reports any more: the watch is being given up, and its answer is not wanted.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn poll(watched: &Watched, service: &Service, check: &ReadinessCheck, within: Duration) {
+    let (mut pause, mut limit) = (FIRST_PAUSE, FIRST_ATTEMPT);
+    loop {
+        let attempt = attempt(watched, service, check, within);
+        // A command is not cut short: it would be started again and again.
+        let good = match check {
+            ReadinessCheck::Command { .. } => attempt.await,
+            _ => timeout(limit, attempt).await.unwrap_or(false),
+        };
+        if good {
+            return;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        limit = (limit * 2).min(LONGEST_ATTEMPT);
+    }
+}
+
+async fn attempt(watched: &Watched, service: &Service, check: &ReadinessCheck, within: Duration) -> bool {
+    match check {
+        ReadinessCheck::Tcp { port } => connect(watched, *port).await.is_some(),
+        ReadinessCheck::Http { port, path } => match connect(watched, *port).await {
+            Some(stream) => http_ok(stream, path).await.unwrap_or(false),
+            None => false,
+        },
+        ReadinessCheck::Command { command } => match watched.engine.inside() {
+            Some(inside) => {
+                let result = inside.exec(&watched.server, command, &service.user, within, STATUS_LINE).await;
+                result.is_ok_and(|result| result.exit == 0)
+            }
+            None => false,
+        },
+    }
+}
+
+async fn connect(watched: &Watched, port: u16) -> Option<TcpStream> {
+    TcpStream::connect(SocketAddr::from((watched.address?, port))).await.ok()
+}
+
+/// GET, and whether the status is 200 to 399. Only the status line is read.
+async fn http_ok(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kiln\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::with_capacity(STATUS_LINE);
+    while !answer.contains(&b'\n') && answer.len() < STATUS_LINE {
+        if stream.read_buf(&mut answer).await? == 0 {
+            break;
+        }
+    }
+    Ok(status(&answer).is_some_and(|status| (200..400).contains(&status)))
+}
+
+/// The status of an HTTP/1 answer (RFC 9112, section 4).
+fn status(answer: &[u8]) -> Option<u16> {
+    let rest = answer.strip_prefix(b"HTTP/1.")?;
+    std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok()
+}
+
+/// The time a server may take to stop: its slowest service's grace, and some for PID 1 itself.
+pub(crate) fn stop_limit(manifest: &ImageManifest) -> Duration {
+    let grace = manifest.services.values().map(|service| service.stop.grace).max().unwrap_or_default();
+    grace + Duration::from_secs(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status;
+
+    #[test]
+    fn only_a_status_line_has_a_status() {
+        assert_eq!(status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
+        assert_eq!(status(b"HTTP/1.0 500\r\n"), Some(500));
+        for bad in ["", "HTTP/1.", "HTTP/2 200", "SSH-2.0", "HTTP/1.1 2x0 "] {
+            assert_eq!(status(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
