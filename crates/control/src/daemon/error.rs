@@ -46,6 +46,9 @@ impl IntoApi for ControlError {
             Self::NoGroup(_) | Self::NoServer(_) => ErrorCode::NotFound,
             Self::NoEarlierRelease(_) | Self::Closed => ErrorCode::Conflict,
             Self::Releases(error) => releases_code(error),
+            Self::NoImage(_) => ErrorCode::Invalid,
+            Self::Db(_) => ErrorCode::Host,
+            Self::Engine(error) => engine_code(error),
         };
         ApiError::from_chain(code, &self)
     }

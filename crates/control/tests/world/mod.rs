@@ -1,0 +1,248 @@
+//! A world around [`Control`]: a fake engine, releases that are plain values, traffic that is checked.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kiln_control::{
+    Backend, Bound, Control, ControlOptions, Drained, FailPoint, ImageInfo, Releases, ReleasesError, Routes, Settled,
+    Traffic, TrafficError, Wanted,
+};
+use kiln_model::{
+    Digest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageManifest, Release, ReleaseId, ServerId, Suite,
+    SuiteDigest,
+    evidence::{self, Envelope, Report, SigningKey, TestOutcome, Verdict},
+    fleet::{EvidencePolicy, ImageRef, Limits, Publish, RolloutPolicy, Strategy},
+    manifest::{Protocol, Restart, Service, Stop},
+    trust::{TrustPolicy, TrustedKey},
+};
+use kiln_testkit::{FakeEngine, Manners};
+
+pub fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// Image number `n`.
+pub fn image(n: u8) -> ImageDigest {
+    ImageDigest(Digest::of(&[n]))
+}
+
+pub fn suite() -> SuiteDigest {
+    Suite::default().digest()
+}
+
+/// The release of image `n` with the configuration of [`group`].
+pub fn release(n: u8) -> ReleaseId {
+    Release { image: image(n), config: FrozenConfig::default().digest() }.id()
+}
+
+pub fn manifest() -> ImageManifest {
+    let service = Service {
+        command: vec!["/usr/sbin/web".to_owned()],
+        user: "root".to_owned(),
+        environment: BTreeMap::new(),
+        working_directory: "/".to_owned(),
+        ports: vec![],
+        readiness: None,
+        stop: Stop { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(1) },
+        restart: Restart::Never,
+    };
+    ImageManifest {
+        version: 1,
+        name: "hello".parse().unwrap(),
+        services: BTreeMap::from([("web".parse().unwrap(), service)]),
+        writable: vec![],
+    }
+}
+
+/// Images whose evidence is a list of reports.
+#[derive(Default)]
+pub struct Shelf {
+    pub reports: Mutex<BTreeMap<ImageDigest, Vec<Envelope>>>,
+    pub revoked: Mutex<Vec<ImageDigest>>,
+}
+
+impl Shelf {
+    pub fn report(&self, n: u8, verdict: Verdict, finished_at: Timestamp) {
+        let test = TestOutcome { name: "page".to_owned(), verdict, took: Duration::ZERO, message: None };
+        let report = Report {
+            name: "hello".to_owned(),
+            image: image(n),
+            config: FrozenConfig::default().digest(),
+            suite: suite(),
+            verdict,
+            finished_at,
+            parameters: vec![],
+            tests: vec![test],
+        };
+        let envelope = evidence::seal(&report, &key());
+        self.reports.lock().unwrap().entry(image(n)).or_default().push(envelope);
+    }
+}
+
+impl Releases for Shelf {
+    fn resolve(&self, image: &ImageRef) -> Result<ImageInfo, ReleasesError> {
+        Err(ReleasesError::NotFound { image: image.to_string() })
+    }
+    fn image(&self, image: &ImageDigest) -> Result<ImageInfo, ReleasesError> {
+        let name = "hello".parse().unwrap();
+        Ok(ImageInfo { digest: *image, name, manifest: Arc::new(manifest()), suite: suite() })
+    }
+    fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
+        Ok(self.reports.lock().unwrap().get(image).cloned().unwrap_or_default())
+    }
+    fn policy(&self, evidence: EvidencePolicy) -> Result<TrustPolicy, ReleasesError> {
+        let keys = vec![TrustedKey { name: "this host".to_owned(), key: key().verifying_key() }];
+        Ok(TrustPolicy { keys, revoked: self.revoked.lock().unwrap().iter().copied().collect(), evidence })
+    }
+}
+
+/// A gateway that serves nothing, and remembers the least number of servers that ever got traffic.
+#[derive(Default)]
+pub struct Gate {
+    pub table: Mutex<Routes>,
+    /// Ports that belong to other programs.
+    pub taken: Mutex<Vec<u16>>,
+    /// Tables in force so far: for each, how many servers got new traffic.
+    pub serving: Mutex<Vec<usize>>,
+    pub away: Mutex<bool>,
+    pub drain: Mutex<Duration>,
+    pub drained: Mutex<Vec<ServerId>>,
+}
+
+impl Gate {
+    /// The fewest servers behind the gateway since it first had this many.
+    pub fn fewest_since(&self, first: usize) -> usize {
+        let serving = self.serving.lock().unwrap();
+        serving.iter().skip_while(|n| **n < first).min().copied().unwrap_or(0)
+    }
+    pub fn backends(&self) -> Vec<Backend> {
+        self.table.lock().unwrap().routes.iter().flat_map(|route| route.backends.clone()).collect()
+    }
+}
+
+#[async_trait::async_trait]
+impl Traffic for Gate {
+    async fn set_routes(&self, routes: &Routes) -> Result<Vec<Bound>, TrafficError> {
+        if *self.away.lock().unwrap() {
+            return Err(TrafficError::Unavailable("the gateway is away".into()));
+        }
+        let mut table = self.table.lock().unwrap();
+        assert!(routes.version > table.version, "versions only grow: {} after {}", routes.version, table.version);
+        let taken = self.taken.lock().unwrap();
+        if let Some(route) = routes.routes.iter().find(|route| taken.contains(&route.listen)) {
+            return Err(TrafficError::PortTaken { port: route.listen, holder: Some("`httpd` (pid 99)".to_owned()) });
+        }
+        *table = routes.clone();
+        let backends = routes.routes.iter().flat_map(|route| &route.backends);
+        self.serving.lock().unwrap().push(backends.filter(|backend| !backend.draining).count());
+        let bound = |route: &kiln_control::Route| Bound {
+            group: route.group.clone(),
+            port: route.port,
+            bound: if route.listen == 0 { 40_000 + route.port % 10_000 } else { route.listen },
+        };
+        Ok(routes.routes.iter().map(bound).collect())
+    }
+    async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError> {
+        let draining = self.backends().iter().filter(|b| b.server == *server).all(|b| b.draining);
+        assert!(draining, "{server} is drained before the table says so");
+        let waited = (*self.drain.lock().unwrap()).min(limit);
+        tokio::time::sleep(waited).await;
+        self.drained.lock().unwrap().push(server.clone());
+        Ok(Drained { cut: 0, waited })
+    }
+}
+
+/// A group of three with one published port.
+pub fn group(count: u32) -> Group {
+    Group {
+        image: "hello@dev".parse().unwrap(),
+        count,
+        environment: BTreeMap::new(),
+        limits: Limits { memory: None, cpu_millis: None, pids: None },
+        publish: vec![Publish { listen: 8080, port: 80, protocol: Protocol::Http }],
+        rollout: RolloutPolicy {
+            strategy: Strategy::Rolling { max_surge: 1, max_unavailable: 0 },
+            ..RolloutPolicy::default()
+        },
+    }
+}
+
+pub fn web() -> GroupName {
+    "web".parse().unwrap()
+}
+
+/// A fleet of one group on image `n`.
+pub fn wanted(n: u8, group: Group) -> Wanted {
+    let fleet = Fleet { groups: BTreeMap::from([(web(), group)]), evidence: EvidencePolicy::default() };
+    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]) }
+}
+
+/// Everything that outlives a daemon.
+pub struct World {
+    pub engine: FakeEngine,
+    pub shelf: Arc<Shelf>,
+    pub gate: Arc<Gate>,
+    pub directory: tempfile::TempDir,
+    pub clock: Arc<Mutex<Option<Timestamp>>>,
+}
+
+impl World {
+    /// With passing reports of images 1 to 5.
+    pub fn new(manners: Manners) -> Self {
+        let shelf = Shelf::default();
+        (1..=5).for_each(|n| shelf.report(n, Verdict::Passed, Timestamp::now()));
+        Self {
+            engine: FakeEngine::new(manners),
+            shelf: Arc::new(shelf),
+            gate: Arc::default(),
+            directory: tempfile::tempdir().unwrap(),
+            clock: Arc::default(),
+        }
+    }
+    pub fn options(&self) -> ControlOptions {
+        let clock = self.clock.clone();
+        let mut options = ControlOptions::new(self.directory.path());
+        options.clock = Arc::new(move || clock.lock().unwrap().unwrap_or_else(Timestamp::now));
+        options
+    }
+    /// A daemon.
+    pub async fn open(&self) -> Control {
+        self.open_with(self.options()).await
+    }
+    pub async fn open_dying(&self, fail_point: Arc<dyn FailPoint>) -> Control {
+        self.open_with(ControlOptions { fail_point, ..self.options() }).await
+    }
+    async fn open_with(&self, options: ControlOptions) -> Control {
+        Control::open(options, Arc::new(self.engine.clone()), self.shelf.clone(), self.gate.clone()).await.unwrap()
+    }
+}
+
+/// Applies and waits for the end.
+pub async fn up(control: &Control, wanted: Wanted) -> Settled {
+    control.apply(wanted).await.unwrap();
+    settle(control).await
+}
+
+pub async fn settle(control: &Control) -> Settled {
+    let settled = tokio::time::timeout(Duration::from_secs(20), control.settle(&[web()])).await;
+    settled.expect("it must come to an end").unwrap().remove(0)
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, good: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !good().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How many servers of a release run.
+pub fn running(engine: &FakeEngine, release: ReleaseId) -> usize {
+    engine.running().iter().filter(|seen| seen.release == release).count()
+}
