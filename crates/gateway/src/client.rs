@@ -37,6 +37,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long an answer may take beyond what was asked for.
 const ANSWER: Duration = Duration::from_secs(15);
+/// The same for an earlier process, whose answer others wait for.
+const ANSWER_OF_EARLIER: Duration = Duration::from_secs(2);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,7 @@ pub enum ClientError {
 pub struct GatewayClient {
     socket: PathBuf,
     patience: Duration,
+    answer: Duration,
 }
 
 /// Listening sockets, kept for the next gateway process.
@@ -88,7 +91,7 @@ impl Listeners {
 impl GatewayClient {
     /// For the gateway of a state directory, running or not.
     pub fn new(state_dir: &Path) -> Self {
-        Self { socket: state_dir.join(SOCKET), patience: PATIENCE }
+        Self { socket: state_dir.join(SOCKET), patience: PATIENCE, answer: ANSWER }
     }
 
     /// For the gateway of a state directory, which must be running or come up within [`PATIENCE`].
@@ -104,13 +107,13 @@ impl GatewayClient {
     }
 
     pub(crate) fn of_socket(socket: PathBuf) -> Self {
-        Self { socket, patience: Duration::ZERO }
+        Self { socket, patience: Duration::ZERO, answer: ANSWER_OF_EARLIER }
     }
 
     /// Replaces the table. When this returns the table is on disk and in force. The same version with the same routes
     /// may be given again; an older version is refused. [`Status::version`] tells the one in force.
     pub async fn set_routes(&self, version: u64, routes: Routes) -> Result<Vec<Bound>, ClientError> {
-        match self.ask(&Request::SetRoutes { version, routes: routes.routes }, ANSWER).await? {
+        match self.ask(&Request::SetRoutes { version, routes: routes.routes }, self.answer).await? {
             Reply::Routed { bound, .. } => Ok(bound),
             _ => Err(ClientError::Unexpected),
         }
@@ -120,7 +123,7 @@ impl GatewayClient {
     /// was cut. A server that is not in the table is drained at once.
     pub async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, ClientError> {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        match self.ask(&Request::Drain { server: server.clone(), limit_ms }, limit.saturating_add(ANSWER)).await? {
+        match self.ask(&Request::Drain { server: server.clone(), limit_ms }, limit.saturating_add(self.answer)).await? {
             Reply::Drained(drained) => Ok(drained),
             _ => Err(ClientError::Unexpected),
         }
@@ -128,7 +131,7 @@ impl GatewayClient {
 
     /// What is served.
     pub async fn status(&self) -> Result<Status, ClientError> {
-        match self.ask(&Request::Status {}, ANSWER).await? {
+        match self.ask(&Request::Status {}, self.answer).await? {
             Reply::Status(status) => Ok(status),
             _ => Err(ClientError::Unexpected),
         }
@@ -143,7 +146,7 @@ impl GatewayClient {
 
     /// Closes the ports; the process ends when what is in flight has finished, within its limit.
     pub async fn stop(&self) -> Result<(), ClientError> {
-        match self.ask(&Request::Stop {}, ANSWER).await? {
+        match self.ask(&Request::Stop {}, self.answer).await? {
             Reply::Stopping {} => Ok(()),
             _ => Err(ClientError::Unexpected),
         }

@@ -191,6 +191,8 @@ async fn live(gateway: Arc<Gateway>, own: UnixListener, shared: UnixListener) ->
     let shared = tokio::spawn(control::serve(gateway.clone(), shared));
     let tidy = tokio::spawn(tidy(gateway.clone()));
     let mut stage = gateway.stage.subscribe();
+    // Who closes a terminal does not mean the traffic.
+    let _hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = stage.wait_for(|stage| *stage != Stage::Serving) => {}
