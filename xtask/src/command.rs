@@ -43,14 +43,14 @@ pub fn run(command: &mut Command) -> Outcome {
     }
 }
 
-/// Runs it quietly and takes what it prints; its error output only when it failed.
+/// Runs it quietly and takes what it prints; when it failed the error says all of it.
 pub fn output(command: &mut Command) -> Outcome<Output> {
     let output = command.output().map_err(|e| format!("cannot run `{}`: {e}", shown(command)))?;
     match output.status.success() {
         true => Ok(output),
         false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(format!("`{}` failed: {}\n{said}", shown(command), output.status).into())
+            let (said, printed) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+            Err(format!("`{}` failed: {}\n{said}{printed}", shown(command), output.status).into())
         }
     }
 }

@@ -41,23 +41,40 @@ pub fn link_name(pid: u32) -> String {
 }
 
 /// The processes of a state directory that answer on a socket of their own, except this one. Sockets of processes that
-/// were killed are removed.
-pub async fn others(state_dir: &Path) -> io::Result<Vec<GatewayClient>> {
-    let own = link_name(std::process::id());
+/// were killed are removed. By now this process is the one that accepts, so nothing here may end it.
+pub async fn others(state_dir: &Path) -> Vec<GatewayClient> {
+    let paths = links(state_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "earlier gateways cannot be looked for");
+        Vec::new()
+    });
     let mut others = Vec::new();
-    for entry in fs::read_dir(state_dir)? {
-        let (path, name) = entry.map(|e| (e.path(), e.file_name()))?;
-        let name = name.to_string_lossy();
-        if name == own.as_str() || !(name.starts_with("gateway-") && name.ends_with(".sock")) {
-            continue;
-        }
+    for path in paths {
         let other = GatewayClient::of_socket(path.clone());
         match other.status().await {
             Ok(_) => others.push(other),
-            Err(_) => fs::remove_file(path)?,
+            // It may just have ended, and removed its socket itself.
+            Err(_) => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "a dead socket cannot be removed");
+                }
+                _ => {}
+            },
         }
     }
-    Ok(others)
+    others
+}
+
+fn links(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let own = link_name(std::process::id());
+    let mut links = Vec::new();
+    for entry in fs::read_dir(state_dir)? {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name()))?;
+        let name = name.to_string_lossy();
+        if name != own.as_str() && name.starts_with("gateway-") && name.ends_with(".sock") {
+            links.push(path);
+        }
+    }
+    Ok(links)
 }
 
 /// Opens a socket under its name in one step: who connects finds the old one or the new one, never none.

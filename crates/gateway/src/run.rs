@@ -93,7 +93,7 @@ async fn serve(mut options: GatewayOptions) -> Result<(), GatewayError> {
     if let Some(before) = before {
         before.retire().await;
     }
-    gateway.set_before(control::others(&dir).await.map_err(broken)?);
+    gateway.set_before(control::others(&dir).await);
     drop(lock);
     live(gateway, own, shared).await.map_err(GatewayError::Workers)
 }

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use kiln_model::manifest::Protocol;
 
-use crate::support::{Gateway, eventually, load::Load, nginx::Nginx, web::Web, wire::Wire};
+use crate::support::{
+    Gateway, eventually,
+    load::{Load, Mix},
+    nginx::Nginx,
+    web::Web,
+    wire::Wire,
+};
 
 /// An answer is right when it names some server and the very path.
 fn any_server(path: &str, answer: &str) -> bool {
@@ -25,7 +31,7 @@ async fn host_load_replacing_servers_fails_no_request() {
         gateway.route(version, Protocol::Http, &servers).await
     };
     let port = set(version, &table(&servers)).await;
-    let load = Load::start(port, 8, any_server);
+    let load = Load::start(port, 8, Mix::GetsAndPosts, any_server);
     for number in 3..23 {
         let name = format!("s{number}");
         servers.push((name.clone(), Web::start(&name).await));
@@ -53,7 +59,7 @@ async fn host_load_a_killed_nginx_fails_no_get() {
     let gateway = Gateway::start().await;
     let servers = [("s-0", victims[0].address()), ("s-1", victims[1].address()), ("s-2", victims[2].address())];
     let port = gateway.route(1, Protocol::Http, &servers).await;
-    let load = Load::start(port, 8, any_server);
+    let load = Load::start(port, 8, Mix::Gets, any_server);
     for victim in &mut victims[..2] {
         tokio::time::sleep(Duration::from_millis(300)).await;
         victim.kill();

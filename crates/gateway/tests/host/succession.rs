@@ -10,7 +10,7 @@ use kiln_model::manifest::Protocol;
 
 use crate::support::{
     Gateway, eventually,
-    load::Load,
+    load::{Load, Mix},
     nginx::Nginx,
     web::{Web, text},
     wire::Wire,
@@ -26,7 +26,7 @@ async fn host_succession_under_load_fails_no_request() {
     let mut gateway = Gateway::start().await;
     let servers = [("s-0", backends[0].address()), ("s-1", backends[1].address())];
     let port = gateway.route(1, Protocol::Http, &servers).await;
-    let load = Load::start(port, 8, any_answer);
+    let load = Load::start(port, 8, Mix::GetsAndPosts, any_answer);
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut old = gateway.succeed().await;

@@ -93,7 +93,9 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             full(text(name, &path).into_bytes())
         }
-        "echo" => full(request.into_body().collect().await.unwrap().to_bytes().to_vec()),
+        "echo" if *request.method() == Method::POST => {
+            full(request.into_body().collect().await.unwrap().to_bytes().to_vec())
+        }
         "headers" => full(format!("{:#?}", request.headers()).into_bytes()),
         "large" => full(vec![b'x'; 3 << 20]),
         "chunked" => chunked(),
