@@ -18,12 +18,13 @@ mod mount_points;
 mod owner;
 mod packages;
 mod remove;
+mod reproducible;
 mod run;
 mod source;
 mod work;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{path::Path, time::Instant};
 
@@ -31,6 +32,7 @@ use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest};
 
 pub use error::BakeError;
 pub use lock::LockProblem;
+pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
 
 use crate::{
     sandbox::{Sandbox, Stream},
@@ -134,11 +136,8 @@ pub fn bake(
 ) -> Result<Baked, BakeError> {
     let started = Instant::now();
     let _lock = store.writing()?;
-    let mut chain = chain::Chain::start(request, store, sandbox, events)?;
-    for step in &request.recipe.steps {
-        chain.step(step)?;
-    }
-    chain.mount_points(&request.recipe.manifest)?;
+    let mut chain = chain::Chain::start(request, store, sandbox, events, run::HOSTNAME)?;
+    chain.all_steps()?;
     let (image, suite, steps) = chain.finish()?;
     let name = request.recipe.name.clone();
     Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps })

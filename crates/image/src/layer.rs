@@ -11,6 +11,9 @@ pub(crate) mod scan;
 mod tar;
 pub(crate) mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Changing how layers are made changes this number, which is part of every step's key.

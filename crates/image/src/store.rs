@@ -22,6 +22,9 @@ mod record;
 mod reports;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs,

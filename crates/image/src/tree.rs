@@ -93,10 +93,6 @@ pub(crate) fn load(repo: &Repo, hex: &str) -> Result<Tree, StoreError> {
 }
 
 impl ImageTree {
-    pub(crate) fn new(tree: Tree, repo: Arc<Repo>) -> Self {
-        Self { tree, repo }
-    }
-
     /// Every path but the root, parents before what they hold.
     pub fn entries(&self) -> Vec<TreeEntry> {
         let mut found = Vec::new();
@@ -113,21 +109,7 @@ impl ImageTree {
     /// The content of the regular file at a path (symbolic links followed), or none if there is no such file.
     /// A file of more than `limit` bytes is cut there.
     pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(real) = self.resolve(path) else { return Ok(None) };
-        let Ok((dir, name)) = self.tree.root.split(real.as_os_str()) else { return Ok(None) };
-        let Ok(file) = dir.get_file(name, &self.tree.leaves) else { return Ok(None) };
-        let bytes = match file {
-            RegularFile::Inline(bytes) => bytes.to_vec(),
-            RegularFile::External(object, _) | RegularFile::ExternalNoVerity(object, _) => {
-                let doing = || format!("read {}", path.display());
-                let file = std::fs::File::from(self.repo.open_object(object).doing(doing)?);
-                let mut bytes = Vec::new();
-                file.take(limit).read_to_end(&mut bytes).doing(doing)?;
-                bytes
-            }
-            RegularFile::Sparse(size) => vec![0; (*size).min(limit) as usize],
-        };
-        Ok(Some(bytes))
+        read(&self.tree, &self.repo, path, limit)
     }
 
     /// The path with every symbolic link followed, also one at its end; none if something of it is missing.
@@ -165,6 +147,25 @@ impl ImageTree {
             mtime: stat.st_mtim_sec,
         }
     }
+}
+
+/// The content of a regular file, cut at `limit` bytes.
+pub(crate) fn read(tree: &Tree, repo: &Repo, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(real) = resolve(tree, path, Missing::Refuse) else { return Ok(None) };
+    let Ok((dir, name)) = tree.root.split(real.as_os_str()) else { return Ok(None) };
+    let Ok(file) = dir.get_file(name, &tree.leaves) else { return Ok(None) };
+    let bytes = match file {
+        RegularFile::Inline(bytes) => bytes.to_vec(),
+        RegularFile::External(object, _) | RegularFile::ExternalNoVerity(object, _) => {
+            let doing = || format!("read {}", path.display());
+            let file = std::fs::File::from(repo.open_object(object).doing(doing)?);
+            let mut bytes = Vec::new();
+            file.take(limit).read_to_end(&mut bytes).doing(doing)?;
+            bytes
+        }
+        RegularFile::Sparse(size) => vec![0; (*size).min(limit) as usize],
+    };
+    Ok(Some(bytes))
 }
 
 /// What happens to a path whose end does not exist.

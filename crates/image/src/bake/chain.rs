@@ -25,7 +25,7 @@ use crate::{
     sandbox::Sandbox,
     store::{
         ImageEntry, StepEntry, Store, StoreError,
-        objects::{self, Batch, Tree},
+        objects::{self, Batch, Object, Tree},
     },
     tree,
 };
@@ -36,6 +36,8 @@ struct Link {
     step: String,
     digest: Digest,
     size: u64,
+    /// Its splitstream, if it was written by this bake.
+    object: Option<Object>,
 }
 
 /// How the tree at the end of the chain is known.
@@ -54,6 +56,8 @@ pub(super) struct Chain<'a> {
     pub(super) store: &'a Store,
     pub(super) sandbox: &'a dyn Sandbox,
     pub(super) events: Events<'a>,
+    /// Seen by programs of steps.
+    pub(super) hostname: &'static str,
     /// `SOURCE_DATE_EPOCH`, seconds.
     pub(super) epoch: i64,
     /// The archive of a Debian base, and the sets of packages that are not installed yet.
@@ -63,6 +67,9 @@ pub(super) struct Chain<'a> {
     links: Vec<Link>,
     standing: Standing,
     outcomes: Vec<StepOutcome>,
+    /// What was written and is not durable yet, and the steps that are known once it is.
+    batch: Batch,
+    unsettled: Vec<(Digest, StepEntry)>,
 }
 
 impl<'a> Chain<'a> {
@@ -72,26 +79,20 @@ impl<'a> Chain<'a> {
         store: &'a Store,
         sandbox: &'a dyn Sandbox,
         events: Events<'a>,
+        hostname: &'static str,
     ) -> Result<Self, BakeError> {
         match &request.recipe.base {
             Base::Image(reference) => {
                 let image = store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(reference.to_string()))?;
-                Self::from_image(request, store, sandbox, events, &image.digest)
+                Self::from_image(Self::empty(request, store, sandbox, events, hostname), &image.digest)
             }
-            Base::Debian(base) => Self::from_debian(request, store, sandbox, events, base),
+            Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, hostname), base),
         }
     }
 
-    fn from_debian(
-        request: &'a BakeRequest<'a>,
-        store: &'a Store,
-        sandbox: &'a dyn Sandbox,
-        events: Events<'a>,
-        base: &'a DebianBase,
-    ) -> Result<Self, BakeError> {
-        let lock = lock::lock(request, events)?.unwrap_or_else(|| unreachable!("a Debian base has a lock"));
-        let epoch = lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0);
-        let mut chain = Self::empty(request, store, sandbox, events, epoch);
+    fn from_debian(mut chain: Self, base: &'a DebianBase) -> Result<Self, BakeError> {
+        let lock = lock::lock(chain.request, base, chain.events)?;
+        chain.start_at(lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0));
         chain.count += 1;
         let mut sets: VecDeque<_> = lock.sets.into();
         let set = sets.pop_front().map(|set| set.packages).unwrap_or_default();
@@ -103,13 +104,8 @@ impl<'a> Chain<'a> {
         Ok(chain)
     }
 
-    fn from_image(
-        request: &'a BakeRequest<'a>,
-        store: &'a Store,
-        sandbox: &'a dyn Sandbox,
-        events: Events<'a>,
-        image: &ImageDigest,
-    ) -> Result<Self, BakeError> {
+    fn from_image(chain: Self, image: &ImageDigest) -> Result<Self, BakeError> {
+        let store = chain.store;
         let entry = store.index().image(image)?.ok_or(StoreError::NotFound(*image))?;
         let documents = store.documents(image)?;
         let layers = documents.manifest.layers.iter().zip(&documents.config.history);
@@ -117,13 +113,14 @@ impl<'a> Chain<'a> {
             step: history.created_by.clone(),
             digest: layer.digest,
             size: layer.size,
+            object: None,
         });
         Ok(Self {
             epoch: documents.config.created.as_second(),
             key: Key::new("image", None).part(image.to_string()).done(),
             links: links.collect(),
             standing: Standing::Stored(entry.tree),
-            ..Self::empty(request, store, sandbox, events, 0)
+            ..chain
         })
     }
 
@@ -133,25 +130,50 @@ impl<'a> Chain<'a> {
         store: &'a Store,
         sandbox: &'a dyn Sandbox,
         events: Events<'a>,
-        epoch: i64,
+        hostname: &'static str,
     ) -> Self {
-        Self {
+        let mut chain = Self {
             request,
             store,
             sandbox,
             events,
-            epoch,
+            hostname,
+            epoch: 0,
             debian: None,
             count: request.recipe.steps.len() + 1,
-            key: Key::new("empty", None).part(epoch.to_le_bytes()).done(),
+            key: Digest::of(b""),
             links: Vec::new(),
-            standing: Standing::Loaded(Box::new(apply::empty(epoch))),
+            standing: Standing::Stored(String::new()),
             outcomes: Vec::new(),
-        }
+            batch: Batch::new(store.repo()),
+            unsettled: Vec::new(),
+        };
+        chain.start_at(0);
+        chain
+    }
+
+    /// With nothing yet, sets `SOURCE_DATE_EPOCH`.
+    pub(super) fn start_at(&mut self, epoch: i64) {
+        self.epoch = epoch;
+        self.key = Key::new("empty", None).part(epoch.to_le_bytes()).done();
+        self.standing = Standing::Loaded(Box::new(apply::empty(epoch)));
+    }
+
+    /// The recipe's steps, and the last one.
+    pub(super) fn all_steps(&mut self) -> Result<(), BakeError> {
+        let recipe = self.request.recipe;
+        recipe.steps.iter().try_for_each(|step| self.step(step))?;
+        self.mount_points(&recipe.manifest)
+    }
+
+    /// Every step's name and layer, which are in the store, though no step is known by them.
+    pub(super) fn into_layers(mut self) -> Result<Vec<(String, Digest)>, BakeError> {
+        self.batch.publish()?;
+        Ok(self.links.into_iter().map(|link| (link.step, link.digest)).collect())
     }
 
     /// One step of the recipe.
-    pub(super) fn step(&mut self, step: &'a Step) -> Result<(), BakeError> {
+    fn step(&mut self, step: &'a Step) -> Result<(), BakeError> {
         let name = &step.name;
         match &step.kind {
             StepKind::Copy { from, to, owner, mode } => {
@@ -206,13 +228,12 @@ impl<'a> Chain<'a> {
         }
         let mut tree = self.load()?;
         let layer = edit(&tree, self)?;
-        let mut batch = Batch::new(self.store.repo());
-        let written = write::write(self.store.repo(), &mut batch, &layer)?;
+        let written = write::write(self.store.repo(), &mut self.batch, &layer)?;
         apply::apply(&mut tree, &layer, &written.contents)
             .map_err(|source| BakeError::Apply { step: name.to_owned(), source })?;
-        batch.publish()?;
         self.standing = Standing::Loaded(Box::new(tree));
-        self.advance(name, key, &written, None, begun)
+        self.advance(name, key, &written, None, begun);
+        Ok(())
     }
 
     /// A step that runs programs over the tree.
@@ -231,18 +252,19 @@ impl<'a> Chain<'a> {
             return self.reuse(name, key, entry, begun);
         }
         let lower = self.stored()?;
+        // If this step fails, those before it are known to the next bake.
+        self.settle()?;
         let made = perform(self, &lower)?;
         made.warnings.iter().for_each(|warning| (self.events)(BakeEvent::Warning(warning.clone())));
         let mut tree = tree::load(self.store.repo(), &lower)?;
-        let mut batch = Batch::new(self.store.repo());
-        let written = write::write(self.store.repo(), &mut batch, &made.layer)?;
+        let written = write::write(self.store.repo(), &mut self.batch, &made.layer)?;
         apply::apply(&mut tree, &made.layer, &written.contents)
             .map_err(|source| BakeError::Apply { step: name.to_owned(), source })?;
-        let stored = hex(&batch.tree(&tree)?);
-        batch.publish()?;
-        made.work.remove()?;
+        let stored = hex(&self.batch.tree(&tree)?);
         self.standing = Standing::Stored(stored.clone());
-        self.advance(name, key, &written, Some(stored), begun)
+        self.advance(name, key, &written, Some(stored), begun);
+        self.settle()?;
+        made.work.remove()
     }
 
     fn begin(&self, name: &str) {
@@ -261,7 +283,7 @@ impl<'a> Chain<'a> {
 
     fn reuse(&mut self, name: &str, key: Digest, entry: StepEntry, begun: Instant) -> Result<(), BakeError> {
         self.key = key;
-        self.links.push(Link { step: name.to_owned(), digest: entry.layer, size: entry.layer_size });
+        self.links.push(Link { step: name.to_owned(), digest: entry.layer, size: entry.layer_size, object: None });
         let before = std::mem::replace(&mut self.standing, Standing::Stored(String::new()));
         self.standing = match (entry.tree, before) {
             (Some(tree), _) => Standing::Stored(tree),
@@ -279,14 +301,7 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
-    fn advance(
-        &mut self,
-        name: &str,
-        key: Digest,
-        written: &write::Written,
-        tree: Option<String>,
-        begun: Instant,
-    ) -> Result<(), BakeError> {
+    fn advance(&mut self, name: &str, key: Digest, written: &write::Written, tree: Option<String>, begun: Instant) {
         let entry = StepEntry {
             version: 1,
             name: name.to_owned(),
@@ -295,10 +310,19 @@ impl<'a> Chain<'a> {
             tree,
             run_at: self.request.now,
         };
-        self.store.index().put_step(&key, &entry)?;
+        self.unsettled.push((key, entry));
         self.key = key;
-        self.links.push(Link { step: name.to_owned(), digest: written.digest, size: written.size });
+        let object = Some(written.object.clone());
+        self.links.push(Link { step: name.to_owned(), digest: written.digest, size: written.size, object });
         self.done(StepOutcome { name: name.to_owned(), cached: false, seconds: begun.elapsed().as_secs_f64() });
+    }
+
+    /// Makes what was written durable, and the steps known.
+    fn settle(&mut self) -> Result<(), BakeError> {
+        self.batch.publish()?;
+        for (key, entry) in self.unsettled.drain(..) {
+            self.store.index().put_step(&key, &entry)?;
+        }
         Ok(())
     }
 
@@ -329,9 +353,7 @@ impl<'a> Chain<'a> {
             return Ok(hex.clone());
         }
         let tree = self.load()?;
-        let mut batch = Batch::new(self.store.repo());
-        let stored = hex(&batch.tree(&tree)?);
-        batch.publish()?;
+        let stored = hex(&self.batch.tree(&tree)?);
         self.standing = Standing::Stored(stored.clone());
         Ok(stored)
     }
@@ -351,6 +373,7 @@ impl<'a> Chain<'a> {
             Some(known) if self.store.read_documents(&image).is_ok() => (known.tree, known.size),
             _ => self.publish(&image, &manifest, &config)?,
         };
+        self.settle()?;
         self.store.index().put_image(&ImageEntry {
             version: 1,
             image,
@@ -366,34 +389,36 @@ impl<'a> Chain<'a> {
 
     fn publish(&mut self, image: &ImageDigest, manifest: &[u8], config: &[u8]) -> Result<(String, u64), BakeError> {
         let tree = self.load()?;
-        let mut batch = Batch::new(self.store.repo());
-        let stored = batch.tree(&tree)?;
+        let stored = self.batch.tree(&tree)?;
         let mut layers = Vec::new();
         for link in &self.links {
-            layers.push((link.digest.to_string(), self.store.layer_object(&link.digest)?));
+            let object = match &link.object {
+                Some(object) => object.clone(),
+                None => self.store.layer_object(&link.digest)?,
+            };
+            layers.push((link.digest.to_string(), object));
         }
         let config_digest = Digest::of(config);
         let mut refers_to = layers.clone();
         refers_to.push((composefs_oci::IMAGE_REF_KEY_V1.to_owned(), stored.clone()));
         let name = objects::config_stream(&config_digest);
-        let config = batch.document(name, objects::CONFIG_STREAM, config, &refers_to)?;
+        let config = self.batch.document(name, objects::CONFIG_STREAM, config, &refers_to)?;
         layers.insert(0, (format!("config:{config_digest}"), config));
         let name = objects::manifest_stream(&image.0);
-        batch.document(name.clone(), objects::MANIFEST_STREAM, manifest, &layers)?;
-        batch.reference(format!("oci/kiln-{}", image.0.hex()), name);
-        batch.publish()?;
+        self.batch.document(name.clone(), objects::MANIFEST_STREAM, manifest, &layers)?;
+        self.batch.reference(format!("oci/kiln-{}", image.0.hex()), name);
         let size = tree.leaves.iter().map(bytes).sum();
         Ok((hex(&stored), size))
     }
 }
 
-fn bytes(leaf: &composefs::tree::Leaf<objects::Object>) -> u64 {
+fn bytes(leaf: &composefs::tree::Leaf<Object>) -> u64 {
     match &leaf.content {
         composefs::tree::LeafContent::Regular(file) => file.file_size(),
         _ => 0,
     }
 }
 
-fn hex(object: &objects::Object) -> String {
+fn hex(object: &Object) -> String {
     composefs::fsverity::FsVerityHashValue::to_hex(object)
 }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     layer::{Content, Entry, Kind, Layer, Meta, apply},
     store::objects::Tree,
-    tree::{ImageTree, Missing, resolve},
+    tree::{Missing, resolve},
 };
 
 /// A `copy` step with its source read.
@@ -48,8 +48,7 @@ impl Copy<'_> {
     /// The layer that does it over this tree.
     pub(super) fn layer(&self, step: &str, tree: &Tree, chain: &Chain<'_>) -> Result<Layer, BakeError> {
         let wrong = |reason| BakeError::Step { step: step.to_owned(), reason };
-        let view = ImageTree::new(tree.clone(), chain.store.repo().clone());
-        let owner = owner::find(&view, self.owner)?.map_err(wrong)?;
+        let owner = owner::find(tree, chain.store.repo(), self.owner)?.map_err(wrong)?;
         let target = self.target(tree).map_err(wrong)?;
         let mut layer = Editor { tree, epoch: chain.epoch, owner, entries: Vec::new(), made: BTreeSet::new() };
         for item in &self.source.items {

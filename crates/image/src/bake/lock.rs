@@ -9,7 +9,7 @@ use std::{
 use kiln_model::{
     Lock, Recipe,
     lock::{LockedSet, wanted},
-    recipe::{Base, DebianBase},
+    recipe::DebianBase,
 };
 
 use super::{BakeError, BakeEvent, BakeRequest, Events, LockMode};
@@ -73,14 +73,13 @@ pub enum LockProblem {
     },
 }
 
-/// The lock of a recipe over a Debian base, read or made and written; other bases have none.
-pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock>, BakeError> {
-    let Base::Debian(base) = &request.recipe.base else { return Ok(None) };
+/// The lock of a recipe over this base, read or made and written.
+pub fn lock(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> Result<Lock, BakeError> {
     let path = request.directory.join(FILE);
     let found = read(&path)?;
     match (request.lock, found) {
         (LockMode::Use | LockMode::Frozen, Some(lock)) => match lock.fits(request.recipe) {
-            Ok(()) => return Ok(Some(lock)),
+            Ok(()) => return Ok(lock),
             Err(source) if request.lock == LockMode::Frozen => return Err(LockProblem::Stale { path, source }.into()),
             Err(stale) => events(BakeEvent::Warning(format!("{FILE} is written anew: {stale}"))),
         },
@@ -89,7 +88,7 @@ pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock
     }
     let lock = resolve(request, base, events)?;
     write(&path, &lock.render()).map_err(|source| LockProblem::File { action: "write", path, source })?;
-    Ok(Some(lock))
+    Ok(lock)
 }
 
 fn read(path: &Path) -> Result<Option<Lock>, LockProblem> {

@@ -2,7 +2,13 @@
 
 use std::path::Path;
 
-use crate::{store::StoreError, tree::ImageTree};
+use crate::{
+    store::{
+        StoreError,
+        objects::{Repo, Tree},
+    },
+    tree::read,
+};
 
 /// At most this many bytes of `/etc/passwd` and `/etc/group` are read.
 const LIMIT: u64 = 4 << 20;
@@ -15,14 +21,14 @@ pub(super) struct Owner {
 }
 
 /// Looks up `user`, `user:group` or numbers; a user alone brings its primary group. The inner error says what is wrong.
-pub(super) fn find(tree: &ImageTree, text: &str) -> Result<Result<Owner, String>, StoreError> {
+pub(super) fn find(tree: &Tree, repo: &Repo, text: &str) -> Result<Result<Owner, String>, StoreError> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     if user == "root" && group.is_none_or(|group| group == "root") {
         return Ok(Ok(Owner { uid: 0, gid: 0 }));
     }
-    let passwd = tree.read(Path::new("/etc/passwd"), LIMIT)?.unwrap_or_default();
+    let passwd = read(tree, repo, Path::new("/etc/passwd"), LIMIT)?.unwrap_or_default();
     let groups = match group {
-        Some(_) => tree.read(Path::new("/etc/group"), LIMIT)?.unwrap_or_default(),
+        Some(_) => read(tree, repo, Path::new("/etc/group"), LIMIT)?.unwrap_or_default(),
         None => Vec::new(),
     };
     Ok(choose(&passwd, &groups, user, group))

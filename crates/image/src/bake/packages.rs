@@ -20,7 +20,7 @@ use super::{
     chain::Chain,
     key::Key,
     lock,
-    run::{self, HOSTNAME, Made, Tail},
+    run::{self, Made, Tail},
     work::Work,
 };
 use crate::{
@@ -116,7 +116,7 @@ impl Tree<'_> {
             working_directory: "/".to_owned(),
             network: Network::Off,
             binds: Vec::new(),
-            hostname: HOSTNAME.to_owned(),
+            hostname: self.chain.hostname.to_owned(),
             time_limit: TIME_LIMIT,
             interactive: false,
         }

@@ -87,7 +87,7 @@ impl Run<'_> {
             working_directory: self.step.working_directory.clone(),
             network: if self.step.network { Network::On } else { Network::Off },
             binds: Vec::new(),
-            hostname: HOSTNAME.to_owned(),
+            hostname: chain.hostname.to_owned(),
             time_limit: self.step.time_limit,
             interactive: false,
         }

@@ -15,7 +15,10 @@ use kiln_model::{
     recipe::{Base, Step, StepKind},
 };
 
-use super::{BakeError, BakeEvent, BakeRequest, Baked, LockMode, bake, chain::Chain, run};
+use super::{
+    BakeError, BakeEvent, BakeRequest, Baked, Difference, How, LockMode, Reproducibility, bake, chain::Chain,
+    check_reproducible, run,
+};
 use crate::{
     sandbox::{Job, Outcome, Sandbox, SandboxError, Stream},
     store::Store,
@@ -33,7 +36,7 @@ impl Sandbox for ChrootSandbox {
         let mount = job.root.lower[0].mount(None).expect("a mount");
         let lower = mount.as_raw_fd();
         let script = format!(
-            "mount --make-rprivate / && mount -t overlay overlay -o metacopy=off,redirect_dir=nofollow,\
+            "umask 022 && mount --make-rprivate / && mount -t overlay overlay -o metacopy=off,redirect_dir=nofollow,\
              lowerdir=/proc/self/fd/{lower},upperdir={upper},workdir={work} {point} && \
              mkdir -p {point}/dev {point}/proc && mount --rbind /dev {point}/dev && mount -t proc proc {point}/proc && \
              exec timeout -s KILL {limit} chroot {point} \"$@\"",
@@ -69,7 +72,10 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("kiln-bake-").tempdir().expect("a directory");
+        Self::inside(&std::env::temp_dir())
+    }
+    pub(crate) fn inside(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("kiln-bake-").tempdir_in(parent).expect("a directory");
         let store = Store::open(&dir.path().join("store")).expect("a store");
         fs::create_dir(dir.path().join("recipe")).expect("a directory");
         Self { dir, store }
@@ -90,7 +96,8 @@ impl Bench {
         let recipe = recipe(Vec::new());
         let dir = self.recipe_dir();
         let request = request(&recipe, &dir);
-        let mut chain = Chain::empty(&request, &self.store, &ChrootSandbox, &|_| {}, EPOCH);
+        let mut chain = Chain::empty(&request, &self.store, &ChrootSandbox, &|_| {}, "test");
+        chain.start_at(EPOCH);
         let made = |chain: &Chain<'_>, _: &str| {
             let work = super::work::Work::new(chain.store)?;
             copy_tree(from, &work.upper());
@@ -335,4 +342,35 @@ fn root_debian_with_a_real_server() {
     let found = bench.store.verify(&first.image, &|_, _| {}).expect("verified");
     println!("verify {:.1} ms {} files {} bytes", begun.elapsed().as_secs_f64() * 1e3, found.files, found.bytes);
     assert!(found.is_sound(), "{:?}", found.damage);
+}
+
+#[test]
+fn root_two_bakes_are_compared() {
+    let bench = Bench::new();
+    let base = bench.shell_base();
+    for name in ["b", "a", "c/e", "c/d"] {
+        bench.write(&format!("site/{name}"), name);
+    }
+    let copied =
+        step("copy", StepKind::Copy { from: "site".into(), to: "/var/www".into(), owner: "www".into(), mode: None });
+    let check = |steps: Vec<Step>| {
+        let (recipe, dir) = (over(base, steps), bench.recipe_dir());
+        check_reproducible(&request(&recipe, &dir), &bench.store, &ChrootSandbox, &|_| {}).expect("baked twice")
+    };
+    let good = check(vec![copied.clone(), shell("echo x > /etc/a; ln /etc/a /etc/b; mkdir /etc/d")]);
+    assert!(matches!(good, Reproducibility::Same { .. }), "{good:?}");
+    let different = |script: &str| match check(vec![copied.clone(), shell(script)]) {
+        Reproducibility::Different(Difference { path, how, step }) => {
+            assert_eq!(step, script);
+            (path, how)
+        }
+        same => panic!("{same:?}"),
+    };
+    let found = different("echo same > /etc/a; date +%s > /etc/z");
+    assert_eq!(found, (PathBuf::from("/etc/z"), How::Content));
+    let found = different("echo x > /etc/$(date +%s)");
+    assert_eq!(found.1, How::Existence);
+    let found = different("touch -d @1000000000 /etc/y; touch -d @$(($(date +%s) % 1000)) /etc/z");
+    assert!(matches!(found.1, How::Time(..)), "{found:?}");
+    assert_eq!(bench.store.images().expect("readable").len(), 1, "no image is left of the comparison");
 }

@@ -12,23 +12,27 @@ use rustix::fs::{FlockOperation, flock};
 use super::BakeError;
 use crate::store::Store;
 
+const PREFIX: &str = "step-";
+
 /// One step's directory, removed with everything in it when dropped.
 #[derive(Debug)]
 pub(super) struct Work {
     dir: tempfile::TempDir,
-    /// Held while the directory is in use.
+    /// The directory itself, locked while it is in use; released after it is removed.
     _lock: File,
 }
 
 impl Work {
     /// A new directory with an empty `upper` and `work` in it.
     pub(super) fn new(store: &Store) -> Result<Self, BakeError> {
+        // Directories are made and swept one process at a time, so that a new one is never taken for an old one.
+        let _sweeping = store.work_lock()?;
         let base = store.dir().join("work");
         let doing = |action: &str, source| BakeError::Work { action: format!("{action} {}", base.display()), source };
         sweep(&base).map_err(|e| doing("remove what a killed bake left in", e))?;
         let make = || -> io::Result<Self> {
-            let dir = tempfile::Builder::new().prefix("step-").tempdir_in(&base)?;
-            let lock = File::create(dir.path().join("lock"))?;
+            let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base)?;
+            let lock = File::open(dir.path())?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
             for part in ["upper", "work"] {
                 fs::create_dir(dir.path().join(part))?;
@@ -58,11 +62,13 @@ impl Work {
 fn sweep(base: &Path) -> io::Result<()> {
     for entry in fs::read_dir(base)? {
         let path = entry?.path();
-        if !path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"step-")) {
+        if !path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
             continue;
         }
-        // Without a lock file the directory is being made or removed by somebody right now.
-        let Ok(lock) = File::open(path.join("lock")) else { continue };
+        let lock = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock?,
+        };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             match fs::remove_dir_all(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

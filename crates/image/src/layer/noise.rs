@@ -19,9 +19,11 @@ pub(crate) const MOUNT_DIRECTORIES: &[(&str, u32)] =
 pub(crate) const MOUNT_FILES: &[&str] = &["etc/hostname", "etc/hosts", "etc/resolv.conf"];
 
 /// Directories whose files are only for the build or the machine; the directories themselves stay.
-const CONTENT: &[&str] = &["var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/ldconfig", "root/.cache"];
+pub(crate) const CONTENT: &[&str] =
+    &["var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/ldconfig", "root/.cache"];
 
-const FILES: &[&str] = &[
+/// Single files.
+pub(crate) const FILES: &[&str] = &[
     "etc/.pwd.lock",
     "etc/group-",
     "etc/gshadow-",

@@ -34,6 +34,8 @@ const PIECE: usize = 1 << 18;
 pub(crate) struct Written {
     /// `diff_id` and digest.
     pub(crate) digest: Digest,
+    /// Its splitstream.
+    pub(crate) object: Object,
     /// Bytes of the tar stream.
     pub(crate) size: u64,
     /// What is at the entries with files, by index.
@@ -44,14 +46,22 @@ pub(crate) struct Written {
 pub(crate) fn write(repo: &std::sync::Arc<Repo>, batch: &mut Batch, layer: &Layer) -> Result<Written, StoreError> {
     let (digest, contents) = rayon::join(|| digest(layer), || store(repo, layer));
     let ((digest, size), contents) = (digest?, contents?);
+    let files = contents.iter().flatten().filter_map(|kept| match kept {
+        Kept::External(object, _) => Some(object.clone()),
+        _ => None,
+    });
+    batch.add(files);
     let name = objects::layer_stream(&digest);
-    if repo.has_stream(&name).doing(|| format!("look up {name}"))?.is_none() {
-        let writer = repo.create_stream(objects::LAYER_STREAM).doing(|| format!("write {name}"))?;
-        let mut sink = StreamSink { writer, contents: &contents };
-        tar::emit(layer, &mut sink)?;
-        batch.stream(name, sink.writer)?;
-    }
-    Ok(Written { digest, size, contents })
+    let object = match repo.has_stream(&name).doing(|| format!("look up {name}"))? {
+        Some(object) => object,
+        None => {
+            let writer = repo.create_stream(objects::LAYER_STREAM).doing(|| format!("write {name}"))?;
+            let mut sink = StreamSink { writer, contents: &contents };
+            tar::emit(layer, &mut sink)?;
+            batch.stream(name, sink.writer)?
+        }
+    };
+    Ok(Written { digest, object, size, contents })
 }
 
 /// The SHA-256 and the length of a layer's tar stream.

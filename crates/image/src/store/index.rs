@@ -151,21 +151,27 @@ impl Index {
         Ok(())
     }
 
+    /// What a step left. An entry that a power cut damaged is none: the step is run again.
     pub(crate) fn step(&self, key: &Digest) -> Result<Option<StepEntry>, StoreError> {
-        read(&self.step_path(key))
+        match read(&self.step_path(key)) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            read => read,
+        }
     }
     pub(crate) fn steps(&self) -> Result<Vec<(Digest, StepEntry)>, StoreError> {
         let mut found = Vec::new();
         for path in list(&self.dir.join("steps"))? {
             let key = path.file_name().and_then(|n| format!("sha256:{}", n.to_str()?).parse().ok());
-            if let (Some(key), Some(entry)) = (key, read(&path)?) {
+            if let Some(key) = key
+                && let Some(entry) = self.step(&key)?
+            {
                 found.push((key, entry));
             }
         }
         Ok(found)
     }
     pub(crate) fn put_step(&self, key: &Digest, entry: &StepEntry) -> Result<(), StoreError> {
-        write(&self.step_path(key), &json(entry))
+        replace(&self.step_path(key), &json(entry), Sync::Later)
     }
     pub(crate) fn remove_step(&self, key: &Digest) -> Result<(), StoreError> {
         remove(&self.step_path(key))
@@ -222,14 +228,30 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     serde_json::from_slice(&bytes).map(Some).map_err(|e| StoreError::damaged(path.display().to_string(), e))
 }
 
+/// Whether a write waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Now,
+    Later,
+}
+
 /// Replaces a file: durable when it returns, and never seen half written.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    replace(path, bytes, Sync::Now)
+}
+
+fn replace(path: &Path, bytes: &[u8], sync: Sync) -> Result<(), StoreError> {
     let dir = path.parent().expect("files of the index are in directories");
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir).doing(|| at("create a file in", dir))?;
     file.write_all(bytes).doing(|| at("write", path))?;
-    file.as_file().sync_all().doing(|| at("write", path))?;
+    if sync == Sync::Now {
+        file.as_file().sync_all().doing(|| at("write", path))?;
+    }
     file.persist(path).map_err(|e| e.error).doing(|| at("replace", path))?;
-    fs::File::open(dir).and_then(|dir| dir.sync_all()).doing(|| at("write", dir))
+    match sync {
+        Sync::Now => fs::File::open(dir).and_then(|dir| dir.sync_all()).doing(|| at("write", dir)),
+        Sync::Later => Ok(()),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

@@ -33,4 +33,12 @@ impl Store {
         tree.compact();
         Ok(())
     }
+
+    /// Writes a layer's tar stream, byte for byte, as its digest says.
+    pub fn copy_layer(&self, layer: &Digest, to: &mut impl std::io::Write) -> Result<(), StoreError> {
+        let name = objects::layer_stream(layer);
+        let damaged = |e: anyhow::Error| StoreError::damaged(&name, format!("{e:#}"));
+        let mut stream = self.repo().open_stream(&name, None, Some(objects::LAYER_STREAM)).map_err(damaged)?;
+        stream.cat(self.repo(), to).map_err(damaged)
+    }
 }

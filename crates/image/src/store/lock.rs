@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -36,11 +36,20 @@ impl Store {
     }
     /// Held while one step is run, so that a second bake waits for its layer instead of making it again.
     pub(crate) fn step_lock(&self, key: &kiln_model::Digest, patience: Duration) -> Result<Lock, StoreError> {
-        let dir = self.inner.dir.join("work").join("locks");
-        std::fs::create_dir_all(&dir).doing(|| at("create", &dir))?;
+        let dir = self.locks()?;
         // A fixed set of files, so that they need no removal; two keys may share one, which only makes one wait.
         let path = dir.join(&key.hex()[..3]);
         acquire(&path, FlockOperation::NonBlockingLockExclusive, patience, "another bake of the same step")
+    }
+    /// Held while directories for steps are made or swept.
+    pub(crate) fn work_lock(&self) -> Result<Lock, StoreError> {
+        acquire(&self.locks()?.join("work"), FlockOperation::NonBlockingLockExclusive, PATIENCE, "another bake")
+    }
+
+    fn locks(&self) -> Result<PathBuf, StoreError> {
+        let dir = self.inner.dir.join("work").join("locks");
+        std::fs::create_dir_all(&dir).doing(|| at("create", &dir))?;
+        Ok(dir)
     }
 }
 

@@ -1,15 +1,23 @@
 //! Mounting a tree: an EROFS metadata image as the lower layer of an overlay whose data layer is the objects directory.
 //!
-//! The metadata image is mounted once per process and image and kept (detached); a further mount of the same image
-//! clones it, which also lets all servers of an image share its inodes and directory entries. A server's own user
-//! namespace is put on that clone, since an overlay itself cannot be idmapped but its layers can.
+//! A metadata image is mounted once per process, detached, and kept; each further mount of it clones that one, so that
+//! all servers of an image share its inodes and directory entries and a launch pays only for the overlay. A server's
+//! user namespace is put on its clone: an overlay cannot shift owners, its layers can. Needs Linux 6.15, since which
+//! detached mounts can be cloned and be layers.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
-use composefs::mount::{MountOptions, VerityRequirement, composefs_fsmount};
+use composefs::{
+    mount::{FsHandle, erofs_mount},
+    mountcompat::overlayfs_set_lower_and_data_fds,
+};
+use composefs_ioctls::mount::mount_setattr_idmap;
+use rustix::mount::{
+    FsMountFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, open_tree,
+};
 
 use super::{
     Integrity, Store,
@@ -17,10 +25,10 @@ use super::{
     objects,
 };
 
-/// What is kept to mount a tree again.
+/// A metadata image, mounted where nobody sees it.
 #[derive(Debug)]
 pub(super) struct Source {
-    image: OwnedFd,
+    mount: OwnedFd,
 }
 
 impl Store {
@@ -28,17 +36,28 @@ impl Store {
     pub(crate) fn mount_tree(&self, tree: &str, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd, StoreError> {
         let doing = || format!("mount tree {tree}");
         let source = self.source(tree)?;
-        let mut options = MountOptions::default();
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let metadata = open_tree(&source.mount, "", flags).doing(doing)?;
         if let Some(userns) = idmap {
-            options.set_idmap(userns.try_clone_to_owned().doing(doing)?);
+            mount_setattr_idmap(&metadata, userns).doing(doing)?;
         }
-        let verity = match self.integrity() {
-            Integrity::FsVerity => VerityRequirement::Required,
-            Integrity::UserSpace => VerityRequirement::Disabled,
-        };
-        let objects = self.inner.repo.objects_dir().doing(doing)?;
-        let image = source.image.try_clone().doing(doing)?;
-        composefs_fsmount(image, tree, &[objects.as_fd()], verity, &options).doing(doing)
+        self.overlay(tree, &metadata).doing(doing)
+    }
+
+    fn overlay(&self, tree: &str, metadata: &OwnedFd) -> std::io::Result<OwnedFd> {
+        let overlay = FsHandle::open("overlay")?;
+        let set = |name: &str, value: &str| fsconfig_set_string(overlay.as_fd(), name, value);
+        set("source", &format!("composefs:{tree}"))?;
+        // What leads from an inode of the metadata image to its content.
+        set("metacopy", "on")?;
+        set("redirect_dir", "on")?;
+        if self.integrity() == Integrity::FsVerity {
+            set("verity", "require")?;
+        }
+        let objects = self.inner.repo.objects_dir()?;
+        overlayfs_set_lower_and_data_fds(&overlay, metadata, &[objects.as_fd()])?;
+        fsconfig_create(overlay.as_fd())?;
+        Ok(fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
     }
 
     /// Lets go of the trees that are not to be kept.
@@ -51,9 +70,9 @@ impl Store {
         if let Some(source) = sources.get(tree) {
             return Ok(source.clone());
         }
-        let object = objects::parse(tree)?;
-        let image = self.inner.repo.open_object(&object).doing(|| format!("open tree {tree}"))?;
-        let source = Arc::new(Source { image });
+        let doing = || format!("open tree {tree}");
+        let image = self.inner.repo.open_object(&objects::parse(tree)?).doing(doing)?;
+        let source = Arc::new(Source { mount: erofs_mount(image).doing(doing)? });
         sources.insert(tree.to_owned(), source.clone());
         Ok(source)
     }

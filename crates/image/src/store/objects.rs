@@ -1,8 +1,9 @@
 //! Writing to the composefs repository so that a crash at any instant leaves it usable.
 //!
-//! Order: first every object (file contents, layers, documents), which nothing names yet; then one `syncfs`; then the
-//! names (symbolic links below `streams/` and `images/`); last the index, whose write is itself durable. A name
-//! therefore never leads to an object that a power cut could have emptied.
+//! Order: first every object (file contents, layers, documents), which nothing names yet; then these are made durable,
+//! a few one by one and many with one `syncfs` (which waits for whatever else is being written to the file system);
+//! then come the names (symbolic links below `streams/` and `images/`); last the index, whose write is itself durable.
+//! A name therefore never leads to an object that a power cut could have emptied.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use composefs::{
     tree::FileSystem,
 };
 use kiln_model::Digest;
+use rayon::prelude::*;
 
 use super::error::{Context as _, StoreError};
 
@@ -42,15 +44,24 @@ pub(crate) fn blob_stream(digest: &Digest) -> String {
     format!("oci-blob-{digest}")
 }
 
+/// Up to so many objects are made durable one by one.
+const FEW: usize = 32;
+
 /// Objects written and not yet named.
 pub(crate) struct Batch {
     repo: Arc<Repo>,
+    objects: Vec<Object>,
     names: Vec<(String, String)>,
 }
 
 impl Batch {
     pub(crate) fn new(repo: &Arc<Repo>) -> Self {
-        Self { repo: repo.clone(), names: Vec::new() }
+        Self { repo: repo.clone(), objects: Vec::new(), names: Vec::new() }
+    }
+
+    /// Counts objects that were written beside the batch.
+    pub(crate) fn add(&mut self, objects: impl IntoIterator<Item = Object>) {
+        self.objects.extend(objects);
     }
 
     /// Writes a document (manifest, configuration, blob) as one object behind a stream that also refers to others.
@@ -66,6 +77,7 @@ impl Batch {
         for (name, object) in refers_to {
             stream.add_named_stream_ref(name, object);
         }
+        self.objects.push(self.repo.ensure_object(bytes).doing(doing)?);
         stream.write_external(bytes).doing(doing)?;
         self.stream(name, stream)
     }
@@ -74,6 +86,7 @@ impl Batch {
     pub(crate) fn stream(&mut self, name: String, stream: SplitStreamWriter<Object>) -> Result<Object, StoreError> {
         let object = stream.done().doing(|| format!("write {name}"))?;
         self.names.push((format!("streams/{name}"), object_path(&object)));
+        self.objects.push(object.clone());
         Ok(object)
     }
 
@@ -82,6 +95,7 @@ impl Batch {
         let (bytes, _) = tree.compute_image_bytes(self.repo.erofs_version());
         let object = self.repo.ensure_object(&bytes).doing(|| "write a metadata image".into())?;
         self.names.push((format!("images/{}", object.to_hex()), object_path(&object)));
+        self.objects.push(object.clone());
         Ok(object)
     }
 
@@ -90,13 +104,24 @@ impl Batch {
         self.names.push((format!("streams/refs/{name}"), format!("streams/{stream}")));
     }
 
-    /// Makes everything durable, then visible.
-    pub(crate) fn publish(self) -> Result<(), StoreError> {
-        self.repo.sync().doing(|| "make a bake durable".into())?;
-        for (name, target) in &self.names {
-            self.repo.symlink(name, target).doing(|| format!("name {name}"))?;
+    /// Makes everything durable, then visible; the batch is empty afterwards.
+    pub(crate) fn publish(&mut self) -> Result<(), StoreError> {
+        let doing = || "make a bake durable".to_owned();
+        match self.objects.len() <= FEW {
+            true => self.objects.par_iter().try_for_each(|object| self.make_durable(object))?,
+            false => self.repo.sync().doing(doing)?,
+        }
+        self.objects.clear();
+        for (name, target) in self.names.drain(..) {
+            self.repo.symlink(&name, &target).doing(|| format!("name {name}"))?;
         }
         Ok(())
+    }
+
+    fn make_durable(&self, object: &Object) -> Result<(), StoreError> {
+        let doing = || format!("make object {} durable", object.to_hex());
+        let file = self.repo.open_object(object).doing(doing)?;
+        rustix::fs::fsync(&file).doing(doing)
     }
 }
 
