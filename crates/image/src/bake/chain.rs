@@ -91,7 +91,7 @@ impl<'a> Chain<'a> {
     }
 
     fn from_debian(mut chain: Self, base: &'a DebianBase) -> Result<Self, BakeError> {
-        let lock = lock::lock(chain.request, base, chain.events)?;
+        let lock = lock::lock_of(chain.request, base, chain.events)?;
         chain.start_at(lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0));
         chain.count += 1;
         let mut sets: VecDeque<_> = lock.sets.into();

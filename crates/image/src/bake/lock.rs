@@ -9,7 +9,7 @@ use std::{
 use kiln_model::{
     Lock, Recipe,
     lock::{LockedSet, wanted},
-    recipe::DebianBase,
+    recipe::{Base, DebianBase},
 };
 
 use super::{BakeError, BakeEvent, BakeRequest, Events, LockMode};
@@ -73,8 +73,16 @@ pub enum LockProblem {
     },
 }
 
-/// The lock of a recipe over this base, read or made and written.
-pub fn lock(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> Result<Lock, BakeError> {
+/// The lock of a recipe over a Debian base, read or made and written; other bases have none.
+pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock>, BakeError> {
+    match &request.recipe.base {
+        Base::Debian(base) => lock_of(request, base, events).map(Some),
+        Base::Image(_) => Ok(None),
+    }
+}
+
+/// The lock of a recipe over this base.
+pub(super) fn lock_of(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> Result<Lock, BakeError> {
     let path = request.directory.join(FILE);
     let found = read(&path)?;
     match (request.lock, found) {
