@@ -131,8 +131,8 @@ fn inside_attacks() {
 fn root_a_hostile_step_is_refused_everything() {
     let mut bench = Bench::new();
     let device = bench.path().join("lower/device");
-    let memory = rustix::fs::makedev(1, 1);
-    rustix::fs::mknodat(rustix::fs::CWD, &device, rustix::fs::FileType::CharacterDevice, 0o666.into(), memory).unwrap();
+    let zero = rustix::fs::makedev(1, 5);
+    rustix::fs::mknodat(rustix::fs::CWD, &device, rustix::fs::FileType::CharacterDevice, 0o666.into(), zero).unwrap();
     let name = format!("kiln-test-{}", std::process::id());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let mut job = bench.job(&[]);
