@@ -63,7 +63,7 @@ impl Bench {
     pub fn with(change: impl FnOnce(&mut SandboxOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         lower(&directory.path().join("lower"));
-        let id = format!("{:08x}", std::process::id());
+        let id = format!("{:08}", std::process::id());
         fs::write(directory.path().join("id"), &id).unwrap();
         Self::at(directory.path().to_owned(), Some(directory), change)
     }
