@@ -81,3 +81,259 @@ async fn host_down_leaves_nothing() {
     assert!(control.status().await.unwrap().groups.is_empty());
     assert!(control.settle(&[web()]).await.is_err());
 }
+
+#[tokio::test]
+async fn host_a_broken_release_is_taken_back_fast_and_traffic_never_notices() {
+    let world = World::new(Manners { exits: [release(2)].into(), ..quick() });
+    let control = world.open().await;
+    up(&control, wanted(1, group(3))).await;
+    let begun = Instant::now();
+    let settled = up(&control, wanted(2, group(3))).await;
+    let Err(Unsettled::Failed { reason }) = settled.outcome else { panic!("{settled:?}") };
+    assert!(reason.contains("failed one after another") && reason.contains("killed by signal 9"), "{reason}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((running(&world.engine, release(1)), world.gate.fewest_since(3)), (3, 3));
+    let status = control.status().await.unwrap();
+    assert_eq!(status.groups[0].rollout.as_ref().unwrap().state, "failed");
+    // The way forward is open: a good release follows.
+    assert_eq!(up(&control, wanted(3, group(3))).await.outcome, Ok(()));
+}
+
+#[tokio::test]
+async fn host_without_auto_revert_the_group_is_left_as_it_serves() {
+    let world = World::new(Manners { fails: [release(2)].into(), ..quick() });
+    let control = world.open().await;
+    let mut kept = group(2);
+    kept.rollout.auto_revert = false;
+    up(&control, wanted(1, kept.clone())).await;
+    let settled = up(&control, wanted(2, kept)).await;
+    let Err(Unsettled::Failed { reason }) = settled.outcome else { panic!("{settled:?}") };
+    assert!(reason.contains("the release is broken"), "{reason}");
+    assert_eq!(running(&world.engine, release(1)), 2);
+}
+
+#[tokio::test]
+async fn host_of_two_changes_the_later_wins_and_the_earlier_is_told() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(3))).await;
+    control.apply(wanted(2, group(3))).await.unwrap();
+    let (first, ()) = tokio::join!(world::settle(&control), async {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        control.apply(wanted(3, group(4))).await.unwrap();
+    });
+    assert_eq!(first.outcome, Err(Unsettled::Superseded));
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+    assert_eq!((running(&world.engine, release(3)), world.gate.fewest_since(3)), (4, 3));
+}
+
+#[tokio::test]
+async fn host_rollback_goes_to_the_release_before_and_checks_its_evidence() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(2))).await;
+    assert!(control.rollback(&web()).await.is_err(), "there is nothing to go back to yet");
+    up(&control, wanted(2, group(2))).await;
+    control.rollback(&web()).await.unwrap();
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+    assert_eq!(running(&world.engine, release(1)), 2);
+    world.shelf.revoked.lock().unwrap().push(world::image(2));
+    control.rollback(&web()).await.unwrap();
+    let settled = world::settle(&control).await;
+    assert!(matches!(&settled.outcome, Err(Unsettled::Refused { code, .. }) if code == "revoked"), "{settled:?}");
+    assert_eq!(running(&world.engine, release(1)), 2, "and nothing was changed");
+}
+
+#[tokio::test]
+async fn host_rebuild_replaces_every_server_by_one_of_the_same_release() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(2))).await;
+    let before: Vec<_> = world.engine.running().into_iter().map(|seen| seen.server).collect();
+    control.rebuild(&kiln_control::RebuildTarget::Group(web())).await.unwrap();
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+    until("the old ones are gone", async || {
+        world.engine.servers().len() == 2 && world.engine.servers().iter().all(|s| !before.contains(&s.server))
+    })
+    .await;
+    assert_eq!(world.gate.fewest_since(2), 2);
+    let one = world.engine.running()[0].server.clone();
+    control.rebuild(&kiln_control::RebuildTarget::Server(one.clone())).await.unwrap();
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+    until("that one is gone", async || world.engine.servers().iter().all(|s| s.server != one)).await;
+}
+
+#[tokio::test]
+async fn host_other_limits_come_by_replacement() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(2))).await;
+    let before: Vec<_> = world.engine.running().into_iter().map(|seen| seen.server).collect();
+    let mut limited = group(2);
+    limited.limits.pids = Some(64);
+    assert_eq!(up(&control, wanted(1, limited)).await.outcome, Ok(()));
+    assert!(world.gate.backends().iter().filter(|b| !b.draining).all(|b| !before.contains(&b.server)));
+}
+
+#[tokio::test]
+async fn host_an_expired_report_refuses_a_rollout_and_heals_what_runs() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(2))).await;
+    let later = jiff::Timestamp::now() + Duration::from_secs(40 * 86_400);
+    *world.clock.lock().unwrap() = Some(later);
+    let mut events = control.subscribe();
+    let settled = up(&control, wanted(2, group(2))).await;
+    assert!(matches!(&settled.outcome, Err(Unsettled::Refused { code, .. }) if code == "expired"), "{settled:?}");
+    world.engine.kill(&world.engine.running()[0].server.clone());
+    until("two serve again", async || running(&world.engine, release(1)) == 2).await;
+    let mut warned = false;
+    while let Ok(event) = events.try_recv() {
+        warned |= matches!(event, kiln_api::Event::Warning { message } if message.contains("EXPIRED"));
+    }
+    assert!(warned, "healing with an expired report must be said loudly");
+}
+
+#[tokio::test]
+async fn host_healing_stops_with_an_expired_report_where_the_fleet_says_so() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    let mut strict = wanted(1, group(2));
+    strict.fleet.evidence.on_expiry = kiln_model::fleet::OnExpiry::Stop;
+    up(&control, strict).await;
+    *world.clock.lock().unwrap() = Some(jiff::Timestamp::now() + Duration::from_secs(40 * 86_400));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.engine.kill(&world.engine.running()[0].server.clone());
+    until("status says that healing has stopped", async || {
+        let status = control.status().await.unwrap();
+        status.groups[0].rollout.as_ref().is_some_and(|r| r.state == "refused" && r.reason.contains("expired"))
+    })
+    .await;
+    assert_eq!(running(&world.engine, release(1)), 1);
+}
+
+#[tokio::test]
+async fn host_a_lost_answer_launches_no_second_server_for_long() {
+    let world = World::new(Manners { lose_every: 2, ..quick() });
+    let control = world.open().await;
+    assert_eq!(up(&control, wanted(1, group(4))).await.outcome, Ok(()));
+    until("nothing is left behind", async || world.engine.servers().len() == 4).await;
+}
+
+#[tokio::test]
+async fn host_a_slow_and_eventually_consistent_engine_is_not_mistaken_for_a_dead_one() {
+    let world = World::new(Manners { shows_after: Duration::from_secs(1), ..quick() });
+    let control = world.open().await;
+    up(&control, wanted(1, group(3))).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let launched = world.engine.deeds().len();
+    assert_eq!(launched, 3, "{:?}", world.engine.deeds());
+}
+
+#[tokio::test]
+async fn host_a_lost_host_is_healed() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(3))).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    world.engine.running().iter().for_each(|seen| world.engine.lose(&seen.server));
+    until("three serve again", async || running(&world.engine, release(1)) == 3).await;
+}
+
+#[tokio::test]
+async fn host_a_used_up_host_fails_the_rollout_with_that_reason() {
+    let world = World::new(Manners { capacity: Some(2), ..quick() });
+    let control = world.open().await;
+    let settled = up(&control, wanted(1, group(3))).await;
+    let Err(Unsettled::Failed { reason }) = settled.outcome else { panic!("{settled:?}") };
+    assert!(reason.contains("no addresses left"), "{reason}");
+}
+
+#[tokio::test]
+async fn host_a_taken_port_is_told_and_used_once_it_is_free() {
+    let world = World::new(quick());
+    world.gate.taken.lock().unwrap().push(8080);
+    let control = world.open().await;
+    let settled = up(&control, wanted(1, group(2))).await;
+    let Err(Unsettled::Failed { reason }) = settled.outcome else { panic!("{settled:?}") };
+    assert!(reason.contains("8080") && reason.contains("httpd"), "{reason}");
+    world.gate.taken.lock().unwrap().clear();
+    assert_eq!(up(&control, wanted(1, group(2))).await.outcome, Ok(()));
+}
+
+#[tokio::test]
+async fn host_blue_green_switches_all_at_once() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    let mut both = group(3);
+    both.rollout.strategy = kiln_model::fleet::Strategy::BlueGreen;
+    up(&control, wanted(1, both.clone())).await;
+    let tables = world.gate.serving.lock().unwrap().len();
+    assert_eq!(up(&control, wanted(2, both)).await.outcome, Ok(()));
+    let serving = world.gate.serving.lock().unwrap()[tables..].to_vec();
+    assert!(serving.iter().all(|n| *n == 3), "never a mixture: {serving:?}");
+    assert_eq!(running(&world.engine, release(2)), 3);
+}
+
+#[tokio::test]
+async fn host_a_gateway_that_is_away_is_waited_for() {
+    let world = World::new(quick());
+    *world.gate.away.lock().unwrap() = true;
+    let control = world.open().await;
+    control.apply(wanted(1, group(2))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(control.status().await.unwrap().groups[0].ready, 0);
+    *world.gate.away.lock().unwrap() = false;
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+}
+
+#[tokio::test]
+async fn host_a_restarted_daemon_touches_no_server() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(3))).await;
+    let touched = world.engine.running()[0].server.clone();
+    control.touch(&touched, &["sh".to_owned()]).await.unwrap();
+    let before = (world.engine.deeds(), control.status().await.unwrap());
+    control.close().await;
+    drop(control);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let control = world.open().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((world.engine.deeds(), control.status().await.unwrap()), before);
+    assert!(before.1.groups[0].servers.iter().any(|s| s.touched && s.id == touched.as_str()));
+    assert_eq!(control.images_in_use().await.unwrap(), [world::image(1)]);
+}
+
+#[tokio::test]
+async fn host_what_runs_and_nobody_wants_is_destroyed_at_start() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(1))).await;
+    control.close().await;
+    drop(control);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    std::fs::remove_file(world.directory.path().join("kiln.db")).unwrap();
+    let _control = world.open().await;
+    until("it is gone", async || world.engine.servers().is_empty()).await;
+}
+
+#[tokio::test]
+async fn host_a_plan_is_told_and_nothing_is_done() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    let steps = control.plan_only(wanted(1, group(2))).await.unwrap();
+    assert!(world.engine.deeds().is_empty() && control.status().await.unwrap().groups.is_empty());
+    let words: Vec<_> = steps
+        .iter()
+        .map(|event| match event {
+            kiln_api::Event::Step { action, reason, .. } if reason.len() > 10 => action.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(words, ["launch", "route", "route", "done"]);
+    up(&control, wanted(1, group(2))).await;
+    let steps = control.plan_only(wanted(2, group(2))).await.unwrap();
+    assert!(steps.len() > 8, "{steps:?}");
+    assert_eq!(running(&world.engine, release(1)), 2);
+}

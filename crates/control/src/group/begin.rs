@@ -1,9 +1,9 @@
 //! From planned steps to actions under way: first what is known changes, then, once that is on disk, the work begins.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
-use kiln_engine::{LaunchSpec, ServiceStatus};
+use kiln_engine::{EngineError, LaunchSpec, Observed, ServiceStatus};
 use kiln_model::{
     ReleaseId, ServerId, ServerState, VerifiedRelease,
     plan::{Action, PlannedAction},
@@ -19,6 +19,7 @@ use crate::{
     db::{Intention, IntentionId, ServerRow},
     readiness,
     routes::Routed,
+    shared::Shared,
     traffic::Route,
 };
 
@@ -313,7 +314,7 @@ impl Server {
 }
 
 async fn carry_out(
-    shared: &Arc<crate::shared::Shared>,
+    shared: &Shared,
     work: Work,
     routed: Option<oneshot::Receiver<Routed>>,
     name: &str,
@@ -322,13 +323,7 @@ async fn carry_out(
     let done = async || shared.fail_point(|| format!("{name}: after action")).await;
     match work {
         Work::Launch { release, spec, prepare, intention } => {
-            let result = async {
-                if prepare {
-                    shared.engine.prepare(release.release().image).await?;
-                }
-                shared.engine.launch(&release, &spec).await
-            };
-            let result = result.await;
+            let result = launch(shared, &release, &spec, prepare).await;
             done().await;
             tell(Ended::Launched { server: spec.server, intention, result });
         }
@@ -357,8 +352,25 @@ async fn carry_out(
     }
 }
 
+/// Launches one server. An answer may be lost although the server runs: the engine is asked once more, which launches it
+/// only if it does not.
+async fn launch(
+    shared: &Shared,
+    release: &VerifiedRelease,
+    spec: &LaunchSpec,
+    prepare: bool,
+) -> Result<Observed, EngineError> {
+    if prepare {
+        shared.engine.prepare(release.release().image).await?;
+    }
+    match shared.engine.launch(release, spec).await {
+        Err(EngineError::Failed { .. }) => shared.engine.launch(release, spec).await,
+        answer => answer,
+    }
+}
+
 /// Drains one server. A gateway that does not answer is asked again: it knows what is in flight, nobody else does.
-async fn drain(shared: &Arc<crate::shared::Shared>, drain: Drain, tell: &impl Fn(Ended)) {
+async fn drain(shared: &Shared, drain: Drain, tell: &impl Fn(Ended)) {
     let Drain { server, limit, intention } = drain;
     let begun = Instant::now();
     let mut pause = Duration::from_millis(20);
@@ -374,7 +386,7 @@ async fn drain(shared: &Arc<crate::shared::Shared>, drain: Drain, tell: &impl Fn
 }
 
 /// Destroys a server, however often that takes.
-pub(crate) async fn destroy(shared: &Arc<crate::shared::Shared>, server: &ServerId, generation: u64) {
+pub(crate) async fn destroy(shared: &Shared, server: &ServerId, generation: u64) {
     let mut pause = Duration::from_millis(50);
     while let Err(error) = shared.engine.destroy(server, generation).await {
         if pause == Duration::from_millis(50) {

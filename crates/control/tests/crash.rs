@@ -1,0 +1,138 @@
+//! The daemon dies before and after every step of the journal, and the next one goes on.
+//!
+//! The same story is told again and again: three servers come up, are replaced, and are taken away; each time the core
+//! dies at a later place. Whatever the place, the next daemon finds out from the engine what became of it: no server is
+//! launched twice, none is left behind, traffic never has fewer servers than it should, and the story can be ended.
+
+mod world;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use kiln_control::{Control, ControlError, FailPoint, Settled};
+use kiln_testkit::{Manners, fake::Deed};
+use world::{World, group, release, running, until, wanted, web};
+
+/// Dies at the place reached after so many others.
+struct Countdown {
+    left: AtomicI64,
+    place: Mutex<Option<String>>,
+}
+
+impl Countdown {
+    fn new(places: i64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicI64::new(places), place: Mutex::default() })
+    }
+}
+
+impl FailPoint for Countdown {
+    fn dies_at(&self, place: &str) -> bool {
+        let dies = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if dies {
+            *self.place.lock().unwrap() = Some(place.to_owned());
+        }
+        dies
+    }
+}
+
+/// The story. Says when the servers are taken away: from then on they need not serve.
+async fn tell(control: &Control, leaving: &AtomicBool) -> Result<(), ControlError> {
+    arrive(control, 1).await?;
+    arrive(control, 2).await?;
+    leaving.store(true, Ordering::SeqCst);
+    control.down(&[]).await
+}
+
+async fn arrive(control: &Control, image: u8) -> Result<(), ControlError> {
+    control.apply(wanted(image, group(3))).await?;
+    let settled: Vec<Settled> = control.settle(&[web()]).await?;
+    assert_eq!(settled[0].outcome, Ok(()));
+    Ok(())
+}
+
+/// Tells the story with a death after so many places. False if it ended before.
+async fn with_death_after(places: i64) -> bool {
+    let ms = Duration::from_millis;
+    let world = World::new(Manners { launch: ms(1), ready: ms(1), ..Manners::default() });
+    let countdown = Countdown::new(places);
+    let control = world.open_dying(countdown.clone()).await;
+    let leaving = AtomicBool::new(false);
+    let told = tokio::time::timeout(Duration::from_secs(20), tell(&control, &leaving)).await;
+    let Some(place) = countdown.place.lock().unwrap().clone() else {
+        assert!(told.expect("the story must end").is_ok());
+        return false;
+    };
+    drop(control);
+    // The dead daemon's tasks let go of the state file.
+    tokio::time::sleep(ms(20)).await;
+
+    let control = world.open().await;
+    let context = format!("after dying at `{place}` (number {places})");
+    let told = tokio::time::timeout(Duration::from_secs(20), go_on(&world, &control, leaving, &context)).await;
+    told.unwrap_or_else(|_| panic!("{context}: no end; {:?}", world.engine.servers()));
+    true
+}
+
+/// The next daemon ends the story, and everything is as if nobody had died.
+async fn go_on(world: &World, control: &Control, leaving: AtomicBool, context: &str) {
+    arrive(control, 2).await.unwrap();
+    assert_eq!(running(&world.engine, release(2)), 3, "{context}");
+    let leftover = async || world.engine.servers().len() == 3;
+    until(&format!("{context}: nothing is left behind"), leftover).await;
+    assert_eq!(world.gate.backends().iter().filter(|b| !b.draining).count(), 3, "{context}");
+    let serving = world.gate.fewest_since(3);
+    assert!(serving >= 3 || leaving.into_inner(), "{context}: {serving} served");
+
+    control.down(&[]).await.unwrap();
+    assert!(world.engine.servers().is_empty(), "{context}");
+    let mut launched = BTreeSet::new();
+    for deed in world.engine.deeds() {
+        if let Deed::Launched(server, _) = deed {
+            assert!(launched.insert(server.clone()), "{context}: {server} was launched twice");
+        }
+    }
+    assert_journal_is_closed(world, context);
+}
+
+fn assert_journal_is_closed(world: &World, context: &str) {
+    let file = rusqlite::Connection::open(world.directory.path().join("kiln.db")).unwrap();
+    let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM intentions WHERE closed_at IS NULL"), 0, "{context}");
+    assert_eq!(count("SELECT count(*) FROM servers"), 0, "{context}");
+    assert_eq!(count("SELECT count(*) FROM groups"), 0, "{context}");
+}
+
+/// Every fourth place, beginning with this one: four tests share the work.
+async fn quarter(first: i64) {
+    let mut places = first;
+    while with_death_after(places).await {
+        places += 4;
+    }
+    assert!(places > 100, "only {places} places were reached: the journal has more steps than that");
+}
+
+#[tokio::test]
+async fn host_death_at_every_step_first_quarter() {
+    quarter(0).await;
+}
+
+#[tokio::test]
+async fn host_death_at_every_step_second_quarter() {
+    quarter(1).await;
+}
+
+#[tokio::test]
+async fn host_death_at_every_step_third_quarter() {
+    quarter(2).await;
+}
+
+#[tokio::test]
+async fn host_death_at_every_step_fourth_quarter() {
+    quarter(3).await;
+}
