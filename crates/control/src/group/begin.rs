@@ -262,10 +262,10 @@ impl GroupTask {
             Work::Route { table, .. } => Some(self.shared.routes.update(self.row.name.clone(), table.clone())),
             _ => None,
         };
-        if let Work::Launch { spec, .. } = &work {
-            if let Some(server) = self.servers.get_mut(&spec.server) {
-                server.launched = Instant::now();
-            }
+        if let Work::Launch { spec, .. } = &work
+            && let Some(server) = self.servers.get_mut(&spec.server)
+        {
+            server.launched = Instant::now();
         }
         self.shared.spawn(async move {
             shared.fail_point(|| format!("{name}: before action")).await;
