@@ -14,8 +14,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io,
+    fs, io,
     net::Ipv4Addr,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
@@ -28,20 +27,26 @@ use kiln_sys::{
 };
 use serde::{Deserialize, Serialize};
 
+mod error;
 mod findings;
 mod forwarding;
 mod names;
 mod rules;
+mod shared;
 pub mod subnet;
+mod surroundings;
 
+pub use error::NetworkError;
+use error::failed;
 pub use findings::Finding;
 use forwarding::Forwarding;
 pub use names::Names;
+use shared::{Shared, forget_subnet};
 pub use subnet::{FIRST_BUILD_SLOT, SLOTS, Subnet, SubnetError};
+use surroundings::{Surroundings, settle_subnet};
 
 const INTERFACE: &str = "eth0";
 const LOOPBACK_INDEX: u32 = 1;
-const USUAL_MTU: u32 = 1500;
 /// Deletions per batch, so that the acknowledgements fit the socket's buffer.
 const BATCH: usize = 64;
 
@@ -89,64 +94,6 @@ pub struct NetworkOptions {
     pub offered_ports: Vec<u16>,
 }
 
-/// Something about the network failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// The kernel refused.
-    #[error("could not {action} for the network {bridge}")]
-    Kernel {
-        /// What was attempted.
-        action: &'static str,
-        /// The bridge.
-        bridge: String,
-        /// The refusal.
-        #[source]
-        source: NetlinkError,
-    },
-    /// A file of the run directory or a kernel setting.
-    #[error("could not {action} {path}", path = path.display())]
-    File {
-        /// What was attempted.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// A record is damaged.
-    #[error("{path} is not a record that Kiln wrote; remove it when no server runs", path = path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// Not eight hexadecimal digits.
-    #[error("`{0}` is not the id of a state directory")]
-    Id(String),
-    /// No slot of that number.
-    #[error("there is no network slot {0}; slots are 0 to {last}", last = SLOTS - 1)]
-    Slot(u16),
-    /// Every port of the bridge is in use.
-    #[error(
-        "the bridge {0} has no free port: one host carries at most 1023 servers and build steps per state directory"
-    )]
-    Full(String),
-    /// No network is left to choose.
-    #[error("every network of the shared address space overlaps a route of this host; name one with `subnet`")]
-    NoFreeSubnet,
-    /// The network asked for is in use.
-    #[error("the network {wanted} overlaps {used}, which this host uses already")]
-    SubnetInUse {
-        /// The network asked for.
-        wanted: Subnet,
-        /// The route or address in its way.
-        used: String,
-    },
-}
-
 /// What a namespace was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
@@ -171,11 +118,6 @@ pub struct Port {
     pub mode: Option<Mode>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    subnet: Subnet,
-}
-
 /// The network of one state directory.
 #[derive(Debug)]
 pub struct Network {
@@ -187,86 +129,12 @@ pub struct Network {
     route: Mutex<Connection>,
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NetworkError {
-    let path = path.to_owned();
-    move |source| NetworkError::File { action, path, source }
-}
-
-/// Writes a small file so that readers see the old or the new content, never a part.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    fs::write(&temporary, bytes)?;
-    fs::rename(&temporary, path)
-}
-
-fn lock(directory: &Path) -> Result<File, NetworkError> {
-    fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let path = directory.join("network.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("open", &path))?;
-    file.lock().map_err(failed("lock", &path))?;
-    Ok(file)
-}
-
-impl Names {
-    fn kernel(&self, action: &'static str) -> impl FnOnce(NetlinkError) -> NetworkError {
-        let bridge = self.bridge.clone();
-        move |source| match source.bridge_full() {
-            true => NetworkError::Full(bridge),
-            false => NetworkError::Kernel { action, bridge, source },
-        }
-    }
-}
-
-/// The host's interfaces, addresses and routes at one moment.
-struct Surroundings {
-    links: Vec<link::Link>,
-    addresses: Vec<address::Address>,
-    routes: Vec<address::Route>,
-}
-
-impl Surroundings {
-    fn read(route: &mut Connection) -> Result<Self, NetlinkError> {
-        Ok(Self { links: route.links()?, addresses: route.addresses()?, routes: route.routes()? })
-    }
-
-    fn name(&self, index: u32) -> Option<&str> {
-        self.links.iter().find(|link| link.index == index).map(|link| link.name.as_str())
-    }
-
-    /// Networks that belong to anything but `bridge`.
-    fn in_use(&self, bridge: &str) -> Vec<(Ipv4Addr, u8)> {
-        let foreign = |index: Option<u32>| index.and_then(|index| self.name(index)) != Some(bridge);
-        let addresses = self.addresses.iter().filter(|found| foreign(Some(found.index)));
-        let routes = self.routes.iter().filter(|found| foreign(found.index));
-        let addresses = addresses.map(|found| (found.address, found.prefix));
-        addresses.chain(routes.map(|found| (found.destination, found.prefix))).collect()
-    }
-
-    /// Interfaces with a default route.
-    fn uplinks(&self) -> BTreeSet<String> {
-        let defaults = self.routes.iter().filter(|route| route.prefix == 0);
-        let names = defaults.filter_map(|route| self.name(route.index?));
-        names.filter(|name| *name != "lo").map(str::to_owned).collect()
-    }
-
-    fn mtu(&self) -> u32 {
-        let uplinks = self.uplinks();
-        let found = self.links.iter().filter(|link| uplinks.contains(&link.name)).map(|link| link.mtu).min();
-        found.unwrap_or(USUAL_MTU).min(USUAL_MTU)
-    }
-
-    /// Tailscale drops packets of the shared address space that do not come from its own interface.
-    fn shared_space_taken(&self) -> bool {
-        self.links.iter().any(|link| link.name.starts_with("tailscale"))
-    }
-}
-
 impl Network {
     /// Makes the network of a state directory, or finds it again. Running servers in it are not disturbed.
     pub fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
         let names = Names::new(&options.id)?;
         fs::create_dir_all(&options.run_dir).map_err(failed("create", &options.run_dir))?;
-        let _shared = lock(&options.shared_dir)?;
+        let _shared = Shared::lock(&options.shared_dir)?;
         let mut route = Connection::open().map_err(names.kernel("open netlink"))?;
         let surroundings = Surroundings::read(&mut route).map_err(names.kernel("look at the host's network"))?;
         let subnet = settle_subnet(&names, &options, &surroundings)?;
@@ -419,16 +287,13 @@ impl Network {
 /// As [`Network::purge`], for a state directory whose network may be half there or not there at all.
 pub fn purge(id: &str, run_dir: &Path, shared_dir: &Path) -> Result<(), NetworkError> {
     let names = Names::new(id)?;
-    let _shared = lock(shared_dir)?;
+    let shared = Shared::lock(shared_dir)?;
     let mut route = Connection::open().map_err(names.kernel("open netlink"))?;
     remove_links(&mut route, &names).map_err(names.kernel("remove the bridge and its ports"))?;
     Forwarding { directory: shared_dir, user: id }.give_back()?;
     remove_tables(&names).map_err(names.kernel("remove the packet filter"))?;
-    let record = record_path(run_dir);
-    match fs::remove_file(&record) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &record)(error)),
-        _ => Ok(()),
-    }
+    forget_subnet(run_dir)?;
+    shared.remove()
 }
 
 fn remove_links(route: &mut Connection, names: &Names) -> Result<(), NetlinkError> {
@@ -453,50 +318,6 @@ fn remove_tables(names: &Names) -> Result<(), NetlinkError> {
         nftables::delete(&mut netfilter, family, &names.table)?;
     }
     Ok(())
-}
-
-fn record_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("network.json")
-}
-
-fn recorded_subnet(run_dir: &Path) -> Result<Option<Subnet>, NetworkError> {
-    let path = record_path(run_dir);
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let record: Record =
-                serde_json::from_slice(&bytes).map_err(|source| NetworkError::Record { path, source })?;
-            Ok(Some(record.subnet))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", &path)(error)),
-    }
-}
-
-/// The recorded network while the bridge with its servers exists, else the one asked for, else a free one.
-fn settle_subnet(names: &Names, options: &NetworkOptions, host: &Surroundings) -> Result<Subnet, NetworkError> {
-    let recorded = recorded_subnet(&options.run_dir)?;
-    let bridge_exists = host.links.iter().any(|link| link.name == names.bridge);
-    if let Some(subnet) = recorded.filter(|_| bridge_exists) {
-        return Ok(subnet);
-    }
-    let in_use = host.in_use(&names.bridge);
-    let overlap = |subnet: Subnet| {
-        in_use.iter().copied().find(|(network, prefix)| *prefix > 0 && subnet.overlaps(*network, *prefix))
-    };
-    let subnet = match options.subnet {
-        Some(wanted) => match overlap(wanted) {
-            Some((network, prefix)) => {
-                return Err(NetworkError::SubnetInUse { wanted, used: format!("{network}/{prefix}") });
-            }
-            None => wanted,
-        },
-        None => subnet::choose(names.seed(), &in_use, host.shared_space_taken()).ok_or(NetworkError::NoFreeSubnet)?,
-    };
-    let path = record_path(&options.run_dir);
-    let bytes =
-        serde_json::to_vec(&Record { subnet }).map_err(|source| NetworkError::Record { path: path.clone(), source })?;
-    write_whole(&path, &bytes).map_err(failed("write", &path))?;
-    Ok(subnet)
 }
 
 fn make_bridge(route: &mut Connection, names: &Names, subnet: Subnet, mtu: u32) -> Result<u32, NetlinkError> {

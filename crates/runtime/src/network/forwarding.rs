@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::NetworkError;
+use super::{NetworkError, error::failed, shared::write_whole};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Borrowed {
@@ -26,11 +26,6 @@ struct Borrowed {
 fn sysctl(interface: &str) -> PathBuf {
     // A dot inside an interface's name stays as it is: these are paths, not sysctl names.
     Path::new("/proc/sys/net/ipv4/conf").join(interface).join("forwarding")
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NetworkError {
-    let path = path.to_owned();
-    move |source| NetworkError::File { action, path, source }
 }
 
 /// The register of borrowed settings. The caller holds the shared directory's lock.
@@ -61,7 +56,7 @@ impl Forwarding<'_> {
         let path = self.record_path(interface);
         let bytes =
             serde_json::to_vec(borrowed).map_err(|source| NetworkError::Record { path: path.clone(), source })?;
-        super::write_whole(&path, &bytes).map_err(failed("write", &path))
+        write_whole(&path, &bytes).map_err(failed("write", &path))
     }
 
     fn current(interface: &str) -> Result<String, NetworkError> {

@@ -351,11 +351,11 @@ impl Host {
     pub fn snapshot(&self) -> Snapshot {
         let mut route = Connection::open().unwrap();
         let rules = nftables::dump(&mut Connection::open_netfilter().unwrap()).unwrap();
-        let mut files: Vec<String> = fs::read_dir(self.shared_dir())
-            .unwrap()
-            .flat_map(|entry| fs::read_dir(entry.unwrap().path()).into_iter().flatten())
-            .map(|entry| entry.unwrap().path().display().to_string())
-            .collect();
+        let shared = || fs::read_dir(self.shared_dir()).unwrap().map(|entry| entry.unwrap().path());
+        let inner = shared().flat_map(|path| fs::read_dir(path).into_iter().flatten());
+        let inner = inner.map(|entry| entry.unwrap().path());
+        let mut files: Vec<String> =
+            shared().chain(inner).filter(|path| path.is_file()).map(|path| path.display().to_string()).collect();
         files.sort();
         Snapshot { links: route.links().unwrap(), rules, settings: settings(), files }
     }
