@@ -167,6 +167,12 @@ fn start(exec: &Exec, fds: &[OwnedFd]) -> Result<(Pid, Option<OwnedFd>), Failure
     let [input, output, error] = fds else {
         return Err(Errno::BADF).trying(|| "take standard input, output and error".into());
     };
+    for fd in [output, error] {
+        // Programs open /dev/stdout again, which is allowed to its owner only. What is not of this server (a caller's
+        // terminal) cannot be given away, and stays as it is.
+        let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+        rustix::fs::fchown(fd, Some(uid), Some(gid)).unwrap_or(());
+    }
     Ok((run([input.as_fd(), output.as_fd(), error.as_fd()], false)?, None))
 }
 

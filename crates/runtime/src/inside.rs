@@ -92,11 +92,16 @@ pub(crate) fn start(server: &Server, exec: Exec, stdio: Option<[BorrowedFd<'_>; 
 }
 
 /// Runs a command to its end, at most `limit`, and keeps at most `max_bytes` of each output; more is read and dropped.
-pub(crate) fn run(server: &Server, exec: Exec, limit: Duration, max_bytes: usize) -> Result<Output> {
+/// `root` is the host's id of the server's root.
+pub(crate) fn run(server: &Server, root: u32, exec: Exec, limit: Duration, max_bytes: usize) -> Result<Output> {
     let deadline = Instant::now() + limit;
     let null = File::open("/dev/null").on("open", "/dev/null")?;
     let (stdout, stdout_inside) = std::io::pipe().on("make", "a pipe")?;
     let (stderr, stderr_inside) = std::io::pipe().on("make", "a pipe")?;
+    // Programs open /dev/stdout again, which is allowed to the pipe's owner only; PID 1 passes it on to the user.
+    for pipe in [&stdout_inside, &stderr_inside] {
+        std::os::unix::fs::fchown(pipe, Some(root), Some(root)).on("own", "a pipe")?;
+    }
     let mut session = start(server, exec, Some([null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()]))?;
     drop((stdout_inside, stderr_inside));
     let mut pipes = [Capture::new(stdout.into(), max_bytes)?, Capture::new(stderr.into(), max_bytes)?];

@@ -232,7 +232,8 @@ impl Runtime {
 
     /// Runs a command inside to its end, at most `limit`; keeps at most `max_bytes` of each output.
     pub fn exec(&self, server: &ServerId, exec: Exec, limit: Duration, max_bytes: usize) -> Result<Output> {
-        inside::run(&*self.inner.find(server)?, exec, limit, max_bytes)
+        let server = self.inner.find(server)?;
+        inside::run(&server, berth::map(self.inner.block, server.record.slot).base, exec, limit, max_bytes)
     }
 
     /// Starts a command inside with these standard input, output and error, or, without them, with a terminal of its own
