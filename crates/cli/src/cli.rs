@@ -295,7 +295,7 @@ pub struct Completions {
 /// `kiln gateway`
 #[derive(Debug, Args)]
 pub struct Gateway {
-    /// Take the listening sockets and the traffic over from the gateway that runs
+    /// Take listening sockets from the process that starts it, over standard input
     #[arg(long)]
-    pub take_over: bool,
+    pub inherit: bool,
 }

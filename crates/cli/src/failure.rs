@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::PathBuf};
 
-use kiln_api::{ApiError, ClientError, ErrorCode, error::chain};
+use kiln_api::{ApiError, ClientError, error::chain};
 use kiln_image::{StoreError, bake::BakeError};
 use kiln_model::diagnostic::Diagnostics;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::{exit::Exit, ui::Ui};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// A recipe or a fleet is wrong.
     #[error("{} is wrong", .0.file)]
     Wrong(Box<Diagnostics>),
@@ -40,6 +40,14 @@ pub(crate) enum Failure {
         file: &'static str,
         /// Where it was looked for.
         directory: PathBuf,
+    },
+    /// The recipe and the fleet of a directory do not fit together.
+    #[error("image.toml and fleet.toml of {} do not fit together: {reason}", directory.display())]
+    Misfit {
+        /// Where they are.
+        directory: PathBuf,
+        /// What does not fit.
+        reason: String,
     },
     /// Something is in the way.
     #[error("{} is there already", path.display())]
@@ -105,14 +113,16 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// A failed operation on the host.
-    pub fn host(action: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn host(action: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Host { action: action.into(), source: source.into() }
     }
 
     /// The exit code that stands for it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Wrong(_) | Self::NoFile { .. } | Self::Exists { .. } | Self::Unknown { .. } => Exit::Usage,
+            Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
+                Exit::Usage
+            }
             Self::Bake(error) => bake_exit(error),
             Self::Store(error) if error.is_full() => Exit::Host,
             Self::Store(_) | Self::Damaged { .. } => Exit::Failed,
@@ -126,7 +136,7 @@ impl Failure {
     }
 
     /// Prints it: for people to standard error, with `--json` to standard output.
-    pub fn print(&self, ui: &Ui) {
+    pub(crate) fn print(&self, ui: &Ui) {
         if ui.json() {
             return ui.line(&json!({ "error": self.to_json() }));
         }
@@ -137,7 +147,7 @@ impl Failure {
     }
 
     /// For programs.
-    fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         let mut value = json!({ "code": self.code(), "message": chain(self), "help": self.help() });
         if let Self::Wrong(diagnostics) = self {
             value["diagnostics"] = json!(diagnostics.diagnostics);
@@ -146,22 +156,18 @@ impl Failure {
     }
 
     /// The word for it, as in the daemon's answers.
-    pub fn api(&self) -> ApiError {
-        ApiError { code: self.code(), message: chain(self), help: self.help() }
-    }
-
-    fn code(&self) -> ErrorCode {
+    fn code(&self) -> serde_json::Value {
         match self {
-            Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => error.code,
-            Self::Unknown { .. } => ErrorCode::NotFound,
-            _ => match self.exit() {
-                Exit::Usage => ErrorCode::Invalid,
-                Exit::Refused => ErrorCode::Refused,
-                Exit::Host => ErrorCode::Host,
-                Exit::Unreachable => ErrorCode::TimedOut,
-                Exit::Ok | Exit::Failed => ErrorCode::BakeFailed,
-                Exit::Internal => ErrorCode::Internal,
-            },
+            Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => json!(error.code),
+            Self::Unknown { .. } => json!("not_found"),
+            _ => json!(match self.exit() {
+                Exit::Ok | Exit::Failed => "failed",
+                Exit::Usage => "invalid",
+                Exit::Refused => "refused",
+                Exit::Host => "host",
+                Exit::Unreachable => "unreachable",
+                Exit::Internal => "internal",
+            }),
         }
     }
 
@@ -169,6 +175,7 @@ impl Failure {
     fn help(&self) -> Option<String> {
         match self {
             Self::NoFile { .. } => Some("`kiln new NAME` writes a recipe and a fleet to start from".into()),
+            Self::Misfit { .. } => Some("list the port in the service's `ports`, or publish one that is listed".into()),
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
             Self::Daemon(ClientError::NoDaemon { .. }) => Some(

@@ -6,6 +6,7 @@
 //! failure    why a verb failed, for people and for programs; the only place that prints an error
 //! exit       what exit codes mean
 //! ui         where output goes: people or `--json`, colours, progress
+//! baking     a bake as several verbs ask for it
 //! project    a directory with image.toml and fleet.toml
 //! parts      adapters: what one part wants of another
 //! daemon     finding the daemon of a state directory, starting it
@@ -14,12 +15,13 @@
 //! There are no rules here: what may be launched, planned or removed is decided below.
 #![forbid(unsafe_code)]
 
+mod baking;
 pub mod cli;
 mod daemon;
 pub mod exit;
-mod failure;
+pub mod failure;
 mod parts;
-mod project;
+pub mod project;
 mod ui;
 mod verbs;
 

@@ -10,31 +10,31 @@ use self::files::DirectoryFiles;
 use crate::failure::Failure;
 
 /// File name of a recipe.
-pub(crate) const RECIPE: &str = "image.toml";
+pub const RECIPE: &str = "image.toml";
 /// File name of a fleet.
-pub(crate) const FLEET: &str = "fleet.toml";
+pub const FLEET: &str = "fleet.toml";
 
 /// Reads and checks the recipe of a directory.
-pub(crate) fn recipe(directory: &Path) -> Result<Recipe, Failure> {
+pub fn recipe(directory: &Path) -> Result<Recipe, Failure> {
     let (path, text) = read(directory, RECIPE)?;
     let files = DirectoryFiles::open(directory)?;
     Ok(Recipe::parse(&text, &path.display().to_string(), &files)?)
 }
 
 /// Reads and checks the fleet of a directory.
-pub(crate) fn fleet(directory: &Path) -> Result<Fleet, Failure> {
+pub fn fleet(directory: &Path) -> Result<Fleet, Failure> {
     let (path, text) = read(directory, FLEET)?;
     Ok(Fleet::parse(&text, &path.display().to_string())?)
 }
 
 /// Reads and checks a fleet that is called otherwise, or stands elsewhere.
-pub(crate) fn fleet_file(path: &Path) -> Result<Fleet, Failure> {
+pub fn fleet_file(path: &Path) -> Result<Fleet, Failure> {
     let text = std::fs::read_to_string(path).map_err(|source| Failure::Read { path: path.to_owned(), source })?;
     Ok(Fleet::parse(&text, &path.display().to_string())?)
 }
 
 /// The fleet of a directory, if it has one.
-pub(crate) fn fleet_if_any(directory: &Path) -> Result<Option<Fleet>, Failure> {
+pub fn fleet_if_any(directory: &Path) -> Result<Option<Fleet>, Failure> {
     match fleet(directory) {
         Ok(fleet) => Ok(Some(fleet)),
         Err(Failure::NoFile { .. }) => Ok(None),
@@ -43,7 +43,7 @@ pub(crate) fn fleet_if_any(directory: &Path) -> Result<Option<Fleet>, Failure> {
 }
 
 /// The recipe and the fleet of a directory; what is wrong with the recipe is shown first.
-pub(crate) fn both(directory: &Path) -> Result<(Recipe, Fleet), Failure> {
+pub fn both(directory: &Path) -> Result<(Recipe, Fleet), Failure> {
     Ok((recipe(directory)?, fleet(directory)?))
 }
 

@@ -1,12 +1,7 @@
 //! The files beside a recipe, opened so that no symbolic link leads out of its directory (`openat2` with
 //! `RESOLVE_BENEATH`).
 
-use std::{
-    fs::File,
-    io::Read as _,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{fs::File, io::Read as _, os::fd::OwnedFd, path::Path};
 
 use kiln_model::recipe::{FileKind, FileProblem, RecipeFiles};
 use rustix::{

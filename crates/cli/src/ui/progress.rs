@@ -10,7 +10,8 @@ pub(crate) struct Task(Option<ProgressBar>);
 impl Task {
     pub(super) fn start(bars: Option<&MultiProgress>, message: &str) -> Self {
         let Some(bars) = bars else { return Self(None) };
-        let style = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}").expect("the template is valid");
+        let style =
+            ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}").expect("the template is valid");
         let bar = bars.add(ProgressBar::new_spinner().with_style(style).with_message(message.to_owned()));
         bar.enable_steady_tick(Duration::from_millis(120));
         Self(Some(bar))

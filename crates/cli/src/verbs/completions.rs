@@ -13,6 +13,8 @@ pub(super) fn run(context: &Context<'_>, arguments: &Completions) -> Result<Exit
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "kiln", &mut text);
     let text = String::from_utf8_lossy(&text);
-    context.ui.result(&serde_json::json!({ "shell": arguments.shell.to_string(), "script": text }), || text.to_string());
+    context
+        .ui
+        .result(&serde_json::json!({ "shell": arguments.shell.to_string(), "script": text }), || text.to_string());
     Ok(Exit::Ok)
 }

@@ -7,7 +7,8 @@ use crate::ui::table;
 /// The daemon, the gateway, and every item.
 pub(super) fn render(host: &HostInventory) -> String {
     let daemon = &host.daemon;
-    let mut text = format!("daemon   pid {}  {}  since {}  run {}\n", daemon.pid, daemon.state, daemon.started_at, daemon.run);
+    let mut text =
+        format!("daemon   pid {}  {}  since {}  run {}\n", daemon.pid, daemon.state, daemon.started_at, daemon.run);
     if let Some(gateway) = &host.gateway {
         text += &format!("gateway  pid {}  {}\n", gateway.pid, gateway.listening.join(" "));
     }
