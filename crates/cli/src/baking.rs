@@ -7,7 +7,7 @@ use kiln_image::{
     bake::{self, BakeEvent, BakeRequest, Baked, LockMode, StepOutcome},
     sandbox::Stream,
 };
-use kiln_model::{Recipe, recipe::StepKind};
+use kiln_model::{Lock, Recipe, recipe::StepKind};
 use serde_json::{Value, json};
 
 use crate::{
@@ -59,6 +59,29 @@ pub(crate) fn bake(
     let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));
     ui.note(&format!("  {} image {image} {}", ui::good(), ui::dim(&took)));
     Ok(baked)
+}
+
+/// Reads or makes the lock of a recipe; none where the recipe starts from an image.
+pub(crate) fn lock(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    mode: LockMode,
+    ui: &Ui,
+) -> Result<Option<Lock>, Failure> {
+    let places = HostPlaces::of(state)?;
+    let request = BakeRequest {
+        recipe,
+        directory,
+        cache: &places.cache(),
+        lock: mode,
+        offline: false,
+        fresh: false,
+        shell_on_failure: false,
+        now: jiff::Timestamp::now(),
+    };
+    let shown = Shown { ui, stream: false, task: Mutex::new(Some(ui.task("resolving the packages"))) };
+    Ok(bake::lock(&request, &|event| shown.event(event))?)
 }
 
 /// What `kiln bake --json` prints: a contract that others script against.

@@ -3,6 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
+use kiln_control::daemon::DaemonError;
 use kiln_image::{StoreError, bake::BakeError};
 use kiln_model::diagnostic::Diagnostics;
 use serde_json::json;
@@ -72,6 +73,9 @@ pub enum Failure {
     /// The daemon cannot be reached, or says why not.
     #[error(transparent)]
     Daemon(#[from] ClientError),
+    /// The daemon cannot run.
+    #[error(transparent)]
+    Run(#[from] DaemonError),
     /// The daemon did not come up.
     #[error("the daemon did not come up: {reason}")]
     NoStart {
@@ -129,7 +133,7 @@ impl Failure {
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
             Self::Ended(error) => Exit::from_code(error.code.exit_code()),
             Self::NoStart { .. } => Exit::Unreachable,
-            Self::Read { .. } | Self::Write { .. } | Self::NotRoot { .. } | Self::Host { .. } | Self::Print(_) => {
+            Self::Run(_) | Self::Read { .. } | Self::Write { .. } | Self::NotRoot { .. } | Self::Host { .. } | Self::Print(_) => {
                 Exit::Host
             }
         }
@@ -166,7 +170,7 @@ impl Failure {
                 Exit::Refused => "refused",
                 Exit::Host => "host",
                 Exit::Unreachable => "unreachable",
-                Exit::Internal => "internal",
+                Exit::Internal | Exit::Command(_) => "internal",
             }),
         }
     }

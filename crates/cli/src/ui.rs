@@ -113,13 +113,17 @@ fn write_out(text: &str) {
 /// A reader that went away (`kiln images | head -1`) is no reason to complain: there is nobody left to tell.
 fn write_to(stream: &mut dyn std::io::Write, text: &str) {
     if stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).is_err() {
-        std::process::exit(crate::exit::Exit::Host as i32);
+        std::process::exit(crate::exit::Exit::Host.code().into());
     }
 }
 
 /// A mark for something that went well.
 pub(crate) fn good() -> String {
     "✓".green().to_string()
+}
+/// A mark for something that is not as good as it could be.
+pub(crate) fn careful() -> String {
+    "!".yellow().bold().to_string()
 }
 /// A mark for something that went wrong.
 pub(crate) fn bad() -> String {

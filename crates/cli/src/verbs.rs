@@ -3,11 +3,15 @@
 mod apply;
 mod bake;
 mod completions;
+mod daemon;
+mod doctor;
 mod down;
+mod exec;
 mod gateway;
 mod images;
 mod inspect;
 mod lock;
+mod logs;
 mod man;
 mod new;
 mod promote;
@@ -53,8 +57,12 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
         Verb::Images => images::run(&context),
         Verb::Inspect(arguments) => wait(inspect::run(&context, &arguments)),
+        Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
         Verb::Verify(arguments) => verify::run(&context, &arguments),
+        Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
+        Verb::Doctor => doctor::run(&context),
+        Verb::Daemon(arguments) => daemon::run(&context, &arguments),
         Verb::Completions(arguments) => completions::run(&context, &arguments),
         Verb::Gateway(arguments) => gateway::run(&context, &arguments),
         Verb::Man => man::run(&context),

@@ -1,6 +1,11 @@
 //! The build sandbox of `image`, which is the one of `runtime`. The two crates do not know each other, so the same shapes
 //! exist twice and are turned into each other here.
 
+use std::{
+    error::Error,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
 use kiln_image::sandbox as image;
 use kiln_runtime::sandbox as runtime;
 
@@ -18,7 +23,7 @@ impl StepSandbox {
         }
         let mut options = runtime::SandboxOptions::new(&places.run, &places.id);
         if needs_network {
-            options.network = Some(places.network()?);
+            options.network = places.network()?;
         }
         runtime::Sandbox::open(options).map(Self).map_err(|error| Failure::host("prepare the build sandbox", error))
     }
@@ -39,7 +44,11 @@ impl image::Sandbox for StepSandbox {
 
 fn to_job(job: image::Job) -> runtime::Job {
     runtime::Job {
-        root: runtime::SandboxRoot { lower: job.root.lower, upper: job.root.upper, work: job.root.work },
+        root: runtime::SandboxRoot {
+            lower: job.root.lower.into_iter().map(to_lower).collect(),
+            upper: job.root.upper,
+            work: job.root.work,
+        },
         command: job.command,
         environment: job.environment,
         working_directory: job.working_directory,
@@ -52,6 +61,20 @@ fn to_job(job: image::Job) -> runtime::Job {
         time_limit: job.time_limit,
         interactive: job.interactive,
     }
+}
+
+/// A tree of the store, given to the sandbox.
+#[derive(Debug)]
+struct StoreTree(Box<dyn image::Lower>);
+
+impl runtime::Lower for StoreTree {
+    fn mount(&self, users: BorrowedFd<'_>) -> Result<OwnedFd, Box<dyn Error + Send + Sync>> {
+        self.0.mount(Some(users))
+    }
+}
+
+fn to_lower(tree: Box<dyn image::Lower>) -> Box<dyn runtime::Lower> {
+    Box::new(StoreTree(tree))
 }
 
 fn to_bind(bind: image::Bind) -> runtime::Bind {
