@@ -133,9 +133,12 @@ impl Failure {
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
             Self::Ended(error) => Exit::from_code(error.code.exit_code()),
             Self::NoStart { .. } => Exit::Unreachable,
-            Self::Run(_) | Self::Read { .. } | Self::Write { .. } | Self::NotRoot { .. } | Self::Host { .. } | Self::Print(_) => {
-                Exit::Host
-            }
+            Self::Run(_)
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::NotRoot { .. }
+            | Self::Host { .. }
+            | Self::Print(_) => Exit::Host,
         }
     }
 

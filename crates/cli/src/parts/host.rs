@@ -1,6 +1,10 @@
 //! Where things of a state directory are on this host.
 
-use std::{os::unix::fs::DirBuilderExt as _, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kiln_runtime::{RuntimeOptions, network::Network};
 
@@ -22,7 +26,8 @@ impl HostPlaces {
     pub fn of(state: &Path) -> Result<Self, Failure> {
         let failed = |source| Failure::Write { path: state.to_owned(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(failed)?;
-        let options = RuntimeOptions::for_state(state).map_err(|error| Failure::host("find the state directory", error))?;
+        let options =
+            RuntimeOptions::for_state(state).map_err(|error| Failure::host("find the state directory", error))?;
         let (state, run, id) = (options.state_dir.clone(), options.run_dir.clone(), options.id.clone());
         Ok(Self { state, run, id, options })
     }

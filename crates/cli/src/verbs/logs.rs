@@ -76,7 +76,9 @@ fn print(context: &Context<'_>, server: &str, line: &Line) {
     if context.ui.json() {
         let time = jiff::Timestamp::from_nanosecond(line.nanos.into()).map(|time| time.to_string()).ok();
         let service = &line.service;
-        return context.ui.line(&json!({ "server": server, "service": service, "stream": stream, "time": time, "text": text }));
+        return context
+            .ui
+            .line(&json!({ "server": server, "service": service, "stream": stream, "time": time, "text": text }));
     }
     let prefix = ui::dim(&format!("{server} {}", line.service));
     for text in text.lines() {

@@ -41,7 +41,8 @@ impl Drop for Raw {
 /// Passes bytes both ways until the command ends, and gives its exit code.
 pub(super) fn attach(mut session: Session) -> Result<i32, Failure> {
     let failed = |error| Failure::host("join the command's terminal", error);
-    let master: File = session.terminal.take().map(OwnedFd::into).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    let master: File =
+        session.terminal.take().map(OwnedFd::into).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
     let raw = Raw::enter()?;
     let to_command = master.try_clone().map_err(failed)?;
     // Both end with the process: reading our terminal cannot be interrupted otherwise.
