@@ -4,7 +4,10 @@ use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
 use kiln_control::daemon::DaemonError;
-use kiln_image::{StoreError, bake::BakeError};
+use kiln_image::{
+    StoreError,
+    bake::{BakeError, LockProblem},
+};
 use kiln_model::diagnostic::Diagnostics;
 use serde_json::json;
 
@@ -203,6 +206,24 @@ impl From<Diagnostics> for Failure {
     }
 }
 
-fn bake_exit(_error: &BakeError) -> Exit {
-    Exit::Failed
+fn bake_exit(error: &BakeError) -> Exit {
+    match error {
+        BakeError::Lock(problem) => match **problem {
+            LockProblem::File { .. } | LockProblem::Archives { .. } => Exit::Host,
+            LockProblem::Parse { .. }
+            | LockProblem::Missing(_)
+            | LockProblem::Stale { .. }
+            | LockProblem::Resolve { .. } => Exit::Usage,
+        },
+        BakeError::NoBaseImage(_) | BakeError::Source { .. } | BakeError::Step { .. } => Exit::Usage,
+        BakeError::Store(error) if !error.is_full() => Exit::Failed,
+        BakeError::Store(_)
+        | BakeError::Fetch { .. }
+        | BakeError::StepFull { .. }
+        | BakeError::Sandbox { .. }
+        | BakeError::Work { .. } => Exit::Host,
+        BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
+            Exit::Failed
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod exec;
 mod gateway;
+mod gc;
 mod images;
 mod inspect;
 mod lock;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Inspect(arguments) => wait(inspect::run(&context, &arguments)),
         Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
         Verb::Verify(arguments) => verify::run(&context, &arguments),
+        Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
         Verb::Doctor => doctor::run(&context),
