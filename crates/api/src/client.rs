@@ -22,7 +22,7 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     error::{ApiError, ErrorBody},
     event::Event,
-    host::{HostInventory, ServerDetails},
+    host::{HostInventory, ImagesInUse, ServerDetails},
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -131,6 +131,10 @@ impl Client {
     /// `GET /v1/host`.
     pub async fn host(&self) -> Result<HostInventory, ClientError> {
         self.json("GET", "/v1/host", &()).await
+    }
+    /// `GET /v1/images`.
+    pub async fn images_in_use(&self) -> Result<ImagesInUse, ClientError> {
+        self.json("GET", "/v1/images", &()).await
     }
     /// `GET /v1/events`: goes on until the stream is dropped.
     pub async fn events(&self) -> Result<EventStream, ClientError> {

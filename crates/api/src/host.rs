@@ -57,6 +57,13 @@ pub struct HostItem {
     pub server: Option<String>,
 }
 
+/// The images that running servers, wanted releases and releases to go back to need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImagesInUse {
+    /// Their digests.
+    pub images: Vec<String>,
+}
+
 /// One server in detail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerDetails {

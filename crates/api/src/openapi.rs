@@ -14,7 +14,7 @@ use utoipa::{
 use crate::{
     error::ErrorBody,
     event::Event,
-    host::{HostInventory, ServerDetails},
+    host::{HostInventory, ImagesInUse, ServerDetails},
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -52,6 +52,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "GET", path: "/v1/status", summary: "What runs", request: None, answer: Answer::Json("Status") },
     Endpoint { method: "GET", path: "/v1/servers/{id}", summary: "One server in detail", request: None, answer: Answer::Json("ServerDetails") },
     Endpoint { method: "GET", path: "/v1/host", summary: "Everything Kiln made on this host", request: None, answer: Answer::Json("HostInventory") },
+    Endpoint { method: "GET", path: "/v1/images", summary: "The images that must not be removed", request: None, answer: Answer::Json("ImagesInUse") },
     Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves", request: None, answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/test", summary: "Boot an image, run its suite, sign the report", request: Some("TestRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
@@ -123,6 +124,7 @@ fn components() -> utoipa::openapi::Components {
     collect::<Status>(&mut schemas);
     collect::<ServerDetails>(&mut schemas);
     collect::<HostInventory>(&mut schemas);
+    collect::<ImagesInUse>(&mut schemas);
     collect::<Event>(&mut schemas);
     collect::<TestRequest>(&mut schemas);
     collect::<ApplyRequest>(&mut schemas);

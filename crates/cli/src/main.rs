@@ -1,2 +1,8 @@
-//! Placeholder.
-fn main() {}
+//! The program `kiln`: everything it does is in the library beside it.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kiln::main()
+}

@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::Read as _,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -88,6 +89,18 @@ pub(crate) fn start(server: &Server, exec: Exec, stdio: Option<[BorrowedFd<'_>; 
     match control.ask(&Request::Exec(exec), fds)? {
         (Reply::Started { .. }, terminal) => Ok(Session { control, terminal }),
         (other, _) => Err(unexpected(&server.record.server, other)),
+    }
+}
+
+/// Starts a command in the server whose control socket this is, for a program that does not keep the servers. See
+/// [`crate::Runtime::exec_interactive`].
+pub fn open_session(socket: &Path, exec: Exec, stdio: Option<[BorrowedFd<'_>; 3]>) -> Result<Session> {
+    let mut control = Control::connect(socket)?;
+    let fds = stdio.as_ref().map_or(&[][..], |fds| &fds[..]);
+    match control.ask(&Request::Exec(exec), fds)? {
+        (Reply::Started { .. }, terminal) => Ok(Session { control, terminal }),
+        (Reply::Refused { reason }, _) => Err(std::io::Error::other(reason)).on("start a command through", socket),
+        (other, _) => Err(std::io::Error::other(format!("an unexpected answer: {other:?}"))).on("ask", socket),
     }
 }
 

@@ -37,7 +37,7 @@ mod server;
 mod watch;
 
 pub use error::{BoxError, Result, RuntimeError};
-pub use inside::{FileStatus, Output, Process, Session};
+pub use inside::{FileStatus, Output, Process, Session, open_session};
 pub use kiln_boot::control as protocol;
 pub use launch::{LaunchStep, Probe, Request};
 pub use server::{Phase, Stopped};

@@ -28,6 +28,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/images", get(images::in_use))
         .route("/v1/shutdown", post(shutdown))
         .route("/v1/servers/{id}", get(servers::details))
         .route("/v1/touch", post(servers::touch))

@@ -1,4 +1,4 @@
-//! `POST /v1/test` and `POST /v1/promote`.
+//! `GET /v1/images`, `POST /v1/test` and `POST /v1/promote`.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use axum::{Json, extract::State, response::Response};
 use jiff::Timestamp;
 use kiln_api::{
     ApiError, ErrorCode, Event,
+    host::ImagesInUse,
     report::TestReport,
     request::{PromoteRequest, Promoted, TestRequest},
 };
@@ -28,6 +29,11 @@ use crate::{
     releases::{ImageInfo, ReleasesError},
     reports::{Library, blocking},
 };
+
+pub(super) async fn in_use(State(app): Shared) -> Result<Json<ImagesInUse>, Failure> {
+    let images = app.control.images_in_use().await?;
+    Ok(Json(ImagesInUse { images: images.iter().map(ToString::to_string).collect() }))
+}
 
 pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -> Response {
     stream::work(|sink| async move {

@@ -1,0 +1,144 @@
+//! A bake as it is asked for by several verbs, and as it is shown.
+
+use std::{path::Path, sync::Mutex};
+
+use kiln_image::{
+    Store,
+    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, StepOutcome},
+    sandbox::Stream,
+};
+use kiln_model::{Lock, Recipe, recipe::StepKind};
+use serde_json::{Value, json};
+
+use crate::{
+    failure::Failure,
+    parts::{host::HostPlaces, sandbox::StepSandbox},
+    ui::{self, Task, Ui},
+};
+
+/// How to bake.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// What to do about kiln.lock.
+    pub lock: LockMode,
+    /// Without the network.
+    pub offline: bool,
+    /// Run every step.
+    pub fresh: bool,
+    /// Open a shell in the tree of a step that failed.
+    pub shell_on_failure: bool,
+    /// Whether each step is a JSON line of its own.
+    pub stream: bool,
+}
+
+/// Bakes the recipe of a directory and shows how it goes.
+pub(crate) fn bake(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    settings: Settings,
+    ui: &Ui,
+) -> Result<Baked, Failure> {
+    let places = HostPlaces::of(state)?;
+    let store = Store::open(&places.store())?;
+    let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
+    let request = BakeRequest {
+        recipe,
+        directory,
+        cache: &places.cache(),
+        lock: settings.lock,
+        offline: settings.offline,
+        fresh: settings.fresh,
+        shell_on_failure: settings.shell_on_failure,
+        now: jiff::Timestamp::now(),
+    };
+    ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
+    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
+    let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
+    drop(shown);
+    let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));
+    ui.note(&format!("  {} image {image} {}", ui::good(), ui::dim(&took)));
+    Ok(baked)
+}
+
+/// Reads or makes the lock of a recipe; none where the recipe starts from an image.
+pub(crate) fn lock(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    mode: LockMode,
+    ui: &Ui,
+) -> Result<Option<Lock>, Failure> {
+    let places = HostPlaces::of(state)?;
+    let request = BakeRequest {
+        recipe,
+        directory,
+        cache: &places.cache(),
+        lock: mode,
+        offline: false,
+        fresh: false,
+        shell_on_failure: false,
+        now: jiff::Timestamp::now(),
+    };
+    let shown = Shown { ui, stream: false, task: Mutex::new(Some(ui.task("resolving the packages"))) };
+    Ok(bake::lock(&request, &|event| shown.event(event))?)
+}
+
+/// What `kiln bake --json` prints: a contract that others script against.
+pub(crate) fn to_json(baked: &Baked) -> Value {
+    json!({
+        "image": baked.image.to_string(),
+        "name": baked.name.as_str(),
+        "suite": baked.suite.to_string(),
+        "seconds": baked.seconds,
+        "steps": baked.steps.iter().map(step_json).collect::<Vec<_>>(),
+    })
+}
+
+fn step_json(step: &StepOutcome) -> Value {
+    json!({ "name": step.name, "cached": step.cached, "seconds": step.seconds })
+}
+
+fn needs_network(recipe: &Recipe) -> bool {
+    recipe.steps.iter().any(|step| matches!(step.kind, StepKind::Run { .. }) && step.network)
+}
+
+/// Shows the events of a bake, which come from several threads.
+struct Shown<'a> {
+    ui: &'a Ui,
+    stream: bool,
+    task: Mutex<Option<Task>>,
+}
+
+impl Shown<'_> {
+    fn event(&self, event: BakeEvent) {
+        match event {
+            BakeEvent::Started { index, count, name } => self.started(index, count, &name),
+            BakeEvent::Output { stream, bytes } => self.output(stream, &bytes),
+            BakeEvent::Warning(text) => self.ui.warn(&text),
+            BakeEvent::Done(step) => self.done(&step),
+        }
+    }
+
+    fn started(&self, index: usize, count: usize, name: &str) {
+        if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
+            task.say(&format!("[{}/{count}] {name}", index + 1));
+        }
+    }
+
+    fn output(&self, _stream: Stream, bytes: &[u8]) {
+        if self.ui.verbose() && !self.ui.json() {
+            self.ui.error_text(&String::from_utf8_lossy(bytes));
+        }
+    }
+
+    fn done(&self, step: &StepOutcome) {
+        if self.stream && self.ui.json() {
+            let mut line = step_json(step);
+            line["event"] = json!("bake_step");
+            self.ui.line(&line);
+        }
+        let took = if step.cached { "cached".to_owned() } else { ui::seconds(step.seconds) };
+        self.ui.note(&format!("  {} {} {}", ui::good(), step.name, ui::dim(&took)));
+    }
+}

@@ -1,0 +1,301 @@
+//! The command line. The doc comments here are the help texts.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use kiln_model::{ChannelName, GroupName, ImageName, ServerId, fleet::ImageRef};
+
+/// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
+///
+/// Exit codes: 0 done; 1 failed (a test, a step, a rollout); 2 wrong command line, recipe or fleet; 3 refused for lack of
+/// evidence; 4 the host lacks something; 5 the daemon cannot be reached; 70 a mistake in Kiln.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What every verb knows.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb knows.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Where Kiln keeps images, keys and state
+    #[arg(long, global = true, env = "KILN_STATE", default_value = "/var/lib/kiln", value_name = "DIR")]
+    pub state: PathBuf,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write a commented recipe and fleet to start from
+    New(New),
+    /// Bake what changed, test it, and bring the fleet to it
+    Up(Up),
+    /// Make the image of a recipe
+    Bake(Bake),
+    /// Resolve a recipe's packages and write kiln.lock
+    Lock(Lock),
+    /// Boot a frozen image and run its tests
+    Test(Test),
+    /// Bring the groups of a fleet to what fleet.toml says
+    Apply(Apply),
+    /// Show what runs
+    Status(Status),
+    /// Bring a group back to the release it had before
+    Rollback(Rollback),
+    /// Replace servers by new ones of the same release
+    Rebuild(Rebuild),
+    /// Stop and remove servers
+    Down(Down),
+    /// List the images of this host
+    Images,
+    /// Show an image, or a server, in detail
+    Inspect(Inspect),
+    /// Run a command inside a server; the server counts as touched from then on
+    Exec(Exec),
+    /// Read everything an image refers to again and check its digests
+    Verify(Verify),
+    /// Remove images that nothing uses
+    Gc(Gc),
+    /// Show what the services of a server or a group wrote
+    Logs(Logs),
+    /// Point a channel to an image, with evidence
+    Promote(Promote),
+    /// Say what this host can do, and what it lacks
+    Doctor,
+    /// Run the daemon in the foreground
+    Daemon(Daemon),
+    /// Print a shell's completions
+    Completions(Completions),
+    /// Run the gateway in the foreground; the daemon starts it
+    #[command(hide = true)]
+    Gateway(Gateway),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+}
+
+/// `kiln new`
+#[derive(Debug, Args)]
+pub struct New {
+    /// The image's name
+    pub name: ImageName,
+    /// Where to write; a new directory of that name where nothing is said
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+/// `kiln up`
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Directory with image.toml and fleet.toml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Bake without the network, from what is cached
+    #[arg(long)]
+    pub offline: bool,
+    /// Test again, also where a good report is there
+    #[arg(long)]
+    pub retest: bool,
+}
+
+/// `kiln bake`
+#[derive(Debug, Args)]
+pub struct Bake {
+    /// Directory with image.toml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Bake without the network, from what is cached
+    #[arg(long)]
+    pub offline: bool,
+    /// Fail where kiln.lock is missing or does not fit, instead of resolving
+    #[arg(long)]
+    pub locked: bool,
+    /// Run every step, also those whose layer is there
+    #[arg(long)]
+    pub fresh: bool,
+    /// Open a shell in the tree of a step that failed
+    #[arg(long, conflicts_with = "json")]
+    pub shell_on_failure: bool,
+    /// Bake twice with another clock, host name, directory and file order, and name the first difference
+    #[arg(long, conflicts_with_all = ["shell_on_failure", "fresh"])]
+    pub check_reproducible: bool,
+}
+
+/// `kiln lock`
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// Directory with image.toml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Take the newest versions, also where the lock fits
+    #[arg(long)]
+    pub update: bool,
+}
+
+/// `kiln test`
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Directory with image.toml (its image is baked first), or an image: name, name@channel, name@sha256:…
+    #[arg(default_value = ".", value_name = "DIR|IMAGE")]
+    pub what: String,
+    /// The group of fleet.toml whose configuration is tested; every group of the image where nothing is said
+    #[arg(long)]
+    pub group: Option<GroupName>,
+    /// Write the outcome as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Bake without the network, from what is cached
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `kiln apply`
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The fleet, or a directory with fleet.toml
+    #[arg(default_value = ".", value_name = "FILE")]
+    pub fleet: PathBuf,
+    /// Show what would be done and why, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Test again, also where a good report is there
+    #[arg(long)]
+    pub retest: bool,
+}
+
+/// `kiln status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Show it again whenever something changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Show everything Kiln made on this host
+    #[arg(long, conflicts_with = "watch")]
+    pub host: bool,
+}
+
+/// `kiln rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The group
+    pub group: GroupName,
+}
+
+/// `kiln rebuild`
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// A server, or a group
+    #[arg(value_name = "SERVER|GROUP")]
+    pub target: String,
+}
+
+/// `kiln down`
+#[derive(Debug, Args)]
+pub struct Down {
+    /// The groups; all of them where nothing is said
+    pub groups: Vec<GroupName>,
+    /// Remove everything Kiln made on this host but the state directory's images and keys, and end the daemon and the gateway
+    #[arg(long, conflicts_with = "groups")]
+    pub purge: bool,
+}
+
+/// `kiln inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// An image (name, name@channel, name@sha256:…) or a server
+    #[arg(value_name = "IMAGE|SERVER")]
+    pub what: String,
+}
+
+/// `kiln exec`
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The server
+    pub server: ServerId,
+    /// As this user of the image
+    #[arg(short, long, default_value = "root")]
+    pub user: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `kiln verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The image; all of them where nothing is said
+    pub image: Option<ImageRef>,
+}
+
+/// `kiln gc`
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `kiln logs`
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// A server, or a group
+    #[arg(value_name = "SERVER|GROUP")]
+    pub target: String,
+    /// Go on showing what is written
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only this service
+    #[arg(long)]
+    pub service: Option<String>,
+}
+
+/// `kiln promote`
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// The channel that will point to it
+    #[arg(long, default_value = "stable")]
+    pub to: ChannelName,
+}
+
+/// `kiln daemon`
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// End the daemon that runs for the state directory; servers and traffic go on
+    #[arg(long)]
+    pub stop: bool,
+    /// In a session of its own
+    #[arg(long, hide = true)]
+    pub background: bool,
+}
+
+/// `kiln completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `kiln gateway`
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// Take listening sockets from the process that starts it, over standard input
+    #[arg(long)]
+    pub inherit: bool,
+}

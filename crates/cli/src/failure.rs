@@ -1,0 +1,229 @@
+//! Why a verb failed. The only place that prints an error: whose fault, what happened, what to try.
+
+use std::{error::Error, path::PathBuf};
+
+use kiln_api::{ApiError, ClientError, error::chain};
+use kiln_control::daemon::DaemonError;
+use kiln_image::{
+    StoreError,
+    bake::{BakeError, LockProblem},
+};
+use kiln_model::diagnostic::Diagnostics;
+use serde_json::json;
+
+use crate::{exit::Exit, ui::Ui};
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A recipe or a fleet is wrong.
+    #[error("{} is wrong", .0.file)]
+    Wrong(Box<Diagnostics>),
+    /// A file cannot be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("could not write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The directory is no project, or not a whole one.
+    #[error("there is no {file} in {}", directory.display())]
+    NoFile {
+        /// `image.toml` or `fleet.toml`.
+        file: &'static str,
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// The recipe and the fleet of a directory do not fit together.
+    #[error("image.toml and fleet.toml of {} do not fit together: {reason}", directory.display())]
+    Misfit {
+        /// Where they are.
+        directory: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Something is in the way.
+    #[error("{} is there already", path.display())]
+    Exists {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A word of the command line means nothing here.
+    #[error("there is no {kind} `{name}` on this host")]
+    Unknown {
+        /// `image`, `server or group`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+    /// A bake failed.
+    #[error(transparent)]
+    Bake(#[from] BakeError),
+    /// The image store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The daemon cannot be reached, or says why not.
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
+    /// The daemon cannot run.
+    #[error(transparent)]
+    Run(#[from] DaemonError),
+    /// The daemon did not come up.
+    #[error("the daemon did not come up: {reason}")]
+    NoStart {
+        /// Its last words.
+        reason: String,
+        /// Where it logs.
+        log: PathBuf,
+    },
+    /// Long work ended without success.
+    #[error(transparent)]
+    Ended(ApiError),
+    /// Only root can do this.
+    #[error("only root can {action}")]
+    NotRoot {
+        /// What needs root.
+        action: &'static str,
+    },
+    /// A part of the host failed.
+    #[error("could not {action}")]
+    Host {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// An image is damaged.
+    #[error("{count} of the files that {image} refers to are damaged")]
+    Damaged {
+        /// The image.
+        image: String,
+        /// How many.
+        count: usize,
+    },
+    /// What was read for `--json` could not be written out.
+    #[error("could not print")]
+    Print(#[source] std::io::Error),
+}
+
+impl Failure {
+    /// A failed operation on the host.
+    pub(crate) fn host(action: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Host { action: action.into(), source: source.into() }
+    }
+
+    /// The exit code that stands for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
+                Exit::Usage
+            }
+            Self::Bake(error) => bake_exit(error),
+            Self::Store(error) if error.is_full() => Exit::Host,
+            Self::Store(_) | Self::Damaged { .. } => Exit::Failed,
+            Self::Daemon(error) => Exit::from_code(error.exit_code()),
+            Self::Ended(error) => Exit::from_code(error.code.exit_code()),
+            Self::NoStart { .. } => Exit::Unreachable,
+            Self::Run(_)
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::NotRoot { .. }
+            | Self::Host { .. }
+            | Self::Print(_) => Exit::Host,
+        }
+    }
+
+    /// Prints it: for people to standard error, with `--json` to standard output.
+    pub(crate) fn print(&self, ui: &Ui) {
+        if ui.json() {
+            return ui.line(&json!({ "error": self.to_json() }));
+        }
+        match self {
+            Self::Wrong(diagnostics) => ui.error_text(&diagnostics.render(ui.colour(), ui.columns())),
+            _ => ui.error(&chain(self), self.help().as_deref()),
+        }
+    }
+
+    /// For programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let mut value = json!({ "code": self.code(), "message": chain(self), "help": self.help() });
+        if let Self::Wrong(diagnostics) = self {
+            value["diagnostics"] = json!(diagnostics.diagnostics);
+        }
+        value
+    }
+
+    /// The word for it, as in the daemon's answers.
+    fn code(&self) -> serde_json::Value {
+        match self {
+            Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => json!(error.code),
+            Self::Unknown { .. } => json!("not_found"),
+            _ => json!(match self.exit() {
+                Exit::Ok | Exit::Failed => "failed",
+                Exit::Usage => "invalid",
+                Exit::Refused => "refused",
+                Exit::Host => "host",
+                Exit::Unreachable => "unreachable",
+                Exit::Internal | Exit::Command(_) => "internal",
+            }),
+        }
+    }
+
+    /// What to try next.
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::NoFile { .. } => Some("`kiln new NAME` writes a recipe and a fleet to start from".into()),
+            Self::Misfit { .. } => Some("list the port in the service's `ports`, or publish one that is listed".into()),
+            Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
+            Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
+            Self::Daemon(ClientError::NoDaemon { .. }) => Some(
+                "`kiln up` starts one; a daemon that runs for another directory is reached with `--state DIR`".into(),
+            ),
+            Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => error.help.clone(),
+            Self::NoStart { log, .. } => Some(format!("its log is {}", log.display())),
+            Self::NotRoot { .. } => Some("run it as root, for example with sudo".into()),
+            Self::Damaged { .. } => Some("bake the image again; `kiln gc` removes what is damaged and unused".into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Wrong(Box::new(diagnostics))
+    }
+}
+
+fn bake_exit(error: &BakeError) -> Exit {
+    match error {
+        BakeError::Lock(problem) => match **problem {
+            LockProblem::File { .. } | LockProblem::Archives { .. } => Exit::Host,
+            LockProblem::Parse { .. }
+            | LockProblem::Missing(_)
+            | LockProblem::Stale { .. }
+            | LockProblem::Resolve { .. } => Exit::Usage,
+        },
+        BakeError::NoBaseImage(_) | BakeError::Source { .. } | BakeError::Step { .. } => Exit::Usage,
+        BakeError::Store(error) if !error.is_full() => Exit::Failed,
+        BakeError::Store(_)
+        | BakeError::Fetch { .. }
+        | BakeError::StepFull { .. }
+        | BakeError::Sandbox { .. }
+        | BakeError::Work { .. } => Exit::Host,
+        BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
+            Exit::Failed
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The lines of a stream of the daemon, as they are shown.
+
+use std::collections::BTreeSet;
+
+use kiln_api::{
+    ApiError, ErrorCode, Event,
+    client::EventStream,
+    event::Outcome,
+    report::{TestReport, TestResult},
+};
+
+use super::{Task, Ui, bad, dim, good, seconds, short, strong};
+use crate::{exit::Exit, failure::Failure};
+
+/// The last line of a stream.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Why it failed, if it did.
+    pub error: Option<ApiError>,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Where the groups can be reached.
+    pub endpoints: Vec<String>,
+    /// The reports made or used.
+    pub reports: Vec<TestReport>,
+    raw: Event,
+}
+
+impl Ended {
+    /// Prints how it ended: the last JSON line, or a sentence.
+    pub fn finish(self, ui: &Ui) -> Result<Exit, Failure> {
+        match self.error {
+            Some(error) if ui.json() => {
+                ui.line(&self.raw);
+                Ok(Exit::from_code(error.code.exit_code()))
+            }
+            Some(error) => Err(Failure::Ended(error)),
+            None => {
+                ui.result(&self.raw, || format!("{} done in {}", good(), seconds(self.seconds)));
+                Ok(Exit::Ok)
+            }
+        }
+    }
+}
+
+/// Shows every event of a stream until its result, which is given back and not shown.
+pub(crate) async fn follow(ui: &Ui, stream: EventStream) -> Result<Ended, Failure> {
+    let mut shown = Shown::new(ui);
+    Ok(stream.finish(|event| shown.event(event)).await?.into())
+}
+
+impl From<Event> for Ended {
+    /// Takes the last event of a stream, which is a result.
+    fn from(last: Event) -> Self {
+        let Event::Result { result, seconds, endpoints, reports, error } = last.clone() else {
+            unreachable!("a stream finishes with a result");
+        };
+        let silent = || ApiError::new(ErrorCode::Internal, "the daemon says that it failed, and not why");
+        let error = error.or_else(|| (result == Outcome::Failed).then(silent));
+        Self { error, seconds, endpoints, reports, raw: last }
+    }
+}
+
+/// Shows events one by one.
+struct Shown<'a> {
+    ui: &'a Ui,
+    task: Task,
+    warned: BTreeSet<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(ui: &'a Ui) -> Self {
+        Self { ui, task: ui.task("waiting for the daemon"), warned: BTreeSet::new() }
+    }
+
+    fn event(&mut self, event: &Event) {
+        if self.ui.json() {
+            if !matches!(event, Event::Result { .. }) {
+                self.ui.line(event);
+            }
+            return;
+        }
+        match event {
+            Event::SuiteStarted { name, image, tests, .. } => {
+                self.task.say(&format!("testing {name}: {tests} tests"));
+                self.ui.note(&format!("{} {} {}", strong("test"), name, dim(short(image))));
+            }
+            Event::TestServerReady { ready_ms, .. } => {
+                self.ui.note(&format!("  {} the frozen image is up {}", good(), dim(&format!("{ready_ms} ms"))));
+            }
+            Event::Test { result, .. } => self.test(result),
+            Event::SuiteFinished { passed, failed, tests, took_ms, reused, .. } => {
+                self.suite(*passed, *failed, *tests, *took_ms, *reused);
+            }
+            Event::Channel { name, channel, image } => {
+                self.ui.note(&format!("{} {name}@{channel} is {}", strong("channel"), short(image)));
+            }
+            Event::Step { group, server, action, reason } => {
+                self.step(group, server.as_deref(), action, reason);
+            }
+            Event::Server { server, state, ready_ms, reason, .. } => {
+                self.server(server, state, *ready_ms, reason.as_deref());
+            }
+            Event::Rollout { group, state, updated, desired, reason, .. } => {
+                self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
+                self.ui.note(&format!("{} {group} {state} {updated}/{desired} {}", strong("rollout"), dim(reason)));
+            }
+            Event::Warning { message } => {
+                if self.warned.insert(message.clone()) {
+                    self.ui.warn(message);
+                }
+            }
+            Event::Result { .. } => {}
+        }
+    }
+
+    fn test(&self, result: &TestResult) {
+        let mark = if result.passed { good() } else { bad() };
+        let took = dim(&seconds(result.took_ms as f64 / 1000.0));
+        if !result.passed || self.ui.verbose() || !result.name.starts_with("kiln/") {
+            self.ui.note(&format!("  {mark} {} {took}", result.name));
+        }
+        if let Some(message) = result.message.as_deref().filter(|_| !result.passed) {
+            message.lines().for_each(|line| self.ui.note(&format!("      {line}")));
+        }
+    }
+
+    fn suite(&self, passed: bool, failed: u32, tests: u32, took_ms: u64, reused: bool) {
+        let text = match (reused, passed) {
+            (true, _) => format!("{} tested before, and the report is good", good()),
+            (false, true) => format!("{} all {tests} tests passed, the report is signed", good()),
+            (false, false) => format!("{} {failed} of {tests} tests failed", bad()),
+        };
+        self.ui.note(&format!("  {text} {}", dim(&seconds(took_ms as f64 / 1000.0))));
+    }
+
+    fn step(&self, group: &str, server: Option<&str>, action: &str, reason: &str) {
+        if self.ui.verbose() {
+            let what = server.unwrap_or(group);
+            self.ui.note(&dim(&format!("  {action} {what}: {reason}")));
+        }
+    }
+
+    fn server(&self, server: &str, state: &str, ready_ms: Option<u64>, reason: Option<&str>) {
+        let took = ready_ms.filter(|_| state == "ready").map(|ms| format!(" in {ms} ms")).unwrap_or_default();
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let mark = match state {
+            "ready" => good(),
+            "failed" => bad(),
+            _ if self.ui.verbose() => "·".to_owned(),
+            _ => return,
+        };
+        self.ui.note(&format!("  {mark} {server} {state}{took}{reason}"));
+    }
+}

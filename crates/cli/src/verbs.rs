@@ -1,0 +1,78 @@
+//! One file for each verb.
+
+mod apply;
+mod bake;
+mod completions;
+mod daemon;
+mod doctor;
+mod down;
+mod exec;
+mod gateway;
+mod gc;
+mod images;
+mod inspect;
+mod lock;
+mod logs;
+mod man;
+mod new;
+mod promote;
+mod rebuild;
+mod rollback;
+mod status;
+mod test;
+mod up;
+mod verify;
+
+use std::path::PathBuf;
+
+use crate::{
+    cli::{Cli, Verb},
+    exit::Exit,
+    failure::Failure,
+    ui::Ui,
+};
+
+/// What every verb is given beside its own arguments.
+pub(crate) struct Context<'a> {
+    /// The state directory.
+    pub state: PathBuf,
+    /// Where output goes.
+    pub ui: &'a Ui,
+}
+
+/// Runs what was asked.
+pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
+    let state = std::path::absolute(&cli.global.state)
+        .map_err(|source| Failure::Read { path: cli.global.state.clone(), source })?;
+    let context = Context { state, ui };
+    match cli.verb {
+        Verb::New(arguments) => new::run(&context, &arguments),
+        Verb::Up(arguments) => wait(up::run(&context, &arguments)),
+        Verb::Bake(arguments) => bake::run(&context, &arguments),
+        Verb::Lock(arguments) => lock::run(&context, &arguments),
+        Verb::Test(arguments) => wait(test::run(&context, &arguments)),
+        Verb::Apply(arguments) => wait(apply::run(&context, &arguments)),
+        Verb::Status(arguments) => wait(status::run(&context, &arguments)),
+        Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
+        Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
+        Verb::Down(arguments) => wait(down::run(&context, &arguments)),
+        Verb::Images => images::run(&context),
+        Verb::Inspect(arguments) => wait(inspect::run(&context, &arguments)),
+        Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
+        Verb::Verify(arguments) => verify::run(&context, &arguments),
+        Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
+        Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
+        Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
+        Verb::Doctor => doctor::run(&context),
+        Verb::Daemon(arguments) => daemon::run(&context, &arguments),
+        Verb::Completions(arguments) => completions::run(&context, &arguments),
+        Verb::Gateway(arguments) => gateway::run(&context, &arguments),
+        Verb::Man => man::run(&context),
+    }
+}
+
+/// Runs a verb that talks to the daemon: one thread is enough to wait for it.
+fn wait(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::host("start waiting for the daemon", error))?.block_on(verb)
+}

@@ -1,0 +1,40 @@
+//! `kiln gc`: removes images that nothing uses.
+
+use kiln_image::Store;
+use kiln_model::ImageDigest;
+use serde_json::json;
+
+use super::{Context, images};
+use crate::{cli::Gc, daemon, exit::Exit, failure::Failure, parts::host::HostPlaces, ui};
+
+pub(super) async fn run(context: &Context<'_>, arguments: &Gc) -> Result<Exit, Failure> {
+    let places = HostPlaces::of(&context.state)?;
+    let keep = in_use(context).await?;
+    let store = Store::open(&places.store())?;
+    let task = context.ui.task("looking for what nothing uses");
+    let outcome = store.gc(&keep, jiff::Timestamp::now(), arguments.dry_run)?;
+    drop(task);
+    let removed: Vec<_> = outcome.images.iter().map(ToString::to_string).collect();
+    let value = json!({
+        "dry_run": arguments.dry_run,
+        "images": removed,
+        "steps": outcome.steps,
+        "objects": outcome.objects,
+        "bytes": outcome.bytes,
+    });
+    context.ui.result(&value, || {
+        let verb = if arguments.dry_run { "would remove" } else { "removed" };
+        let shown: String = removed.iter().map(|image| format!("\n  {}", ui::short(image))).collect();
+        let (count, size) = (removed.len(), images::size(outcome.bytes));
+        format!("{verb} {count} images, {} files, {size}{shown}", outcome.objects)
+    });
+    Ok(Exit::Ok)
+}
+
+/// What the daemon needs. Only it knows which releases groups may go back to, so one is started where none answers.
+async fn in_use(context: &Context<'_>) -> Result<Vec<ImageDigest>, Failure> {
+    let client = daemon::ensure(&context.state, context.ui).await?;
+    let used = client.images_in_use().await?;
+    let parsed: Result<Vec<ImageDigest>, _> = used.images.iter().map(|image| image.parse()).collect();
+    parsed.map_err(|error| Failure::host("understand which images are in use", error))
+}

@@ -1,0 +1,12 @@
+//! `kiln rollback GROUP`.
+
+use kiln_api::{Client, request::RollbackRequest};
+
+use super::Context;
+use crate::{cli::Rollback, exit::Exit, failure::Failure, ui::events};
+
+pub(super) async fn run(context: &Context<'_>, arguments: &Rollback) -> Result<Exit, Failure> {
+    let request = RollbackRequest { group: arguments.group.clone() };
+    let stream = Client::new(&context.state).rollback(&request).await?;
+    events::follow(context.ui, stream).await?.finish(context.ui)
+}

@@ -1,0 +1,92 @@
+//! The status for people.
+
+use kiln_api::status::{GroupStatus, RolloutStatus, ServerStatus, Status};
+
+use crate::ui::{self, table};
+
+/// Every group with its servers.
+pub(super) fn render(status: &Status) -> String {
+    if status.groups.is_empty() {
+        return "nothing runs; `kiln up DIR` starts something\n".to_owned();
+    }
+    status.groups.iter().map(group).collect::<Vec<_>>().join("\n")
+}
+
+fn group(group: &GroupStatus) -> String {
+    let ready = format!("{}/{} ready", group.ready, group.desired);
+    let mark = if group.ready >= group.desired { ui::good() } else { ui::bad() };
+    let mut text = format!(
+        "{mark} {}  {ready}  release {}  image {}  {}\n",
+        ui::strong(&group.name),
+        ui::short(&group.release),
+        ui::short(&group.image),
+        group.endpoints.join(" "),
+    );
+    text.extend(group.rollout.as_ref().map(rollout));
+    if !group.servers.is_empty() {
+        let lines: Vec<_> = group.servers.iter().map(server).collect();
+        let servers = table::render(&["SERVER", "STATE", "RELEASE", "ADDRESS", "PID", "READY AFTER", ""], &lines);
+        text.extend(servers.lines().map(|line| format!("  {line}\n")));
+    }
+    text
+}
+
+fn rollout(rollout: &RolloutStatus) -> String {
+    let from = rollout.from.as_deref().map_or_else(|| "nothing".to_owned(), |release| ui::short(release).to_owned());
+    let (to, updated) = (ui::short(&rollout.to), rollout.updated);
+    format!("  rollout {}: {from} → {to}, {updated} updated: {}\n", rollout.state, rollout.reason)
+}
+
+fn server(server: &ServerStatus) -> Vec<String> {
+    let none = || "-".to_owned();
+    vec![
+        server.id.clone(),
+        server.state.clone(),
+        ui::short(&server.release).to_owned(),
+        server.address.clone().unwrap_or_else(none),
+        server.pid.map_or_else(none, |pid| pid.to_string()),
+        server.ready_ms.map_or_else(none, |ms| format!("{ms} ms")),
+        if server.touched { "touched".to_owned() } else { String::new() },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_a_group_in_the_middle_of_a_rollout() {
+        let release = |c: char| format!("sha256:{}", c.to_string().repeat(64));
+        let server = |id: &str, state: &str, ready_ms| ServerStatus {
+            id: id.into(),
+            state: state.into(),
+            release: release('b'),
+            address: Some("10.75.0.2".into()),
+            pid: Some(4711),
+            started_at: Some("2026-01-01T00:00:00Z".into()),
+            ready_ms,
+            touched: ready_ms.is_some(),
+        };
+        let status = Status {
+            groups: vec![GroupStatus {
+                name: "web".into(),
+                image: release('a'),
+                config: release('c'),
+                release: release('b'),
+                desired: 2,
+                ready: 1,
+                rollout: Some(RolloutStatus {
+                    from: None,
+                    to: release('b'),
+                    state: "running".into(),
+                    reason: "the first release of the group".into(),
+                    updated: 1,
+                }),
+                endpoints: vec!["http://127.0.0.1:8080".into()],
+                servers: vec![server("web-one", "ready", Some(9)), server("web-two", "starting", None)],
+            }],
+        };
+        let text = anstream::adapter::strip_str(&render(&status)).to_string();
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,31 @@
+//! Whether a recipe and a fleet of one directory fit together, before anything is baked.
+
+use std::path::Path;
+
+use kiln_model::{Fleet, Group, Recipe};
+
+use crate::failure::Failure;
+
+/// Every group of the image may publish only ports that one of its services listens on.
+pub(super) fn check(recipe: &Recipe, fleet: &Fleet, directory: &Path) -> Result<(), Failure> {
+    let ours = fleet.groups.iter().filter(|(_, group)| group.image.name == recipe.name);
+    for (name, group) in ours {
+        if let Some(port) = unheard(recipe, group) {
+            return Err(Failure::Misfit {
+                directory: directory.to_owned(),
+                reason: format!(
+                    "group `{name}` publishes port {port}, on which no service of `{}` listens",
+                    recipe.name
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn unheard(recipe: &Recipe, group: &Group) -> Option<u16> {
+    let listened = |port: u16| {
+        recipe.manifest.services.values().flat_map(|service| &service.ports).any(|declared| declared.port == port)
+    };
+    group.publish.iter().map(|publish| publish.port).find(|port| !listened(*port))
+}

@@ -1,0 +1,38 @@
+//! The examples and the template are right, and have the form of the published schemas.
+
+use std::path::{Path, PathBuf};
+
+use kiln::project;
+use kiln_model::schema::{fleet::FleetToml, image::ImageToml};
+
+fn check(directory: &Path) {
+    let shown = directory.display();
+    let (recipe, fleet) = project::both(directory).unwrap_or_else(|failure| panic!("{shown}: {failure}"));
+    assert!(!recipe.suite.tests.is_empty(), "{shown} has no tests");
+    assert!(fleet.groups.values().any(|group| group.image.name == recipe.name), "{shown}: no group uses the image");
+    let read = |file| std::fs::read_to_string(directory.join(file)).expect("the file is there");
+    toml::from_str::<ImageToml>(&read("image.toml")).unwrap_or_else(|error| panic!("{shown}: {error}"));
+    toml::from_str::<FleetToml>(&read("fleet.toml")).unwrap_or_else(|error| panic!("{shown}: {error}"));
+}
+
+#[test]
+fn host_every_example_is_right() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let entries = std::fs::read_dir(examples).expect("the examples are there");
+    let mut directories: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    directories.sort();
+    assert!(directories.len() >= 4, "{directories:?}");
+    directories.iter().for_each(|directory| check(directory));
+}
+
+#[test]
+fn host_the_template_is_right() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
+    std::fs::create_dir(temp.path().join("files")).expect("a directory");
+    for (from, to) in [("image.toml", "image.toml"), ("fleet.toml", "fleet.toml"), ("index.html", "files/index.html")] {
+        let text = std::fs::read_to_string(templates.join(from)).expect("the template is there");
+        std::fs::write(temp.path().join(to), text.replace("__NAME__", "shop")).expect("the file is written");
+    }
+    check(temp.path());
+}
