@@ -5,6 +5,7 @@ use std::{path::Path, sync::Mutex};
 use kiln_image::{
     Store,
     bake::{self, BakeEvent, BakeRequest, Baked, LockMode, StepOutcome},
+    debian,
     sandbox::Stream,
 };
 use kiln_model::{Lock, Recipe, recipe::StepKind};
@@ -81,7 +82,7 @@ pub(crate) fn lock(
         now: jiff::Timestamp::now(),
     };
     let shown = Shown { ui, stream: false, task: Mutex::new(Some(ui.task("resolving the packages"))) };
-    Ok(bake::lock(&request, &|event| shown.event(event))?)
+    Ok(bake::lock::lock(&request, &|event| shown.event(event))?)
 }
 
 /// What `kiln bake --json` prints: a contract that others script against.
@@ -97,6 +98,12 @@ pub(crate) fn to_json(baked: &Baked) -> Value {
 
 fn step_json(step: &StepOutcome) -> Value {
     json!({ "name": step.name, "cached": step.cached, "seconds": step.seconds })
+}
+
+fn amount(verb: &str, progress: debian::Progress) -> String {
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (done, total) = (mebibytes(progress.bytes), mebibytes(progress.bytes_total));
+    format!("{verb} {} of {} packages, {done:.1} of {total:.1} MiB", progress.files, progress.files_total)
 }
 
 fn needs_network(recipe: &Recipe) -> bool {
@@ -117,12 +124,29 @@ impl Shown<'_> {
             BakeEvent::Output { stream, bytes } => self.output(stream, &bytes),
             BakeEvent::Warning(text) => self.ui.warn(&text),
             BakeEvent::Done(step) => self.done(&step),
+            BakeEvent::Debian(event) => self.debian(event),
         }
     }
 
     fn started(&self, index: usize, count: usize, name: &str) {
         if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
             task.say(&format!("[{}/{count}] {name}", index + 1));
+        }
+    }
+
+    fn debian(&self, event: debian::Event) {
+        if let debian::Event::Away { archive, since, reason } = &event {
+            self.ui.warn(&format!("{archive} cannot be reached ({reason}): going on with what was seen of {since}"));
+        }
+        let said = match event {
+            debian::Event::Away { .. } => return,
+            debian::Event::Index { archive, path, .. } => format!("reading {path} of {archive}"),
+            debian::Event::Fetch(progress) => amount("downloading", progress),
+            debian::Event::Unpack(progress) => amount("unpacking", progress),
+            debian::Event::Configure { packages } => format!("configuring {packages} packages"),
+        };
+        if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
+            task.say(&said);
         }
     }
 

@@ -8,7 +8,7 @@ pub(crate) mod events;
 mod progress;
 pub(crate) mod table;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use anstream::{AutoStream, ColorChoice};
 use indicatif::{MultiProgress, ProgressDrawTarget};

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use kiln_api::{
     Client,
-    event::Event,
     report::TestReport,
     request::{Fresh, TestRequest},
 };
