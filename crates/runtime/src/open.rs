@@ -39,7 +39,7 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
     let block = u32::from_str_radix(&options.id, 16).unwrap_or(0);
     Ok(Inner {
         block,
-        resolvers: resolvers(),
+        resolvers: network::resolver::name_servers(),
         roots,
         servers: Mutex::new(servers.into_iter().map(|(id, server)| (id, Arc::new(server))).collect()),
         locks: Mutex::default(),
@@ -97,18 +97,6 @@ fn remove_strays(ground: &Ground, network: Option<&Network>, used: &BTreeSet<u16
         }
     }
     Ok(())
-}
-
-/// Name servers of the host that a server can reach: not those on the host's loopback.
-fn resolvers() -> Vec<String> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let reachable = |address: &str| address.parse::<std::net::IpAddr>().is_ok_and(|address| !address.is_loopback());
-    text.lines()
-        .filter_map(|line| line.strip_prefix("nameserver"))
-        .map(str::trim)
-        .filter(|address| reachable(address))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// Removes what is left when no server is: prepared places, control groups, the network, the run directory.
