@@ -113,7 +113,7 @@ fn host_signatures_that_do_not_count_stop_the_bake() {
     archive.serve_release(signed.replace("Origin: Test", "Origin: Tost").into_bytes());
     assert!(matches!(signature(refused(&archive, now())), SignatureError::Bad { .. }));
 
-    archive.serve_release(signed[..signed.len() - 40].as_bytes().to_vec());
+    archive.serve_release(signed.as_bytes()[..signed.len() - 40].to_vec());
     assert!(matches!(signature(refused(&archive, now())), SignatureError::Unreadable(_)));
 
     archive.serve_release(archive.key.sign_for(&archive.release, Some(60)));

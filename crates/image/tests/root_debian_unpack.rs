@@ -54,8 +54,11 @@ impl Scene {
     }
 }
 
-/// A tar whose entries are not checked: name, kind, link target, content.
-fn raw_tar(entries: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
+/// Name, kind, link target, content.
+type RawEntry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
+
+/// A tar whose entries are not checked.
+fn raw_tar(entries: &[RawEntry<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, kind, link, content) in entries {
         let mut header = header(*kind, content.len() as u64);
@@ -73,7 +76,7 @@ fn raw_tar(entries: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
 #[test]
 fn root_names_that_lead_out_and_special_files_are_refused() {
     let scene = Scene::new();
-    let hostile: [&[(&str, EntryType, &str, &[u8])]; 6] = [
+    let hostile: [&[RawEntry<'_>]; 6] = [
         &[("../outside/file", EntryType::Regular, "", b"x")],
         &[("./a/../../outside/file", EntryType::Regular, "", b"x")],
         &[("/outside/file", EntryType::Regular, "", b"x")],
@@ -96,7 +99,7 @@ fn root_links_never_lead_out_of_the_tree() {
     for target in [outside.to_str().unwrap(), "../outside", "../../../../../..", "/proc/self/cwd"] {
         fs::remove_dir_all(scene.tree()).unwrap();
         fs::create_dir(scene.tree()).unwrap();
-        let entries: [(&str, EntryType, &str, &[u8]); 3] = [
+        let entries: [RawEntry<'_>; 3] = [
             ("./link", EntryType::Symlink, target, b""),
             ("./link/file", EntryType::Regular, "", b"written"),
             ("./link/deep/file", EntryType::Regular, "", b"written"),

@@ -144,7 +144,7 @@ pub fn deb(control: &[(&str, &[u8])], data: &[u8]) -> Vec<u8> {
     let members =
         [("debian-binary", b"2.0\n".to_vec()), ("control.tar.gz", gzip(&tar(control))), ("data.tar.gz", gzip(data))];
     for (name, content) in members {
-        write!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).unwrap();
+        writeln!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, content.len()).unwrap();
         file.extend(&content);
         if content.len() % 2 == 1 {
             file.push(b'\n');
