@@ -29,7 +29,7 @@ impl Paragraph {
     /// Reads every paragraph of a text. Lines that are neither fields nor continuations are left out.
     pub fn read_all(text: &str) -> Vec<Self> {
         let mut paragraphs = vec![Self::default()];
-        for line in text.lines() {
+        for line in text.split('\n') {
             if line.trim().is_empty() {
                 paragraphs.push(Self::default());
             } else if let Some(paragraph) = paragraphs.last_mut() {
