@@ -13,7 +13,7 @@ use std::{
 
 use kiln_engine::{Engine, Observed, local::LocalEngine};
 use kiln_model::{ImageManifest, VerifiedRelease};
-use kiln_runtime::{Runtime, RuntimeOptions};
+use kiln_runtime::{Runtime, RuntimeOptions, network::NetworkOptions};
 use kiln_testkit::conformance::{self, Factory};
 use tempfile::TempDir;
 
@@ -40,8 +40,14 @@ impl Factory for Local {
         std::fs::create_dir(&state_dir).unwrap();
         bench::make_root(&directory.path().join("root"));
         let id = kiln_model::Digest::of(directory.path().as_os_str().as_encoded_bytes()).hex()[..8].to_owned();
-        let options =
-            RuntimeOptions { state_dir, run_dir, id, network: None, berths: 2, spool_bytes: 1 << 20, probe: None };
+        let network = Some(NetworkOptions {
+            id: id.clone(),
+            run_dir: run_dir.clone(),
+            shared_dir: "/run/kiln".into(),
+            subnet: None,
+            offered_ports: Vec::new(),
+        });
+        let options = RuntimeOptions { state_dir, run_dir, id, network, berths: 2, spool_bytes: 1 << 20, probe: None };
         let number = self.opened.lock().unwrap().len();
         self.opened.lock().unwrap().insert(number, (options, directory));
         self.open(number)

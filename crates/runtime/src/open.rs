@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{File, TryLockError},
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kiln_model::ServerId;
@@ -52,12 +52,22 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
     })
 }
 
+/// A process that is just ending, or a child that it was about to start, is waited for this long.
+const HANDOVER: Duration = Duration::from_secs(3);
+
 fn lock(run_dir: &Path) -> Result<File> {
     let path = run_dir.join("runtime.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).on("open", &path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(error) => Err(std::io::Error::from(error)).on("take over (another process keeps the servers of)", run_dir),
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) => {
+                return Err(std::io::Error::from(error))
+                    .on("take over, from the process that keeps them, the servers of", run_dir);
+            }
+        }
     }
 }
 
