@@ -30,7 +30,6 @@ use std::{path::Path, time::Instant};
 
 use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest};
 
-use chain::{Chain, Manner};
 pub use error::BakeError;
 pub use lock::LockProblem;
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
@@ -136,11 +135,10 @@ pub fn bake(
     events: Events<'_>,
 ) -> Result<Baked, BakeError> {
     let started = Instant::now();
-    let writing = store.writing()?;
-    let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
+    let _lock = store.writing()?;
+    let mut chain = chain::Chain::start(request, store, sandbox, events, run::HOSTNAME)?;
     chain.all_steps()?;
     let (image, suite, steps) = chain.finish()?;
-    writing.settled()?;
     let name = request.recipe.name.clone();
     Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps })
 }

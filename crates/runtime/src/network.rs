@@ -31,7 +31,6 @@ mod error;
 mod findings;
 mod forwarding;
 mod names;
-pub mod resolver;
 mod rules;
 mod shared;
 pub mod subnet;
