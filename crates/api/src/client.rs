@@ -36,6 +36,10 @@ pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Longest pause between two lines of a stream; the daemon sends an empty line every 5 s.
 pub const PAUSE_LIMIT: Duration = Duration::from_secs(30);
+/// A question is asked so often before a connection that breaks off is an error.
+const ATTEMPTS: u32 = 5;
+/// Pause between two of them.
+const AGAIN: Duration = Duration::from_millis(50);
 /// Longest JSON value or line that is read, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
@@ -197,7 +201,7 @@ impl Client {
     async fn send(&self, method: &str, path: &str, body: &impl Serialize) -> Result<Response<Incoming>, ClientError> {
         let call = format!("{method} {path}");
         let limit = |_| ClientError::TimedOut { call: call.clone(), limit: HEAD_LIMIT };
-        let response = timeout(HEAD_LIMIT, self.exchange(&call, method, path, body)).await.map_err(limit)??;
+        let response = timeout(HEAD_LIMIT, self.exchange_again(&call, method, path, body)).await.map_err(limit)??;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -205,6 +209,24 @@ impl Client {
         let body: ErrorBody =
             serde_json::from_slice(&bytes).map_err(|source| ClientError::Unclear { call: call.clone(), source })?;
         Err(ClientError::Refused(body.error))
+    }
+
+    /// A question that broke off is asked again: the daemon may just have ended and another one begun.
+    async fn exchange_again(
+        &self,
+        call: &str,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut tries = if method == "GET" { ATTEMPTS } else { 1 };
+        loop {
+            tries -= 1;
+            match self.exchange(call, method, path, body).await {
+                Err(ClientError::Broken { .. }) if tries > 0 => tokio::time::sleep(AGAIN).await,
+                other => return other,
+            }
+        }
     }
 
     async fn exchange(

@@ -22,6 +22,7 @@ mod listen;
 mod local;
 mod lock;
 pub mod log;
+mod renew;
 mod routes;
 mod stream;
 
@@ -33,7 +34,7 @@ use tokio::sync::watch;
 
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
-    host::{Host, HostError},
+    host::{Host, HostError, LocalHost},
     local::{GatewayCommand, StoreRoots, run_local},
     lock::{LockError, StateLock},
 };
@@ -178,7 +179,9 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     });
     let keeper = app.gateway.clone().map(|gateway| tokio::spawn(async move { gateway.keep().await }));
     tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
+    let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
     let served = listen::serve(app.clone(), listener).await;
+    renewal.abort();
     if let Some(keeper) = keeper {
         keeper.abort();
     }

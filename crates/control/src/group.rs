@@ -35,7 +35,7 @@ use tokio::{
 
 use crate::{
     db::{Batch, GroupRow, IntentionId, PastRelease, ServerRow},
-    handle::{ControlError, Settled},
+    handle::{ControlError, InService, Settled},
     observer::Snapshot,
     releases::ImageInfo,
     routes::Routed,
@@ -65,6 +65,8 @@ pub(crate) enum Message {
     Settle(oneshot::Sender<Settled>),
     /// What runs.
     Status(oneshot::Sender<GroupStatus>),
+    /// The release it is on, and what admits it.
+    InService(oneshot::Sender<Option<InService>>),
     /// The images that must stay.
     Images(oneshot::Sender<Vec<ImageDigest>>),
     /// What the engine sees.
@@ -234,6 +236,7 @@ impl GroupTask {
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
             Message::Status(answer) => drop(answer.send(self.status())),
+            Message::InService(answer) => drop(answer.send(self.in_service())),
             Message::Images(answer) => drop(answer.send(self.images_in_use())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),

@@ -82,6 +82,21 @@ pub struct Settled {
     pub endpoints: Vec<String>,
 }
 
+/// The release that a group runs, and what must be proven for it to be launched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InService {
+    /// The group.
+    pub group: GroupName,
+    /// The image.
+    pub image: ImageDigest,
+    /// The configuration.
+    pub config: FrozenConfig,
+    /// The suite that must have passed.
+    pub suite: kiln_model::SuiteDigest,
+    /// How old its report may be.
+    pub evidence: EvidencePolicy,
+}
+
 /// Why a group is not as it was asked to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsettled {
@@ -353,6 +368,18 @@ impl Control {
         images.sort();
         images.dedup();
         Ok(images)
+    }
+
+    /// The release of each group that has servers on it.
+    pub async fn in_service(&self) -> Result<Vec<InService>, ControlError> {
+        let asked = self.mailboxes(&[]).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::InService));
+        Ok(futures::future::try_join_all(answers).await?.into_iter().flatten().collect())
+    }
+
+    /// Tells everybody who listens.
+    pub fn announce(&self, event: Event) {
+        self.shared.emit(event);
     }
 
     /// Stops the reconcilers. No server is touched.

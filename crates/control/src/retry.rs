@@ -64,7 +64,7 @@ where
 fn hung(before: Option<String>) -> String {
     match before {
         Some(message) => format!("{message}; the last attempt did not end"),
-        None => "it did not answer".to_owned(),
+        None => "it did not end".to_owned(),
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     #[tokio::test]
     async fn unit_a_hanging_attempt_ends_at_the_limit_and_says_so() {
         let tried = until(Duration::from_millis(50), |_| pending()).await;
-        assert_eq!(tried.failure.as_deref(), Some("it did not answer (tried for 50ms)"));
+        assert_eq!(tried.failure.as_deref(), Some("it did not end (tried for 50ms)"));
         assert!(tried.took < Duration::from_millis(500));
     }
 

@@ -27,6 +27,9 @@ use crate::traffic::{Bound, Drained, Routes, Traffic, TrafficError};
 /// Pause between two looks at the gateway.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// A gateway that was told to stop is waited for so long: what is in flight has its own, shorter limit.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+
 /// Keeps one gateway process running for a state directory.
 pub struct GatewayProcess {
     client: GatewayClient,
@@ -82,19 +85,24 @@ impl GatewayProcess {
     /// Ends the gateway and starts none again. Connections in flight have its limit to finish.
     pub async fn stop(&self) -> Result<(), TrafficError> {
         self.wanted.send_replace(false);
+        *self.listeners.lock().expect("no holder panics") = Listeners::default();
         let client = self.client.clone().with_patience(Duration::ZERO);
+        let Ok(status) = client.status().await else { return Ok(()) };
         let stopped = match client.stop().await {
             Err(ClientError::Unreachable { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(TrafficError::Unavailable(Box::new(error))),
         };
-        let mut patience = 400;
-        while client.status().await.is_ok() && patience > 0 {
-            patience -= 1;
-            tokio::time::sleep(Duration::from_millis(25)).await;
+        let ended = tokio::time::timeout(STOP_LIMIT, self.gone(status.pid)).await;
+        stopped.and(ended.map_err(|error| TrafficError::Unavailable(Box::new(error))))
+    }
+
+    /// Returns when a gateway's process is gone, and its end is taken where it was started here.
+    async fn gone(&self, pid: u32) {
+        let process = rustix::process::Pid::from_raw(pid.cast_signed());
+        while process.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()) {
+            self.reap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        *self.listeners.lock().expect("no holder panics") = Listeners::default();
-        self.reap();
-        stopped
     }
 
     /// The process, where one answers.

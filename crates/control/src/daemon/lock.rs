@@ -6,12 +6,16 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::{fs::FlockOperation, io::Errno};
 
 /// The lock's file in the state directory.
 pub const FILE: &str = "kiln.lock-file";
+
+/// Children of a daemon that was killed may hold its lock for so long.
+const DEAD_HOLDER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the state directory cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +60,34 @@ impl StateLock {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = file.map_err(failed("open", &path))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Held { dir: dir.to_owned(), holder: holder(&mut file) }),
-            Err(errno) => return Err(failed("lock", &path)(errno.into())),
-        }
+        lock(&mut file, dir, &path)?;
         name_holder(&mut file).map_err(failed("write", &path))?;
         Ok(Self { _file: file })
     }
+}
+
+/// Where the holder named in the file is dead, what holds the lock is a child that it was just starting and that is about to
+/// end: it is waited for.
+fn lock(file: &mut File, dir: &Path, path: &Path) -> Result<(), LockError> {
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(LockError::Io { action: "lock", path: path.to_owned(), source: errno.into() }),
+        }
+        let holder = holder(file);
+        if holder.is_none_or(is_alive) || start.elapsed() > DEAD_HOLDER_LIMIT {
+            let holder = holder.map_or("its process is not known yet".to_owned(), |pid| format!("process {pid}"));
+            return Err(LockError::Held { dir: dir.to_owned(), holder });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed());
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 fn name_holder(file: &mut File) -> io::Result<()> {
@@ -72,12 +96,12 @@ fn name_holder(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-fn holder(file: &mut File) -> String {
+/// The process named in the file, where one is: between taking the lock and writing the name there is none.
+fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
-    match file.take(32).read_to_string(&mut text).map(|_| text.trim().parse::<u32>()) {
-        Ok(Ok(pid)) => format!("process {pid}"),
-        _ => "its process is not known yet".to_owned(),
-    }
+    file.rewind().ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -94,6 +118,21 @@ mod tests {
         assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
         drop(first);
         StateLock::take(&state).unwrap();
+    }
+
+    #[test]
+    fn host_a_child_of_a_dead_holder_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let held = StateLock::take(dir.path()).unwrap();
+        fs::write(dir.path().join(FILE), format!("{}\n", dead.id())).unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(held);
+        });
+        StateLock::take(dir.path()).unwrap();
+        child.join().unwrap();
     }
 
     #[test]

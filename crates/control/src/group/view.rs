@@ -15,7 +15,7 @@ use kiln_model::{
 use super::{GroupTask, Place, Server};
 use crate::{
     db::{GroupRow, ServerRow},
-    handle::{Settled, Unsettled},
+    handle::{InService, Settled, Unsettled},
     traffic::{Backend, Route},
 };
 
@@ -152,6 +152,20 @@ impl GroupTask {
             Some(last) if !reason.contains(last.as_str()) => format!("{reason}; the last one: {last}"),
             _ => reason,
         }
+    }
+
+    /// None where nothing of the release wanted runs: it is not renewed.
+    pub(super) fn in_service(&self) -> Option<InService> {
+        let id = self.row.release;
+        self.servers.values().find(|server| server.row.release == id)?;
+        let release = self.releases.get(&id)?;
+        Some(InService {
+            group: self.row.name.clone(),
+            image: release.image,
+            config: release.config.clone(),
+            suite: release.suite,
+            evidence: self.row.evidence,
+        })
     }
 
     pub(super) fn images_in_use(&self) -> Vec<ImageDigest> {

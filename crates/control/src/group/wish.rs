@@ -122,7 +122,8 @@ impl GroupTask {
     }
 }
 
-/// The steps that a wish would lead to, if everything went well.
+/// The steps that a wish would lead to, if everything went well. A release without good evidence is tested before it is
+/// wanted, so missing evidence is no obstacle here; only what no test can mend is.
 pub(crate) async fn forecast(
     shared: &std::sync::Arc<crate::shared::Shared>,
     name: &GroupName,
@@ -134,7 +135,13 @@ pub(crate) async fn forecast(
     let id = wish.release.id();
     let stable = progress.is_some_and(|p| p.stable == Some(id));
     let looked = super::admission::look(shared, &wish.release, wish.evidence, stable).await;
-    desired.admissions.insert(id, looked.map_or_else(|refused| refused, |_| plan::Admission::Admitted));
+    let admission = match looked {
+        Err(plan::Admission::Refused { code, reason }) if code == "revoked" => {
+            plan::Admission::Refused { code, reason }
+        }
+        _ => plan::Admission::Admitted,
+    };
+    desired.admissions.insert(id, admission);
     let steps = plan::forecast(&desired, observed, progress, shared.now());
     steps.into_iter().map(|step| step_event(name, step)).collect()
 }

@@ -13,6 +13,8 @@ use super::expect;
 
 /// So much of an output or a file is looked at.
 const MAX_BYTES: usize = 1 << 20;
+/// A command is killed so long after its test's time is over.
+const AFTER_LIMIT: Duration = Duration::from_millis(500);
 /// Debian's package database is read up to this size.
 const MAX_PACKAGES: usize = 64 << 20;
 
@@ -44,6 +46,8 @@ impl<'a> Look<'a> {
         (stdout, stderr): (&[TextMatch], &[TextMatch]),
         limit: Duration,
     ) -> Result<(), String> {
+        // The caller ends the attempt at the limit and keeps what was seen before; this only ends the command itself.
+        let limit = limit + AFTER_LIMIT;
         let ran = self.inside.exec(self.server, command, user, limit, MAX_BYTES).await.map_err(said)?;
         if ran.exit != exit {
             let seen = if ran.stderr.is_empty() { &ran.stdout } else { &ran.stderr };

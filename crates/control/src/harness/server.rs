@@ -67,13 +67,14 @@ struct Run<'a> {
 impl Run<'_> {
     async fn all(&self, suite: &Suite) -> Boot {
         let waited = readiness::wait(self.engine, self.server, &self.subject.manifest).await;
-        let ready = waited.is_ok().then(|| self.start.elapsed());
+        let took = self.start.elapsed();
+        let ready = waited.is_ok().then_some(took);
         let mut tests = match &waited {
             Ok(()) => self.tests(suite).await,
             Err(reason) => self.not_run(suite, &reason.to_string()),
         };
         let message = waited.err().map(|reason| reason.to_string());
-        tests.push(self.ended(outcome(conformance::SERVICES_READY, self.start.elapsed(), message)));
+        tests.push(self.ended(outcome(conformance::SERVICES_READY, took, message)));
         tests.push(self.ended(conformance::clean_stop(self.engine, self.server, &self.subject.manifest).await));
         Boot { ready, tests }
     }

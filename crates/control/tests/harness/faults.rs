@@ -40,12 +40,11 @@ async fn root_a_test_that_hangs_ends_at_its_limit() {
         ),
     ];
     let run = bench.run(web(), tests).await;
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert_eq!(failure(&run.report, "silent"), "it did not answer (tried for 400ms)");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(failure(&run.report, "silent"), "it did not end (tried for 1200ms)");
     let seen = failure(&run.report, "script");
     assert!(seen.contains("check.sh did not end within ") && seen.contains("and was killed"), "{seen}");
-    let seen = failure(&run.report, "command");
-    assert!(seen.contains("the command took longer than"), "{seen}");
+    assert_eq!(failure(&run.report, "command"), "it did not end (tried for 1200ms)");
     let left = std::process::Command::new("pgrep").args(["-f", &format!("sleep {marker}")]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&left.stdout), "", "the script's processes are gone");
 }
@@ -69,7 +68,7 @@ async fn root_a_service_that_exits_at_once_fails_at_once() {
     let readiness = Readiness { check: ReadinessCheck::Tcp { port: 9 }, within: Duration::from_secs(30) };
     let service = Service { readiness: Some(readiness), restart: Restart::Never, ..shell("echo broken >&2; exit 3") };
     let run = bench.run(image(service), Vec::new()).await;
-    assert!(run.took < Duration::from_secs(5), "{:?}", run.took);
+    assert!(run.took < Duration::from_secs(10), "{:?}", run.took);
     let seen = failure(&run.report, "kiln/services-ready");
     assert!(seen.contains("the server ended before it was ready"), "{seen}");
 }
@@ -82,7 +81,7 @@ async fn root_a_service_that_ignores_its_stop_signal_is_killed_and_fails_the_sui
     let run = bench.run(image(service), Vec::new()).await;
     let seen = failure(&run.report, "kiln/clean-stop");
     assert_eq!(seen, "a service did not end within its grace (at most 300ms) and was killed");
-    assert!(run.took < Duration::from_secs(5), "{:?}", run.took);
+    assert!(run.took < Duration::from_secs(10), "{:?}", run.took);
 }
 
 #[tokio::test(flavor = "multi_thread")]

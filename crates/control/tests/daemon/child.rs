@@ -1,0 +1,69 @@
+//! The processes: this test program started again, as a daemon or as its gateway. Without the variable, the functions
+//! below are tests that do nothing.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kiln_control::{
+    daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, StateLock},
+    keys::Keys,
+};
+use kiln_engine::local::LocalEngine;
+use kiln_runtime::{Runtime, RuntimeOptions};
+
+use crate::library::Directories;
+
+/// The directory that the processes work in.
+pub const DIRECTORY: &str = "KILN_TEST_DIRECTORY";
+
+/// Arguments that make this program one of the functions below.
+pub fn arguments(function: &str) -> Vec<OsString> {
+    ["--exact", function, "--nocapture"].map(OsString::from).to_vec()
+}
+
+fn directory() -> Option<PathBuf> {
+    std::env::var_os(DIRECTORY).map(PathBuf::from)
+}
+
+#[test]
+fn gateway() {
+    let Some(directory) = directory() else { return };
+    let mut options = kiln_gateway::GatewayOptions::new(directory.join("state"));
+    options.inherit = true;
+    options.workers = Some(1);
+    kiln_gateway::run(options).unwrap();
+}
+
+#[test]
+fn daemon() {
+    let Some(directory) = directory() else { return };
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Err(error) = threads.block_on(run(&directory)) {
+        println!("DAEMON: {}", kiln_api::error::chain(&error));
+        std::process::exit(4);
+    }
+}
+
+async fn run(directory: &Path) -> Result<(), DaemonError> {
+    let state = directory.join("state");
+    let lock = StateLock::take(&state)?;
+    daemon::log::install(&state).unwrap();
+    let keys = Arc::new(Keys::open(&state)?);
+    let library = Arc::new(Directories::new(directory, keys.clone()));
+    let options = RuntimeOptions { berths: 2, ..RuntimeOptions::for_state(&state).unwrap() };
+    let (run_dir, id) = (options.run_dir.clone(), options.id.clone());
+    let runtime = Arc::new(Runtime::open(options, library.clone()).unwrap());
+    let gateway = GatewayProcess::new(&state, std::env::current_exe().unwrap(), arguments("child::gateway"));
+    let parts = Parts {
+        engine: Arc::new(LocalEngine::new(runtime.clone())),
+        library,
+        keys,
+        traffic: Arc::new(GatewayTraffic(gateway.clone())),
+        gateway: Some(gateway),
+        host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
+    };
+    daemon::run(lock, DaemonOptions { state_dir: state, run_dir }, parts).await
+}
