@@ -4,7 +4,7 @@ use std::{path::Path, sync::Mutex};
 
 use kiln_image::{
     Store,
-    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, StepOutcome},
+    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, Reproducibility, StepOutcome},
     debian,
     sandbox::Stream,
 };
@@ -43,16 +43,8 @@ pub(crate) fn bake(
     let places = HostPlaces::of(state)?;
     let store = Store::open(&places.store())?;
     let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
-    let request = BakeRequest {
-        recipe,
-        directory,
-        cache: &places.cache(),
-        lock: settings.lock,
-        offline: settings.offline,
-        fresh: settings.fresh,
-        shell_on_failure: settings.shell_on_failure,
-        now: jiff::Timestamp::now(),
-    };
+    let cache = places.cache();
+    let request = request(directory, recipe, &cache, settings);
     ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
     let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
     let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
@@ -60,6 +52,37 @@ pub(crate) fn bake(
     let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));
     ui.note(&format!("  {} image {image} {}", ui::good(), ui::dim(&took)));
     Ok(baked)
+}
+
+/// Bakes the recipe of a directory twice, from nothing, and compares.
+pub(crate) fn compare(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    settings: Settings,
+    ui: &Ui,
+) -> Result<Reproducibility, Failure> {
+    let places = HostPlaces::of(state)?;
+    let store = Store::open(&places.store())?;
+    let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
+    let cache = places.cache();
+    let request = request(directory, recipe, &cache, settings);
+    ui.note(&format!("{} {} twice", ui::strong("bake"), recipe.name));
+    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
+    Ok(bake::check_reproducible(&request, &store, &sandbox, &|event| shown.event(event))?)
+}
+
+fn request<'a>(directory: &'a Path, recipe: &'a Recipe, cache: &'a Path, settings: Settings) -> BakeRequest<'a> {
+    BakeRequest {
+        recipe,
+        directory,
+        cache,
+        lock: settings.lock,
+        offline: settings.offline,
+        fresh: settings.fresh,
+        shell_on_failure: settings.shell_on_failure,
+        now: jiff::Timestamp::now(),
+    }
 }
 
 /// Reads or makes the lock of a recipe; none where the recipe starts from an image.
