@@ -123,12 +123,6 @@ fn step_json(step: &StepOutcome) -> Value {
     json!({ "name": step.name, "cached": step.cached, "seconds": step.seconds })
 }
 
-fn amount(verb: &str, progress: debian::Progress) -> String {
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let (done, total) = (mebibytes(progress.bytes), mebibytes(progress.bytes_total));
-    format!("{verb} {} of {} packages, {done:.1} of {total:.1} MiB", progress.files, progress.files_total)
-}
-
 fn needs_network(recipe: &Recipe) -> bool {
     recipe.steps.iter().any(|step| matches!(step.kind, StepKind::Run { .. }) && step.network)
 }
@@ -161,15 +155,14 @@ impl Shown<'_> {
         if let debian::Event::Away { archive, since, reason } = &event {
             self.ui.warn(&format!("{archive} cannot be reached ({reason}): going on with what was seen of {since}"));
         }
-        let said = match event {
-            debian::Event::Away { .. } => return,
-            debian::Event::Index { archive, path, .. } => format!("reading {path} of {archive}"),
-            debian::Event::Fetch(progress) => amount("downloading", progress),
-            debian::Event::Unpack(progress) => amount("unpacking", progress),
-            debian::Event::Configure { packages } => format!("configuring {packages} packages"),
-        };
-        if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
-            task.say(&said);
+        let task = self.task.lock().expect("no holder panics");
+        let Some(task) = task.as_ref() else { return };
+        match event {
+            debian::Event::Away { .. } => {}
+            debian::Event::Index { archive, path, .. } => task.say(&format!("reading {path} of {archive}")),
+            debian::Event::Fetch(amount) => task.progress("downloading", amount.bytes, amount.bytes_total),
+            debian::Event::Unpack(amount) => task.progress("unpacking", amount.bytes, amount.bytes_total),
+            debian::Event::Configure { packages } => task.say(&format!("configuring {packages} packages")),
         }
     }
 
