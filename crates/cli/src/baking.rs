@@ -4,7 +4,7 @@ use std::{path::Path, sync::Mutex};
 
 use kiln_image::{
     Store,
-    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, StepOutcome},
+    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, Reproducibility, StepOutcome},
     debian,
     sandbox::Stream,
 };
@@ -43,16 +43,8 @@ pub(crate) fn bake(
     let places = HostPlaces::of(state)?;
     let store = Store::open(&places.store())?;
     let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
-    let request = BakeRequest {
-        recipe,
-        directory,
-        cache: &places.cache(),
-        lock: settings.lock,
-        offline: settings.offline,
-        fresh: settings.fresh,
-        shell_on_failure: settings.shell_on_failure,
-        now: jiff::Timestamp::now(),
-    };
+    let cache = places.cache();
+    let request = request(directory, recipe, &cache, settings);
     ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
     let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
     let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
@@ -60,6 +52,37 @@ pub(crate) fn bake(
     let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));
     ui.note(&format!("  {} image {image} {}", ui::good(), ui::dim(&took)));
     Ok(baked)
+}
+
+/// Bakes the recipe of a directory twice, from nothing, and compares.
+pub(crate) fn compare(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    settings: Settings,
+    ui: &Ui,
+) -> Result<Reproducibility, Failure> {
+    let places = HostPlaces::of(state)?;
+    let store = Store::open(&places.store())?;
+    let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
+    let cache = places.cache();
+    let request = request(directory, recipe, &cache, settings);
+    ui.note(&format!("{} {} twice", ui::strong("bake"), recipe.name));
+    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
+    Ok(bake::check_reproducible(&request, &store, &sandbox, &|event| shown.event(event))?)
+}
+
+fn request<'a>(directory: &'a Path, recipe: &'a Recipe, cache: &'a Path, settings: Settings) -> BakeRequest<'a> {
+    BakeRequest {
+        recipe,
+        directory,
+        cache,
+        lock: settings.lock,
+        offline: settings.offline,
+        fresh: settings.fresh,
+        shell_on_failure: settings.shell_on_failure,
+        now: jiff::Timestamp::now(),
+    }
 }
 
 /// Reads or makes the lock of a recipe; none where the recipe starts from an image.
@@ -100,12 +123,6 @@ fn step_json(step: &StepOutcome) -> Value {
     json!({ "name": step.name, "cached": step.cached, "seconds": step.seconds })
 }
 
-fn amount(verb: &str, progress: debian::Progress) -> String {
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let (done, total) = (mebibytes(progress.bytes), mebibytes(progress.bytes_total));
-    format!("{verb} {} of {} packages, {done:.1} of {total:.1} MiB", progress.files, progress.files_total)
-}
-
 fn needs_network(recipe: &Recipe) -> bool {
     recipe.steps.iter().any(|step| matches!(step.kind, StepKind::Run { .. }) && step.network)
 }
@@ -138,15 +155,14 @@ impl Shown<'_> {
         if let debian::Event::Away { archive, since, reason } = &event {
             self.ui.warn(&format!("{archive} cannot be reached ({reason}): going on with what was seen of {since}"));
         }
-        let said = match event {
-            debian::Event::Away { .. } => return,
-            debian::Event::Index { archive, path, .. } => format!("reading {path} of {archive}"),
-            debian::Event::Fetch(progress) => amount("downloading", progress),
-            debian::Event::Unpack(progress) => amount("unpacking", progress),
-            debian::Event::Configure { packages } => format!("configuring {packages} packages"),
-        };
-        if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
-            task.say(&said);
+        let task = self.task.lock().expect("no holder panics");
+        let Some(task) = task.as_ref() else { return };
+        match event {
+            debian::Event::Away { .. } => {}
+            debian::Event::Index { archive, path, .. } => task.say(&format!("reading {path} of {archive}")),
+            debian::Event::Fetch(amount) => task.progress("downloading", amount.bytes, amount.bytes_total),
+            debian::Event::Unpack(amount) => task.progress("unpacking", amount.bytes, amount.bytes_total),
+            debian::Event::Configure { packages } => task.say(&format!("configuring {packages} packages")),
         }
     }
 

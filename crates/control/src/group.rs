@@ -60,7 +60,7 @@ pub(crate) enum Message {
     /// Somebody ran a command inside.
     Touch(ServerId, Vec<String>, oneshot::Sender<Result<(), ControlError>>),
     /// Take the group away; answered when it is gone.
-    Remove(oneshot::Sender<()>),
+    Remove(oneshot::Sender<Result<(), ControlError>>),
     /// Answered when the latest change has come to its end.
     Settle(oneshot::Sender<Settled>),
     /// What runs.
@@ -87,7 +87,7 @@ pub(crate) struct Wish {
 pub(crate) enum Ended {
     Launched { server: ServerId, intention: IntentionId, result: Result<Observed, EngineError> },
     Readiness { server: ServerId, result: Result<(), String> },
-    Routed { servers: Vec<(ServerId, IntentionId)>, change: TrafficChange, result: Routed },
+    Routed { changes: Vec<(TrafficChange, ServerId, IntentionId)>, result: Routed },
     Drained { server: ServerId, intention: IntentionId, cut: u64 },
     Stopped { server: ServerId, intention: IntentionId, result: Result<StopOutcome, EngineError> },
     Destroyed { server: ServerId, intention: IntentionId },
@@ -146,6 +146,8 @@ pub(crate) struct GroupTask {
     blocked: Option<String>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
+    /// Tables on their way to the gateway.
+    routing: u32,
     /// Whether the gateway must be told although no server comes or goes.
     routes_changed: bool,
     /// Changes that are not on disk yet.
@@ -153,7 +155,7 @@ pub(crate) struct GroupTask {
     /// Who waits for them to be.
     acknowledge: Vec<Box<dyn FnOnce() + Send>>,
     settling: Vec<(u64, oneshot::Sender<Settled>)>,
-    removed: Vec<oneshot::Sender<()>>,
+    removed: Vec<oneshot::Sender<Result<(), ControlError>>>,
     mailbox: mpsc::UnboundedSender<Message>,
     inbox: mpsc::UnboundedReceiver<Message>,
 }
@@ -172,6 +174,7 @@ impl GroupTask {
             admitted: BTreeMap::new(),
             blocked: None,
             last_failure: None,
+            routing: 0,
             routes_changed: false,
             batch: Batch::default(),
             acknowledge: Vec::new(),
@@ -286,7 +289,7 @@ impl GroupTask {
     /// Time passed without an event.
     fn tick(&mut self) {
         // A port may have become free: it is tried again.
-        self.blocked = None;
+        self.routes_changed |= self.blocked.take().is_some();
     }
 
     fn note_progress(&mut self, next: RolloutProgress) {
@@ -323,6 +326,7 @@ impl GroupTask {
 
     fn answer_settled(&mut self) {
         let over = self.row.progress.as_ref().is_some_and(|p| p.revision == self.row.revision && p.is_over());
+        let over = over && self.routing == 0;
         let revision = self.row.revision;
         let waiting = std::mem::take(&mut self.settling);
         let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(asked, _)| *asked != revision || over);
@@ -339,13 +343,15 @@ impl GroupTask {
 
     /// Forgets the group.
     async fn leave(mut self) {
-        self.shared.routes.update(self.row.name.clone(), Vec::new()).await.ok();
+        let told = self.shared.routes.update(self.row.name.clone(), Vec::new());
+        // A gateway that is away is told by the next table; nothing waits behind these routes any more.
+        tokio::time::timeout(TICK, told).await.ok();
         self.batch.forget_group(&self.row.name);
         self.batch.audit(self.shared.now(), Some(&self.row.name), None, "the group was taken away".to_owned());
         self.write().await;
         for gone in self.removed.drain(..) {
             // Whoever asked may have left.
-            gone.send(()).ok();
+            gone.send(Ok(())).ok();
         }
     }
 

@@ -134,6 +134,9 @@ pub enum ControlError {
     /// The fleet has a group whose image nobody resolved.
     #[error("no image was chosen for group `{0}`")]
     NoImage(GroupName),
+    /// Somebody asked for the group again while it was being taken away.
+    #[error("group `{0}` was asked for again while it was being taken away")]
+    Superseded(GroupName),
     /// The images or their evidence.
     #[error("could not look up the images")]
     Releases(#[from] crate::releases::ReleasesError),
@@ -184,6 +187,7 @@ impl Control {
             fail: options.fail_point,
             end,
             next_intention: AtomicI64::new(loaded.next_intention),
+            look: Arc::default(),
         });
         let control = Self { shared, groups: Groups::default(), changes: Arc::default() };
         control.take_over(loaded, version).await?;
@@ -345,7 +349,7 @@ impl Control {
             self.mailboxes(groups).await?
         };
         let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Remove));
-        futures::future::try_join_all(answers).await.map(drop)
+        futures::future::try_join_all(answers).await?.into_iter().collect()
     }
 
     /// Records that somebody ran a command inside a server.

@@ -1,4 +1,5 @@
-//! The one task that looks at the engine: when a hint comes, and now and then without one.
+//! The one task that looks at the engine: when a hint comes, when somebody waits for something that gives no hint, and now
+//! and then without a reason.
 //!
 //! Hints carry no truth. Whatever they say, the full set of servers is read again, and every group gets it. Hints that
 //! arrive while it is being read are answered by one more reading.
@@ -37,10 +38,13 @@ pub(crate) async fn look(shared: &Shared) -> Result<Snapshot, kiln_engine::Engin
 /// Looks at the engine for ever.
 pub(crate) async fn run(shared: Arc<Shared>, groups: Groups, mut hints: Receiver<Hint>) {
     loop {
-        let hint = timeout(TICK, hints.recv()).await;
-        if matches!(hint, Ok(Err(RecvError::Closed))) {
-            // The engine gives no hints any more: it is looked at by the clock alone.
-            tokio::time::sleep(TICK).await;
+        tokio::select! {
+            hint = hints.recv() => if matches!(hint, Err(RecvError::Closed)) {
+                // The engine gives no hints any more: it is looked at by the clock and on demand.
+                timeout(TICK, shared.look.notified()).await.ok();
+            },
+            () = shared.look.notified() => {}
+            () = tokio::time::sleep(TICK) => {}
         }
         hints = hints.resubscribe();
         let begun = Instant::now();

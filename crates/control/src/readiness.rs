@@ -19,7 +19,7 @@ use kiln_model::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -27,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_ATTEMPT: Duration = Duration::from_millis(50);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(250);
 /// A service without a check must run within this time.
 const RUNS_WITHIN: Duration = Duration::from_secs(30);
 /// So much of an answer is read to find its status line.
@@ -40,6 +42,8 @@ pub(crate) struct Watched {
     pub manifest: Arc<ImageManifest>,
     /// What PID 1 says of its services, as it comes in.
     pub services: watch::Receiver<Vec<ServiceStatus>>,
+    /// Asks the observer to look at the engine now.
+    pub look: Arc<Notify>,
     /// When the server was launched: time limits count from here.
     pub launched: Instant,
 }
@@ -81,13 +85,19 @@ fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Durati
     format!("service `{name}` was not ready within {within}: {check}{}", exit.unwrap_or_default())
 }
 
-/// Returns when PID 1 says that the service runs; at once where an engine does not tell.
+/// Returns when PID 1 says that the service runs; at once where an engine does not tell. A service that starts, or a task
+/// that ends well, gives no hint, so the engine is looked at again and again.
 async fn runs(watched: &Watched, name: &ServiceName) {
     let mut services = watched.services.clone();
     let up = |all: &Vec<ServiceStatus>| all.iter().find(|s| s.name == *name).is_none_or(|s| s.up);
-    if services.wait_for(up).await.is_err() {
-        // Nobody reports any more: the watch is being given up, and its answer is not wanted.
-        std::future::pending::<()>().await;
+    let mut pause = FIRST_LOOK;
+    while !up(&services.borrow_and_update()) {
+        watched.look.notify_one();
+        if let Ok(Err(_)) = timeout(pause, services.changed()).await {
+            // Nobody reports any more: the watch is being given up, and its answer is not wanted.
+            std::future::pending::<()>().await;
+        }
+        pause = (pause * 2).min(LONGEST_LOOK);
     }
 }
 

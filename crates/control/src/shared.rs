@@ -8,7 +8,7 @@ use std::sync::{
 use jiff::Timestamp;
 use kiln_api::Event;
 use kiln_engine::Engine;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{db::Db, failpoint::FailPoint, releases::Releases, routes::RoutesHandle, traffic::Traffic};
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     /// Cancelled at the end, in order or not: every task stops where it stands.
     pub end: CancellationToken,
     pub next_intention: AtomicI64,
+    /// Asks the observer to look at the engine now.
+    pub look: Arc<Notify>,
 }
 
 impl Shared {

@@ -337,3 +337,48 @@ async fn host_a_plan_is_told_and_nothing_is_done() {
     assert!(steps.len() > 8, "{steps:?}");
     assert_eq!(running(&world.engine, release(1)), 2);
 }
+
+#[tokio::test]
+async fn host_another_port_is_bound_before_the_change_is_done() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, group(2))).await;
+    let before = world.engine.deeds();
+    let mut moved = group(2);
+    moved.publish[0].listen = 9090;
+    let settled = up(&control, wanted(1, moved.clone())).await;
+    assert_eq!((settled.outcome, settled.endpoints), (Ok(()), vec!["http://127.0.0.1:9090".to_owned()]));
+    assert_eq!(world.gate.table.lock().unwrap().routes[0].listen, 9090);
+    world.gate.taken.lock().unwrap().push(7070);
+    moved.publish[0].listen = 7070;
+    let settled = up(&control, wanted(1, moved)).await;
+    assert!(matches!(&settled.outcome, Err(Unsettled::Failed { reason }) if reason.contains("7070")), "{settled:?}");
+    assert_eq!(world.engine.deeds(), before, "no server was touched for that");
+}
+
+#[tokio::test]
+async fn host_a_group_asked_for_again_while_it_leaves_comes_back() {
+    let world = World::new(quick());
+    *world.gate.drain.lock().unwrap() = Duration::from_millis(200);
+    let control = world.open().await;
+    up(&control, wanted(1, group(2))).await;
+    let (down, settled) = tokio::join!(control.down(&[]), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        up(&control, wanted(2, group(2))).await
+    });
+    assert!(matches!(down, Err(kiln_control::ControlError::Superseded(_))), "{down:?}");
+    assert_eq!(settled.outcome, Ok(()));
+    until("only the new ones are left", async || world.engine.servers().len() == 2).await;
+}
+
+#[tokio::test]
+async fn host_state_of_a_newer_kiln_is_refused() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    control.close().await;
+    let file = rusqlite::Connection::open(world.directory.path().join("kiln.db")).unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    let engine = std::sync::Arc::new(world.engine.clone());
+    let opened = kiln_control::Control::open(world.options(), engine, world.shelf.clone(), world.gate.clone()).await;
+    assert!(matches!(opened, Err(kiln_control::ControlError::Db(kiln_control::DbError::TooNew { found: 99, .. }))));
+}

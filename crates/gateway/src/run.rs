@@ -201,6 +201,9 @@ async fn live(gateway: Arc<Gateway>, own: UnixListener, shared: UnixListener) ->
     }
     // Who asks under the shared name is to reach the successor, or nobody.
     shared.abort();
+    if gateway.stage() == Stage::Stopping {
+        remove_socket(&gateway.state_dir);
+    }
     tokio::select! {
         () = finish(&gateway) => {}
         _ = terminate.recv() => tracing::info!("cut what was in flight"),
@@ -209,6 +212,16 @@ async fn live(gateway: Arc<Gateway>, own: UnixListener, shared: UnixListener) ->
     own.abort();
     tidy.abort();
     Ok(())
+}
+
+/// Removes the shared name, unless somebody is starting and about to take it.
+fn remove_socket(dir: &Path) {
+    let locked = File::open(dir.join("gateway.lock"))
+        .and_then(|file| Ok(rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| file)?));
+    match locked {
+        Ok(_lock) => drop(Removed(dir.join(control::SOCKET))),
+        Err(error) => tracing::debug!(%error, "the control socket stays"),
+    }
 }
 
 async fn tidy(gateway: Arc<Gateway>) {

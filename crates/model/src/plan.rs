@@ -27,7 +27,7 @@ mod progress;
 mod steps;
 mod types;
 
-pub use backoff::{BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
+pub use backoff::{ALWAYS_HEALED, BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
 pub use forecast::forecast;
 pub use types::{
     Action, Admission, Failure, GroupDesired, GroupObserved, Plan, PlannedAction, RolloutProgress, RolloutState,

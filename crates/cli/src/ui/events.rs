@@ -1,6 +1,6 @@
 //! The lines of a stream of the daemon, as they are shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_api::{
     ApiError, ErrorCode, Event,
@@ -66,11 +66,12 @@ struct Shown<'a> {
     ui: &'a Ui,
     task: Task,
     warned: BTreeSet<String>,
+    rollouts: BTreeMap<String, String>,
 }
 
 impl<'a> Shown<'a> {
     fn new(ui: &'a Ui) -> Self {
-        Self { ui, task: ui.task("waiting for the daemon"), warned: BTreeSet::new() }
+        Self { ui, task: ui.task("waiting for the daemon"), warned: BTreeSet::new(), rollouts: BTreeMap::new() }
     }
 
     fn event(&mut self, event: &Event) {
@@ -103,7 +104,7 @@ impl<'a> Shown<'a> {
             }
             Event::Rollout { group, state, updated, desired, reason, .. } => {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
-                self.ui.note(&format!("{} {group} {state} {updated}/{desired} {}", strong("rollout"), dim(reason)));
+                self.rollout(group, state, reason);
             }
             Event::Warning { message } => {
                 if self.warned.insert(message.clone()) {
@@ -111,6 +112,14 @@ impl<'a> Shown<'a> {
                 }
             }
             Event::Result { .. } => {}
+        }
+    }
+
+    /// A line where a rollout begins, turns or ends; how far it is, the servers' lines say.
+    fn rollout(&mut self, group: &str, state: &str, reason: &str) {
+        let before = self.rollouts.insert(group.to_owned(), state.to_owned());
+        if before.as_deref() != Some(state) {
+            self.ui.note(&format!("{} {group} {state} {}", strong("rollout"), dim(reason)));
         }
     }
 

@@ -44,7 +44,7 @@ impl IntoApi for ControlError {
     fn into_api(self) -> ApiError {
         let code = match &self {
             Self::NoGroup(_) | Self::NoServer(_) => ErrorCode::NotFound,
-            Self::NoEarlierRelease(_) | Self::Closed => ErrorCode::Conflict,
+            Self::NoEarlierRelease(_) | Self::Superseded(_) | Self::Closed => ErrorCode::Conflict,
             Self::Releases(error) => releases_code(error),
             Self::NoImage(_) => ErrorCode::Invalid,
             Self::Db(_) => ErrorCode::Host,

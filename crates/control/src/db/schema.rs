@@ -74,6 +74,9 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
 "];
 
+/// The journal and the audit are kept for this many entries.
+const KEPT: i64 = 20_000;
+
 /// Sets the file up for safe writing and brings it to the current version.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
     let failed = |source| DbError::Sqlite { action: "set up", source };
@@ -90,6 +93,10 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
         transaction.execute_batch(migration).map_err(failed)?;
         transaction.pragma_update(None, "user_version", version).map_err(failed)?;
         transaction.commit().map_err(failed)?;
+    }
+    for (table, over) in [("intentions", "closed_at IS NOT NULL"), ("audit", "true")] {
+        let old = format!("DELETE FROM {table} WHERE {over} AND id <= (SELECT max(id) FROM {table}) - {KEPT}");
+        connection.execute(&old, []).map_err(failed)?;
     }
     Ok(())
 }

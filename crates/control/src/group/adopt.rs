@@ -19,6 +19,8 @@ impl GroupTask {
     pub async fn adopt(&mut self, rows: Vec<ServerRow>, seen: &BTreeMap<ServerId, Observed>) {
         self.look_at_evidence().await;
         self.load_images().await;
+        // Whatever became of the gateway meanwhile, it gets the whole table.
+        self.routes_changed = true;
         for row in rows {
             let id = row.id.clone();
             self.servers.insert(id.clone(), Server::new(row, false));

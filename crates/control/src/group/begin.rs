@@ -34,7 +34,7 @@ pub(super) enum Work {
     /// A new table for the gateway, on behalf of these.
     Route {
         table: Vec<Route>,
-        changes: Vec<(TrafficChange, Vec<(ServerId, IntentionId)>)>,
+        changes: Vec<(TrafficChange, ServerId, IntentionId)>,
         drains: Vec<Drain>,
     },
     Stop {
@@ -60,7 +60,7 @@ pub(super) struct Drain {
 /// Traffic steps of one pass, which go out in one table.
 #[derive(Default)]
 struct TrafficSteps {
-    changes: Vec<(TrafficChange, Vec<(ServerId, IntentionId)>)>,
+    changes: Vec<(TrafficChange, ServerId, IntentionId)>,
     drains: Vec<Drain>,
 }
 
@@ -70,9 +70,7 @@ impl Work {
         match self {
             Self::Launch { spec, .. } => format!("launch {}", spec.server),
             Self::Route { changes, drains, .. } => {
-                let changes = changes.iter().flat_map(|(change, servers)| {
-                    servers.iter().map(move |(server, _)| format!("{change:?} {server}"))
-                });
+                let changes = changes.iter().map(|(change, server, _)| format!("{change:?} {server}"));
                 let drains = drains.iter().map(|drain| format!("Drain {}", drain.server));
                 format!("route ({})", changes.chain(drains).collect::<Vec<_>>().join(", "))
             }
@@ -177,28 +175,27 @@ impl GroupTask {
     }
 
     fn traffic_step(&mut self, action: &Action, why: &str, now: Timestamp, traffic: &mut TrafficSteps) {
-        let (change, place, servers) = match action {
-            Action::AddToTraffic { server } => (TrafficChange::Add, Place::In, vec![server]),
-            Action::RemoveFromTraffic { server } => (TrafficChange::Remove, Place::Out, vec![server]),
+        let (change, place, id) = match action {
+            Action::AddToTraffic { server } => (TrafficChange::Add, Place::In, server),
+            Action::RemoveFromTraffic { server } => (TrafficChange::Remove, Place::Out, server),
             Action::SwitchTraffic { to, from } => {
                 let from: BTreeSet<&ServerId> = from.iter().collect();
                 for id in &from {
                     self.put(id, Place::Draining);
                 }
-                let all = to.iter().chain(from).map(|id| (id.clone(), self.intend(id, "switch", why, now)));
-                let all: Vec<_> = all.collect();
+                for id in to.iter().chain(from) {
+                    let intention = self.intend(id, "switch", why, now);
+                    traffic.changes.push((TrafficChange::Switch, id.clone(), intention));
+                }
                 to.iter().for_each(|id| self.put(id, Place::In));
-                traffic.changes.push((TrafficChange::Switch, all));
                 return;
             }
             Action::Drain { server } => return self.drain(server, why, now, traffic),
             _ => return,
         };
-        for id in servers {
-            self.put(id, place);
-            let intention = self.intend(id, action.word(), why, now);
-            traffic.changes.push((change, vec![(id.clone(), intention)]));
-        }
+        self.put(id, place);
+        let intention = self.intend(id, action.word(), why, now);
+        traffic.changes.push((change, id.clone(), intention));
     }
 
     fn drain(&mut self, id: &ServerId, why: &str, now: Timestamp, traffic: &mut TrafficSteps) {
@@ -256,6 +253,7 @@ impl GroupTask {
     pub(super) fn start(&mut self, work: Work) {
         let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
         let name = work.describe();
+        self.routing += u32::from(matches!(work, Work::Route { .. }));
         // Tables go to the gateway in the order in which they were made.
         let routed = match &work {
             Work::Route { table, .. } if self.row.spec.publish.is_empty() && table.is_empty() => None,
@@ -285,6 +283,7 @@ impl GroupTask {
             address: server.row.address,
             manifest: image.manifest.clone(),
             services: server.services.subscribe(),
+            look: self.shared.look.clone(),
             launched: server.launched,
         };
         let (mailbox, id) = (self.mailbox.clone(), id.clone());
@@ -333,9 +332,7 @@ async fn carry_out(
                 None => Ok(Vec::new()),
             };
             done().await;
-            for (change, servers) in changes {
-                tell(Ended::Routed { servers, change, result: result.clone() });
-            }
+            tell(Ended::Routed { changes, result });
             let drains = drains.into_iter().map(|drain| self::drain(shared, drain, &tell));
             futures::future::join_all(drains).await;
         }

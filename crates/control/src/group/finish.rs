@@ -32,7 +32,7 @@ impl GroupTask {
                 Ok(()) => self.ready(&server),
                 Err(reason) => self.fail(&server, reason, true),
             },
-            Ended::Routed { servers, change, result } => self.routed(servers, change, result),
+            Ended::Routed { changes, result } => self.routed(changes, result),
             Ended::Drained { server, intention, cut } => {
                 if self.close(&server, intention, &format!("{cut} cut")) {
                     self.drained(&server);
@@ -83,7 +83,8 @@ impl GroupTask {
         self.step_to(id, ServerState::Ready);
     }
 
-    fn routed(&mut self, servers: Vec<(ServerId, IntentionId)>, change: TrafficChange, result: Routed) {
+    fn routed(&mut self, changes: Vec<(TrafficChange, ServerId, IntentionId)>, result: Routed) {
+        self.routing = self.routing.saturating_sub(1);
         let (outcome, bound) = match result {
             Ok(bound) => ("ok".to_owned(), Some(bound)),
             Err(why) => {
@@ -96,7 +97,7 @@ impl GroupTask {
                 self.batch.group(&self.row);
             }
         }
-        for (id, intention) in servers {
+        for (change, id, intention) in changes {
             if self.close(&id, intention, &outcome) {
                 self.placed(&id, change, bound.is_some());
             }

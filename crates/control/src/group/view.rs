@@ -54,7 +54,8 @@ impl GroupTask {
         let publish = self.row.spec.publish.iter();
         publish
             .filter_map(|publish| {
-                let port = self.row.ports.get(&publish.port)?;
+                let bound = self.row.ports.get(&publish.port)?;
+                let port = if publish.listen == 0 { *bound } else { publish.listen };
                 let scheme = match publish.protocol {
                     Protocol::Http => "http",
                     Protocol::Tcp => "tcp",
@@ -93,7 +94,7 @@ impl GroupTask {
             (RolloutState::Done, Some(Admission::Refused { reason, .. })) if self.row.spec.count > 0 => {
                 ("refused", format!("healing has stopped: {reason}"))
             }
-            (RolloutState::Done, _) => return None,
+            (RolloutState::Done, _) => ("failed", self.blocked.clone()?),
             _ => (state, reason),
         };
         Some(RolloutStatus {
@@ -134,6 +135,9 @@ impl GroupTask {
     pub(super) fn settled(&self, asked: u64) -> Settled {
         let outcome = match self.progress_state() {
             _ if asked != self.row.revision => Err(Unsettled::Superseded),
+            Some(RolloutState::Done) if self.blocked.is_some() => {
+                Err(Unsettled::Failed { reason: self.blocked.clone().unwrap_or_default() })
+            }
             Some(RolloutState::Refused { code, reason }) => {
                 Err(Unsettled::Refused { code: code.clone(), reason: reason.clone() })
             }

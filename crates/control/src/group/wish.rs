@@ -38,6 +38,10 @@ impl GroupTask {
         self.row.spec = wish.spec;
         self.row.evidence = wish.evidence;
         self.row.removing = false;
+        for gone in self.removed.drain(..) {
+            // Whoever asked may have left.
+            gone.send(Err(ControlError::Superseded(self.row.name.clone()))).ok();
+        }
         self.go_to(id);
     }
 
@@ -113,7 +117,7 @@ impl GroupTask {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, gone: oneshot::Sender<()>) {
+    pub(super) fn remove(&mut self, gone: oneshot::Sender<Result<(), ControlError>>) {
         self.removed.push(gone);
         if !self.row.removing {
             self.row.removing = true;

@@ -141,6 +141,8 @@ async fn host_succession_stop_closes_ports_and_finishes_requests() {
     assert!(Wire::connect(port).is_err());
     assert_eq!(slow.join().unwrap().text(), text("a", "/slow/500"));
     eventually("the process ends", async || gateway.child.try_wait().unwrap().is_some()).await;
+    let left: Vec<_> = std::fs::read_dir(gateway.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".sock")), "{left:?}");
     assert!(begin.elapsed() < Duration::from_secs(4), "a connection without a request does not hold it up");
     gateway.child = crate::support::spawn(gateway.dir.path());
 }

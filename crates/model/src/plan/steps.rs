@@ -195,11 +195,16 @@ fn launch(
     // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
     let total = counts.live() + counts.leaving.len() as u32;
     let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
-    let servers = missing.min(room).min(heap);
+    let healing = rollout.is_over().then(|| backoff::brake(desired, observed, counts, now)).flatten();
+    let servers = missing.min(room).min(heap).min(healing.unwrap_or(u32::MAX));
     let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
     (servers > 0 && may).then(|| {
         let release = counts.target;
-        because(Action::Launch { release, servers }, launch_reason(desired, rollout, counts, servers))
+        let mut why = launch_reason(desired, rollout, counts, servers);
+        if healing.is_some() {
+            why.push_str("; many failed lately, so only a few are launched at a time");
+        }
+        because(Action::Launch { release, servers }, why)
     })
 }
 

@@ -284,3 +284,22 @@ fn a_forecast_tells_the_whole_way() {
     assert_eq!((count("launch"), count("route"), count("drain"), count("destroy")), (2, 2, 2, 2));
     assert_eq!(steps.iter().filter(|s| s.action == Action::MarkRolloutDone).count(), 1);
 }
+
+#[test]
+fn healing_is_paced_when_a_large_part_of_the_group_failed() {
+    let mut world = settled(World::rolling(50, 10, 0));
+    let (now, failed) = (world.now, 30);
+    for server in &mut world.observed.servers[..failed] {
+        server.state = ServerState::Failed;
+        let (release, launched_at) = (server.release, server.launched_at);
+        world.observed.failures.push(kiln_model::plan::Failure { release, at: now, launched_at });
+    }
+    let launched = |world: &mut World| match world.plan().steps.first().map(|step| step.action.clone()) {
+        Some(Action::Launch { servers, .. }) => servers,
+        _ => 0,
+    };
+    assert_eq!(launched(&mut world), 10, "a fifth of the group");
+    assert_eq!(launched(&mut world), 0, "until these are ready");
+    world.settle(FAIR);
+    assert_eq!(world.on(release(1)), 50);
+}
