@@ -103,7 +103,9 @@ fn profile(directory: &Path, config: &str, berths: usize, rounds: usize, bare: &
     let mut times: BTreeMap<LaunchStep, Vec<Duration>> = BTreeMap::new();
     let (mut launched, mut answered) = (Vec::new(), Vec::new());
     for round in 0..rounds {
+        let waiting = Instant::now();
         while runtime.berths_ready() < berths {
+            assert!(waiting.elapsed() < Duration::from_secs(20), "no place for a server could be prepared");
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -9,7 +9,8 @@ fn unit_the_whole_help() {
     command.build();
     let mut text = command.render_long_help().to_string();
     for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
-        text += &format!("\n======== kiln {}\n{}", verb.get_name(), verb.render_long_help());
+        let name = verb.get_name().to_owned();
+        text += &format!("\n======== kiln {name}\n{}", verb.render_long_help());
     }
     insta::assert_snapshot!(text);
 }

@@ -1,6 +1,6 @@
 //! `POST /v1/apply`: evidence for every group's release first, then the change, then the wait until it is done.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc};
 
 use futures::future::join_all;
 use kiln_api::{ApiError, ErrorCode, Event, report::TestReport, request::ApplyRequest};
@@ -38,6 +38,7 @@ async fn try_apply(
     sink: &Sink,
     reports: &mut Vec<TestReport>,
 ) -> Result<Ended, Failure> {
+    room(&app.options.state_dir)?;
     let images = resolve(app, &request).await?;
     let wanted = || Wanted {
         fleet: request.fleet.clone(),
@@ -145,6 +146,24 @@ pub(super) async fn move_dev(app: &Arc<App>, image: &ImageInfo) -> Result<Event,
     Ok(event)
 }
 
+/// So much must be free in the state directory for a change to begin, in bytes: the journal and the spools of new servers
+/// must have room, or the change would stop half way until somebody makes some.
+const ROOM: u64 = 8 << 20;
+
+/// Refuses to begin where the state directory is full.
+pub(super) fn room(state_dir: &Path) -> Result<(), ApiError> {
+    let shown = state_dir.display();
+    let free = match rustix::fs::statvfs(state_dir) {
+        Ok(status) => status.f_bavail.saturating_mul(status.f_frsize),
+        Err(errno) => return Err(ApiError::new(ErrorCode::Host, format!("could not look at {shown}: {errno}"))),
+    };
+    if free >= ROOM {
+        return Ok(());
+    }
+    let message = format!("the file system of {shown} is full: {} KiB are free, nothing was changed", free >> 10);
+    Err(ApiError::new(ErrorCode::Host, message).help("make room; `kiln gc` frees what no image needs"))
+}
+
 /// Starts a change, passes on what happens to its groups, and waits until each is done.
 pub(super) async fn follow<T>(
     app: &Arc<App>,
@@ -152,6 +171,9 @@ pub(super) async fn follow<T>(
     change: impl Future<Output = Result<T, ControlError>>,
     groups: impl FnOnce(T) -> Vec<GroupName>,
 ) -> Ended {
+    if let Err(error) = room(&app.options.state_dir) {
+        return Ended::failed(error);
+    }
     let settled = with_events(app, sink, async {
         let groups = groups(change.await?);
         app.control.settle(&groups).await

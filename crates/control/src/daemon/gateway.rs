@@ -33,6 +33,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(45);
 /// Keeps one gateway process running for a state directory.
 pub struct GatewayProcess {
     client: GatewayClient,
+    socket: PathBuf,
     program: PathBuf,
     arguments: Vec<OsString>,
     listeners: Mutex<Listeners>,
@@ -46,6 +47,7 @@ impl GatewayProcess {
     pub fn new(state_dir: &std::path::Path, program: PathBuf, arguments: Vec<OsString>) -> Arc<Self> {
         Arc::new(Self {
             client: GatewayClient::new(state_dir),
+            socket: state_dir.join("gateway.sock"),
             program,
             arguments,
             listeners: Mutex::default(),
@@ -93,6 +95,9 @@ impl GatewayProcess {
             Err(error) => Err(TrafficError::Unavailable(Box::new(error))),
         };
         let ended = tokio::time::timeout(STOP_LIMIT, self.gone(status.pid)).await;
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            tracing::debug!(%error, "the gateway took its socket along");
+        }
         stopped.and(ended.map_err(|error| TrafficError::Unavailable(Box::new(error))))
     }
 

@@ -29,6 +29,8 @@ pub struct Bench {
     pub directory: TempDir,
     pub daemon: Child,
     pub client: Client,
+    /// Whether the state directory is seen only by the daemon.
+    small_disk: bool,
 }
 
 impl Bench {
@@ -36,9 +38,30 @@ impl Bench {
         let directory = tempfile::Builder::new().prefix("kiln-d").tempdir().unwrap();
         let daemon = start(directory.path());
         let client = Client::new(&directory.path().join("state"));
-        let mut bench = Self { directory, daemon, client };
+        let mut bench = Self { directory, daemon, client, small_disk: false };
         bench.wait_until_it_answers().await;
         bench
+    }
+
+    /// A daemon whose state directory is a file system of so many mebibytes, in a mount namespace of its own.
+    pub async fn with_small_disk(mebibytes: u32) -> Self {
+        let directory = tempfile::Builder::new().prefix("kiln-d").tempdir().unwrap();
+        let state = directory.path().join("state");
+        fs::create_dir(&state).unwrap();
+        let script = format!("mount -t tmpfs -o size={mebibytes}m,mode=700 small {} && exec \"$@\"", state.display());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        let daemon = start_by(command, directory.path());
+        let seen = Path::new("/proc").join(daemon.id().to_string()).join("root").join(state.strip_prefix("/").unwrap());
+        let mut bench = Self { directory, daemon, client: Client::new(&seen), small_disk: true };
+        bench.wait_until_it_answers().await;
+        bench
+    }
+
+    /// Where the daemon's state directory is seen from here.
+    pub fn seen_state(&self) -> PathBuf {
+        let state = self.directory.path().join("state");
+        Path::new("/proc").join(self.daemon.id().to_string()).join("root").join(state.strip_prefix("/").unwrap())
     }
 
     /// Kills the daemon as `kill -9` does and starts another one.
@@ -127,9 +150,14 @@ impl Drop for Bench {
         if self.daemon.try_wait().is_ok_and(|ended| ended.is_some()) && !self.run_dir().exists() {
             return;
         }
-        self.daemon.kill().unwrap();
-        self.daemon.wait().unwrap();
-        let mut daemon = start(self.directory.path());
+        if self.small_disk {
+            // Only this daemon sees its state: make room and ask it.
+            std::fs::remove_file(self.seen_state().join("filler")).unwrap_or_default();
+        } else {
+            self.daemon.kill().unwrap();
+            self.daemon.wait().unwrap();
+            self.daemon = start(self.directory.path());
+        }
         let client = self.client.clone();
         let purged = std::thread::spawn(move || {
             let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -144,9 +172,9 @@ impl Drop for Bench {
             })
         });
         println!("purged after a failure: {:?}", purged.join());
-        if wait_for(&mut daemon).is_none() {
-            daemon.kill().unwrap();
-            daemon.wait().unwrap();
+        if wait_for(&mut self.daemon).is_none() {
+            self.daemon.kill().unwrap();
+            self.daemon.wait().unwrap();
         }
     }
 }
@@ -163,8 +191,14 @@ pub fn wait_for(process: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 pub fn start(directory: &Path) -> Child {
+    start_by(Command::new("/usr/bin/env"), directory)
+}
+
+/// Starts the daemon through a program that becomes the one named by its last arguments.
+fn start_by(mut command: Command, directory: &Path) -> Child {
     let output = fs::OpenOptions::new().create(true).append(true).open(directory.join("output")).unwrap();
-    Command::new(std::env::current_exe().unwrap())
+    command
+        .arg(std::env::current_exe().unwrap())
         .args(child::arguments("child::daemon"))
         .env(child::DIRECTORY, directory)
         .stdin(Stdio::null())

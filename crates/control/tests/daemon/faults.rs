@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use kiln_api::{ErrorCode, Event};
 
-use crate::bench::{Bench, wait_for};
+use crate::bench::{Bench, assert_ok, endpoint, wait_for};
 
 /// Sends bytes and reads the answer, as no good client would.
 fn raw(bench: &Bench, request: &[u8]) -> String {
@@ -80,4 +80,32 @@ async fn root_sigterm_ends_the_daemon_well() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(wait_for(&mut bench.daemon).unwrap().success());
     assert!(!bench.directory.path().join("state/kiln.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_disk_is_said_and_nothing_is_lost() {
+    let mut bench = Bench::with_small_disk(64).await;
+    let first = bench.image("first", "first page", |_, _| ());
+    let (last, _) = bench.apply(first).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+
+    let filler = bench.seen_state().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    let second = bench.image("second", "second page", |_, _| ());
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), bench.apply(second)).await;
+    let (last, _) = ended.expect("an apply on a full disk ends");
+    let Event::Result { error: Some(error), .. } = &last else { panic!("{last:?}") };
+    assert_eq!(error.code, ErrorCode::Host, "{error:?}");
+    assert!(error.message.contains("full"), "{error:?}");
+    assert_eq!(bench.page(&at).await, "first page", "what runs goes on");
+    assert_eq!(bench.group().await.ready, 3);
+
+    std::fs::remove_file(&filler).unwrap();
+    let (last, _) = bench.apply(second).await;
+    assert_ok(&last);
+    assert_eq!(bench.page(&at).await, "second page");
+    bench.purge().await;
 }

@@ -45,6 +45,7 @@ pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -
 }
 
 async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<Ended, Failure> {
+    super::super::apply::room(&app.options.state_dir)?;
     let (library, reference) = (app.library.clone(), request.image.clone());
     let image = blocking(move || library.resolve(&reference)).await?;
     let events = |event| sink.send(event);
