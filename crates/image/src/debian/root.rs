@@ -68,7 +68,14 @@ impl Root {
             }
             let place = self.place(part)?;
             match rustix::fs::mkdirat(&place.directory, place.name, Mode::from_raw_mode(0o755)) {
-                Err(Errno::EXIST) | Ok(()) => {}
+                // The caller's umask is not the image's.
+                Ok(()) => rustix::fs::chmodat(
+                    &place.directory,
+                    place.name,
+                    Mode::from_raw_mode(0o755),
+                    rustix::fs::AtFlags::empty(),
+                )?,
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
         }
