@@ -22,11 +22,13 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Logs) -> Result<Exit,
     let mut spools = BTreeMap::new();
     find(&client, &arguments.target, &mut spools).await?;
     show(context, arguments, &mut spools)?;
-    let mut rounds = 0;
-    while arguments.follow {
+    if !arguments.follow {
+        return Ok(Exit::Ok);
+    }
+    // Until the caller has seen enough and interrupts.
+    for round in 1_u32.. {
         tokio::time::sleep(PAUSE).await;
-        rounds += 1;
-        if rounds % LOOK == 0 {
+        if round % LOOK == 0 {
             find(&client, &arguments.target, &mut spools).await?;
         }
         show(context, arguments, &mut spools)?;
