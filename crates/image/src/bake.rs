@@ -30,6 +30,7 @@ use std::{path::Path, time::Instant};
 
 use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest};
 
+use chain::{Chain, Manner};
 pub use error::BakeError;
 pub use lock::LockProblem;
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
@@ -135,10 +136,11 @@ pub fn bake(
     events: Events<'_>,
 ) -> Result<Baked, BakeError> {
     let started = Instant::now();
-    let _lock = store.writing()?;
-    let mut chain = chain::Chain::start(request, store, sandbox, events, run::HOSTNAME)?;
+    let writing = store.writing()?;
+    let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
     chain.all_steps()?;
     let (image, suite, steps) = chain.finish()?;
+    writing.settled()?;
     let name = request.recipe.name.clone();
     Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps })
 }

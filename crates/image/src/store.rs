@@ -5,6 +5,7 @@
 //! | `composefs/` | a composefs repository: file contents by fs-verity digest, shared between all images; one EROFS metadata image for each tree; layers as splitstreams; OCI documents byte for byte |
 //! | `index/` | names, channels, suites and finished steps as small files ([`index`]) |
 //! | `work/` | trees that steps are changing; on the same file system, so that finished files move without a copy |
+//! | `unsettled/` | marks of writers whose objects are not durable yet ([`mark`]) |
 //! | `lock` | held shared by whoever writes, exclusively by [`Store::gc`] |
 //!
 //! An image is named by the SHA-256 of its OCI manifest, and everything it consists of follows from that digest. Where
@@ -14,8 +15,10 @@
 pub(crate) mod error;
 mod gc;
 mod index;
+mod inspect;
 mod layers;
 mod lock;
+mod mark;
 mod mount;
 pub(crate) mod objects;
 mod record;
@@ -42,6 +45,8 @@ use kiln_model::{
 pub use error::StoreError;
 pub use gc::GcOutcome;
 pub(crate) use index::{ImageEntry, Index, StepEntry};
+pub use inspect::{InstalledPackage, LayerRecord};
+pub(crate) use lock::Lock;
 pub use record::ImageRecord;
 pub use verify::{Damage, Progress, Verification};
 
@@ -81,10 +86,11 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).doing(|| at("create", dir))?;
         fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).doing(|| at("protect", dir))?;
-        let work = dir.join("work");
-        fs::create_dir_all(&work).doing(|| at("create", &work))?;
+        for part in ["work", "unsettled"] {
+            fs::create_dir_all(dir.join(part)).doing(|| at("create", &dir.join(part)))?;
+        }
         let repo = open_repository(&dir.join("composefs"))?;
-        Ok(Self {
+        let store = Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
                 repo: Arc::new(repo),
@@ -92,7 +98,9 @@ impl Store {
                 sources: Mutex::default(),
                 records: Mutex::default(),
             }),
-        })
+        };
+        store.recover()?;
+        Ok(store)
     }
 
     /// The store's directory.
@@ -137,7 +145,7 @@ impl Store {
 
     /// Points a channel to an image of the store.
     pub fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), StoreError> {
-        let _lock = self.writing()?;
+        let _lock = self.shared_lock()?;
         if self.image(image)?.is_none_or(|record| record.name != *name) {
             return Err(StoreError::NotFound(*image));
         }

@@ -2,15 +2,16 @@
 //! Needs root, the network, and util-linux's `unshare` in place of the build sandbox.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
 };
 
 use kiln_image::debian::{self, Archives, Options, Script, Tree, Use};
-use kiln_model::recipe::DebianBase;
+use kiln_model::{Digest, recipe::DebianBase};
 
 /// A directory, with scripts run in it under `unshare` and `chroot`: no network, own processes, own mounts.
 struct Chroot(PathBuf);
@@ -126,4 +127,98 @@ fn root_a_base_with_nginx_is_complete_and_dpkg_agrees() {
     tree.inside("nginx -t");
     assert!(tree.inside("getent passwd www-data").contains("/usr/sbin/nologin"));
     assert!(!directory.path().join("usr/sbin/policy-rc.d").exists());
+}
+
+/// What is not the same in a tree that mmdebstrap makes, and why.
+const DIFFERENCES: [(&str, &str); 13] = [
+    ("/dev/", "mmdebstrap makes device nodes; a server gets its own /dev"),
+    ("/etc/apt/", "mmdebstrap writes its sources and apt's directories; apt is not installed"),
+    ("/etc/fstab", "mmdebstrap writes an empty one"),
+    ("/etc/hostname", "mmdebstrap copies the host's"),
+    ("/etc/resolv.conf", "mmdebstrap copies the host's"),
+    ("/etc/shells", "the same lines, in the order in which dpkg configured dash, bash and debianutils"),
+    ("/run/lock", "mmdebstrap makes it; a server gets its own /run"),
+    ("/var/cache/apt", "apt is not installed"),
+    ("/var/cache/debconf/config.dat-old", "a backup"),
+    ("/var/cache/debconf/templates.dat-old", "a backup"),
+    ("/var/lib/apt", "apt is not installed"),
+    ("/var/lib/dpkg/", "backups, and the status in another order: see below"),
+    ("/var/log/", "logs"),
+];
+
+/// Below `/var/lib/dpkg/`, which is compared apart from this.
+const DATABASE_DIFFERENCES: [&str; 4] =
+    ["/var/lib/dpkg/arch", "/var/lib/dpkg/diversions-old", "/var/lib/dpkg/status", "/var/lib/dpkg/status-old"];
+
+/// Kind, mode, owner, group and content or target of everything in a tree.
+fn census(tree: &Path) -> BTreeMap<String, String> {
+    let entries = walkdir::WalkDir::new(tree).min_depth(1).into_iter().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            let (metadata, path) = (entry.metadata().unwrap(), entry.path());
+            let name = format!("/{}", path.strip_prefix(tree).unwrap().display());
+            let content = match entry.file_type() {
+                kind if kind.is_file() => Digest::of(&fs::read(path).unwrap()).short(),
+                kind if kind.is_symlink() => fs::read_link(path).unwrap().display().to_string(),
+                kind if kind.is_dir() => "directory".into(),
+                _ => format!("device {:x}", metadata.rdev()),
+            };
+            (name, format!("{:o} {}:{} {content}", metadata.mode(), metadata.uid(), metadata.gid()))
+        })
+        .collect()
+}
+
+/// The same packages by mmdebstrap, from the same mirror; none where it is not installed.
+fn by_mmdebstrap(base: &DebianBase, directory: &Path) -> Option<PathBuf> {
+    Command::new("mmdebstrap").arg("--version").output().ok()?;
+    let suite = &base.suite;
+    let security = base.security_mirror.as_deref()?;
+    let sources = format!(
+        "deb {mirror} {suite} main\ndeb {mirror} {suite}-updates main\ndeb {security} {suite}-security main\n",
+        mirror = base.mirror,
+    );
+    let (list, tree) = (directory.join("sources.list"), directory.join("peer"));
+    fs::write(&list, sources).unwrap();
+    let include = format!("--include={}", base.packages.join(","));
+    let command = ["--variant=essential", "--mode=root", &include, suite];
+    let output = Command::new("mmdebstrap").args(command).arg(&tree).arg(&list).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(tree)
+}
+
+/// The lines of a file, sorted.
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn root_the_tree_is_what_mmdebstrap_makes() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = base("bookworm", &["nginx-light"]);
+    let Some(peer) = by_mmdebstrap(&base, directory.path()) else {
+        eprintln!("not compared: mmdebstrap is not installed");
+        return;
+    };
+    let own = directory.path().join("own");
+    fs::create_dir(&own).unwrap();
+    bake(&base, &own);
+    for file in ["etc/shells", "var/lib/dpkg/status"] {
+        assert_eq!(lines(&own.join(file)), lines(&peer.join(file)), "{file}");
+    }
+    let (own, peer) = (census(&own), census(&peer));
+    let explained = |name: &str| match name.starts_with("/var/lib/dpkg/") {
+        true => DATABASE_DIFFERENCES.contains(&name),
+        false => DIFFERENCES.iter().any(|(start, _reason)| name.starts_with(start)),
+    };
+    let mut differences = Vec::new();
+    for name in own.keys().chain(peer.keys().filter(|name| !own.contains_key(*name))).filter(|name| !explained(name)) {
+        let (own, peer) = (own.get(name), peer.get(name));
+        if own != peer {
+            differences.push(format!("{name}: {} / {}", own.map_or("-", |t| t), peer.map_or("-", |t| t)));
+        }
+    }
+    assert!(differences.is_empty(), "own / mmdebstrap's:\n{}", differences.join("\n"));
 }

@@ -21,7 +21,7 @@ use crate::{
     berth::{self, Berth},
     error::{OnFile as _, Result, RuntimeError},
     ground,
-    network::{self, Mode},
+    network::Mode,
     plan::{Descriptor, Input, Plan},
     record::{Files, Progress, Record, start_ticks},
     seed,
@@ -84,7 +84,8 @@ pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request
 pub(crate) type Launched = (Server, Vec<ServiceState>);
 
 fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
-    let mut berth = inner.pool.take()?;
+    let mode = network_mode(release);
+    let mut berth = inner.pool.take(mode)?;
     inner.reached(LaunchStep::Berth);
     let files = Files::new(&inner.options.run_dir, &inner.options.state_dir, &request.server);
     match (Launching { inner, release, request, files: &files }).run(&mut berth) {
@@ -168,7 +169,7 @@ impl Launching<'_> {
             self.inner.reached(LaunchStep::Root);
             root.map_err(|source| RuntimeError::Root { image, source })
         };
-        let (mode, plan) = (self.mode(), self.plan(address)?);
+        let (mode, plan) = (network_mode(self.release), self.plan(address)?);
         let root = match &self.inner.network {
             Some(network) if berth.attached != Some(mode) => std::thread::scope(|scope| {
                 let attached = scope.spawn(|| berth.attach(network, mode));
@@ -182,13 +183,6 @@ impl Launching<'_> {
         Ok((root?, plan))
     }
 
-    fn mode(&self) -> Mode {
-        match self.release.purpose() {
-            Purpose::Serve => network::Mode::Fleet,
-            Purpose::Test => network::Mode::Isolated,
-        }
-    }
-
     fn plan(&self, address: Option<Ipv4Addr>) -> Result<Plan> {
         let no_resolvers = Vec::new();
         Plan::new(&Input {
@@ -196,7 +190,7 @@ impl Launching<'_> {
             manifest: &self.request.manifest,
             environment: &self.release.config().environment,
             address,
-            resolvers: if self.mode() == Mode::Fleet { &self.inner.resolvers } else { &no_resolvers },
+            resolvers: if network_mode(self.release) == Mode::Fleet { &self.inner.resolvers } else { &no_resolvers },
             spool_bytes: self.inner.options.spool_bytes,
             filters: self.inner.ground.filters.len(),
         })
@@ -256,6 +250,13 @@ fn etc(berth: &Berth, plan: &Plan) -> Result<OwnedFd> {
     mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
     mount::map_owners(tree.as_fd(), berth.users.as_fd())?;
     Ok(tree)
+}
+
+fn network_mode(release: &VerifiedRelease) -> Mode {
+    match release.purpose() {
+        Purpose::Serve => Mode::Fleet,
+        Purpose::Test => Mode::Isolated,
+    }
 }
 
 fn thread_failed() -> RuntimeError {

@@ -31,6 +31,7 @@ mod error;
 mod findings;
 mod forwarding;
 mod names;
+pub mod resolver;
 mod rules;
 mod shared;
 pub mod subnet;

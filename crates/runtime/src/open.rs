@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{File, TryLockError},
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kiln_model::ServerId;
@@ -39,7 +39,7 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
     let block = u32::from_str_radix(&options.id, 16).unwrap_or(0);
     Ok(Inner {
         block,
-        resolvers: resolvers(),
+        resolvers: network::resolver::name_servers(),
         roots,
         servers: Mutex::new(servers.into_iter().map(|(id, server)| (id, Arc::new(server))).collect()),
         locks: Mutex::default(),
@@ -52,12 +52,22 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
     })
 }
 
+/// A process that is just ending, or a child that it was about to start, is waited for this long.
+const HANDOVER: Duration = Duration::from_secs(3);
+
 fn lock(run_dir: &Path) -> Result<File> {
     let path = run_dir.join("runtime.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).on("open", &path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(error) => Err(std::io::Error::from(error)).on("take over (another process keeps the servers of)", run_dir),
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) => {
+                return Err(std::io::Error::from(error))
+                    .on("take over, from the process that keeps them, the servers of", run_dir);
+            }
+        }
     }
 }
 
@@ -97,18 +107,6 @@ fn remove_strays(ground: &Ground, network: Option<&Network>, used: &BTreeSet<u16
         }
     }
     Ok(())
-}
-
-/// Name servers of the host that a server can reach: not those on the host's loopback.
-fn resolvers() -> Vec<String> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let reachable = |address: &str| address.parse::<std::net::IpAddr>().is_ok_and(|address| !address.is_loopback());
-    text.lines()
-        .filter_map(|line| line.strip_prefix("nameserver"))
-        .map(str::trim)
-        .filter(|address| reachable(address))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// Removes what is left when no server is: prepared places, control groups, the network, the run directory.

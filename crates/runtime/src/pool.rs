@@ -1,8 +1,8 @@
 //! Slots, and the berths kept ready in some of them.
 //!
 //! New berths are made when no launch is under way: making one takes processor time and the kernel's locks, which a
-//! launch must not wait for. Berths for the fleet are attached to its network ahead, too; tests are rare, and a berth is
-//! moved to the isolated network for them.
+//! launch must not wait for. Berths are attached to a network ahead, too: all but one to that of the fleet, one to that of
+//! servers under test.
 
 use std::{
     collections::BTreeSet,
@@ -66,10 +66,10 @@ impl Shared {
         berth
     }
 
-    /// As `prepare`, with the network of the fleet.
-    fn prepare_whole(&self, slot: u16) -> Result<Berth> {
+    /// As `prepare`, with a network.
+    fn prepare_whole(&self, slot: u16, mode: Mode) -> Result<Berth> {
         let mut berth = self.prepare(slot)?;
-        let attached = self.network.as_ref().map_or(Ok(()), |network| berth.attach(network, Mode::Fleet));
+        let attached = self.network.as_ref().map_or(Ok(()), |network| berth.attach(network, mode));
         if let Err(error) = attached {
             berth.discard(self.network.as_deref())?;
             self.state().used.remove(&slot);
@@ -89,8 +89,9 @@ impl Shared {
                 state.failed = true;
                 continue;
             };
+            let mode = state.missing_mode(self.wanted);
             drop(state);
-            let made = self.prepare_whole(slot);
+            let made = self.prepare_whole(slot, mode);
             state = self.state();
             match made {
                 Ok(berth) => state.ready.push(berth),
@@ -111,6 +112,19 @@ impl State {
         }
         let quiet = self.quiet_from.map_or(QUIET, |since| since.elapsed());
         (quiet < QUIET).then(|| QUIET - quiet)
+    }
+
+    /// Which network the next berth is for.
+    fn missing_mode(&self, wanted: usize) -> Mode {
+        let isolated = self.ready.iter().any(|berth| berth.attached == Some(Mode::Isolated));
+        if isolated || wanted < 2 { Mode::Fleet } else { Mode::Isolated }
+    }
+
+    /// A ready berth in this network, or in none. Leaving a network takes longer than making a berth.
+    fn take_ready(&mut self, mode: Mode) -> Option<Berth> {
+        let fits = |berth: &Berth| berth.attached.is_none_or(|attached| attached == mode);
+        let index = self.ready.iter().position(fits)?;
+        Some(self.ready.remove(index))
     }
 
     fn reserve(&mut self) -> Result<u16> {
@@ -141,13 +155,13 @@ impl Pool {
         Self { shared, maker: Mutex::new(maker.ok()) }
     }
 
-    /// A berth: one that is ready, or a new one. Every call is followed by one of [`Pool::launched`].
-    pub(crate) fn take(&self) -> Result<Berth> {
+    /// A berth: one that is ready for this network, or a new one. Every call is followed by one of [`Pool::launched`].
+    pub(crate) fn take(&self, mode: Mode) -> Result<Berth> {
         let mut state = self.shared.state();
         state.failed = false;
         state.launches += 1;
-        if !state.ready.is_empty() {
-            return Ok(state.ready.remove(0));
+        if let Some(berth) = state.take_ready(mode) {
+            return Ok(berth);
         }
         let slot = state.reserve()?;
         drop(state);

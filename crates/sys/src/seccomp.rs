@@ -31,6 +31,10 @@ const SOCKETS: [u32; 4] = [libc::AF_UNIX as u32, libc::AF_INET as u32, libc::AF_
 /// The personas of Linux (also of 32 bits of address, and of the old short release number), and asking for the current one.
 const PERSONAS: [u32; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
+/// Calls that wait for the disk.
+const SYNC: [i64; 5] =
+    [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync, libc::SYS_syncfs, libc::SYS_sync_file_range];
+
 /// Putting characters into a terminal as if typed (TIOCSTI, TIOCLINUX).
 const TYPING: [u32; 2] = [0x5412, 0x541c];
 
@@ -44,22 +48,31 @@ pub struct Filter {
 /// The filter for servers.
 pub fn server_filter() -> &'static Filter {
     static FILTER: OnceLock<Filter> = OnceLock::new();
-    FILTER.get_or_init(|| filter(&[]))
+    FILTER.get_or_init(|| filter(verdicts()))
 }
 
-/// The filter for build steps: that of servers, and `chroot`, which package managers use below their own root.
+/// The filter for build steps: that of servers, and `chroot`, which package managers use below their own root. Waiting for
+/// the disk is answered with success at once: a tree that a crash cut short is thrown away, and its files are made durable
+/// when they enter the store. dpkg alone waits several times for each package.
 pub fn build_filter() -> &'static Filter {
     static FILTER: OnceLock<Filter> = OnceLock::new();
-    FILTER.get_or_init(|| filter(&[libc::SYS_chroot]))
+    FILTER.get_or_init(|| filter(build_verdicts()))
 }
 
-fn filter(more: &[i64]) -> Filter {
-    Filter { programs: vec![program::bytes(&program::compile(&verdicts(more)))] }
+fn build_verdicts() -> BTreeMap<u32, Verdict> {
+    let mut verdicts = verdicts();
+    verdicts.insert(libc::SYS_chroot as u32, Verdict::Allow);
+    verdicts.extend(SYNC.map(|call| (call as u32, Verdict::Refuse(0))));
+    verdicts
 }
 
-fn verdicts(more: &[i64]) -> BTreeMap<u32, Verdict> {
+fn filter(verdicts: BTreeMap<u32, Verdict>) -> Filter {
+    Filter { programs: vec![program::bytes(&program::compile(&verdicts))] }
+}
+
+fn verdicts() -> BTreeMap<u32, Verdict> {
     let mut verdicts: BTreeMap<u32, Verdict> =
-        allowed::ALLOWED.iter().chain(more).map(|call| (*call as u32, Verdict::Allow)).collect();
+        allowed::ALLOWED.iter().map(|call| (*call as u32, Verdict::Allow)).collect();
     let argument = |index, check| Verdict::Argument { index, check };
     let checked = [
         (libc::SYS_clone, argument(0, Check::NoneOfBits(NEW_NAMESPACES))),

@@ -24,11 +24,25 @@ use crate::{
     oci::{self, Config, Descriptor, Manifest},
     sandbox::Sandbox,
     store::{
-        ImageEntry, StepEntry, Store, StoreError,
+        ImageEntry, Lock, StepEntry, Store, StoreError,
         objects::{self, Batch, Object, Tree},
     },
     tree,
 };
+
+/// What differs between a bake for use and one for comparison.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Host name seen by programs of steps.
+    pub(super) hostname: &'static str,
+    /// Whether the steps are known afterwards.
+    pub(super) remember: bool,
+}
+
+impl Manner {
+    /// For use.
+    pub(super) const USUAL: Self = Self { hostname: "kiln-build", remember: true };
+}
 
 /// A layer of the chain.
 #[derive(Debug, Clone)]
@@ -56,8 +70,7 @@ pub(super) struct Chain<'a> {
     pub(super) store: &'a Store,
     pub(super) sandbox: &'a dyn Sandbox,
     pub(super) events: Events<'a>,
-    /// Seen by programs of steps.
-    pub(super) hostname: &'static str,
+    pub(super) manner: Manner,
     /// `SOURCE_DATE_EPOCH`, seconds.
     pub(super) epoch: i64,
     /// The archive of a Debian base, and the sets of packages that are not installed yet.
@@ -79,14 +92,14 @@ impl<'a> Chain<'a> {
         store: &'a Store,
         sandbox: &'a dyn Sandbox,
         events: Events<'a>,
-        hostname: &'static str,
+        manner: Manner,
     ) -> Result<Self, BakeError> {
         match &request.recipe.base {
             Base::Image(reference) => {
                 let image = store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(reference.to_string()))?;
-                Self::from_image(Self::empty(request, store, sandbox, events, hostname), &image.digest)
+                Self::from_image(Self::empty(request, store, sandbox, events, manner), &image.digest)
             }
-            Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, hostname), base),
+            Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, manner), base),
         }
     }
 
@@ -130,14 +143,14 @@ impl<'a> Chain<'a> {
         store: &'a Store,
         sandbox: &'a dyn Sandbox,
         events: Events<'a>,
-        hostname: &'static str,
+        manner: Manner,
     ) -> Self {
         let mut chain = Self {
             request,
             store,
             sandbox,
             events,
-            hostname,
+            manner,
             epoch: 0,
             debian: None,
             count: request.recipe.steps.len() + 1,
@@ -247,7 +260,7 @@ impl<'a> Chain<'a> {
         let begun = Instant::now();
         self.begin(name);
         // Another bake may be running the same step: its layer is worth the wait.
-        let _lock = self.store.step_lock(&key, limit + Duration::from_secs(60))?;
+        let _lock = self.step_lock(name, &key, limit + Duration::from_secs(60))?;
         if let Some(entry) = self.known(&key)? {
             return self.reuse(name, key, entry, begun);
         }
@@ -265,6 +278,16 @@ impl<'a> Chain<'a> {
         self.advance(name, key, &written, Some(stored), begun);
         self.settle()?;
         made.work.remove()
+    }
+
+    fn step_lock(&self, name: &str, key: &Digest, patience: Duration) -> Result<Lock, BakeError> {
+        match self.store.step_lock(key, Duration::ZERO) {
+            Err(StoreError::Busy { .. }) => {
+                (self.events)(BakeEvent::Warning(format!("another bake runs `{name}`; this one waits for it")));
+                Ok(self.store.step_lock(key, patience)?)
+            }
+            locked => Ok(locked?),
+        }
     }
 
     fn begin(&self, name: &str) {
@@ -320,7 +343,7 @@ impl<'a> Chain<'a> {
     /// Makes what was written durable, and the steps known.
     fn settle(&mut self) -> Result<(), BakeError> {
         self.batch.publish()?;
-        for (key, entry) in self.unsettled.drain(..) {
+        for (key, entry) in self.unsettled.drain(..).filter(|_| self.manner.remember) {
             self.store.index().put_step(&key, &entry)?;
         }
         Ok(())

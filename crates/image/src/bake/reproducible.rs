@@ -19,7 +19,7 @@ use kiln_model::{
     recipe::{Base, StepKind},
 };
 
-use super::{BakeError, BakeEvent, BakeRequest, Events, chain::Chain, lock, run::HOSTNAME};
+use super::{BakeError, BakeEvent, BakeRequest, Events, Manner, chain::Chain, lock};
 use crate::{
     sandbox::Sandbox,
     store::{
@@ -94,8 +94,8 @@ pub fn check_reproducible(
     sandbox: &dyn Sandbox,
     events: Events<'_>,
 ) -> Result<Reproducibility, BakeError> {
-    let _lock = store.writing()?;
-    let first = layers(request, store, sandbox, events, HOSTNAME)?;
+    let _writing = store.writing()?;
+    let first = layers(request, store, sandbox, events, Manner { remember: false, ..Manner::USUAL })?;
     std::thread::sleep(LATER);
     let copy =
         Copy::make(request).map_err(|source| BakeError::Work { action: "copy the recipe's files".into(), source })?;
@@ -103,7 +103,7 @@ pub fn check_reproducible(
     let again = BakeRequest { directory: copy.0.path(), ..*request };
     let second = {
         let _umask = Umask::set(0o077);
-        layers(&again, store, sandbox, events, "another-host")?
+        layers(&again, store, sandbox, events, Manner { hostname: "another-host", remember: false })?
     };
     for ((step, a), (_, b)) in first.iter().zip(&second) {
         if a != b {
@@ -119,10 +119,10 @@ fn layers(
     store: &Store,
     sandbox: &dyn Sandbox,
     events: Events<'_>,
-    hostname: &'static str,
+    manner: Manner,
 ) -> Result<Vec<(String, Digest)>, BakeError> {
     let request = BakeRequest { fresh: true, ..*request };
-    let mut chain = Chain::start(&request, store, sandbox, events, hostname)?;
+    let mut chain = Chain::start(&request, store, sandbox, events, manner)?;
     chain.all_steps()?;
     chain.into_layers()
 }

@@ -24,8 +24,6 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("LC_ALL", "C.UTF-8"),
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
 ];
-/// The host name of every step, so that it cannot get into a layer.
-pub(super) const HOSTNAME: &str = "kiln-build";
 /// The end of a failed step's output that its error shows, bytes.
 const TAIL: usize = 8 << 10;
 /// A step that fails with less than this much room left (bytes) failed for want of it.
@@ -87,7 +85,7 @@ impl Run<'_> {
             working_directory: self.step.working_directory.clone(),
             network: if self.step.network { Network::On } else { Network::Off },
             binds: Vec::new(),
-            hostname: chain.hostname.to_owned(),
+            hostname: chain.manner.hostname.to_owned(),
             time_limit: self.step.time_limit,
             interactive: false,
         }

@@ -16,7 +16,7 @@ use kiln_model::{
 };
 
 use super::{
-    BakeError, BakeEvent, BakeRequest, Baked, Difference, How, LockMode, Reproducibility, bake, chain::Chain,
+    BakeError, BakeEvent, BakeRequest, Baked, Difference, How, LockMode, Manner, Reproducibility, bake, chain::Chain,
     check_reproducible, run,
 };
 use crate::{
@@ -96,7 +96,7 @@ impl Bench {
         let recipe = recipe(Vec::new());
         let dir = self.recipe_dir();
         let request = request(&recipe, &dir);
-        let mut chain = Chain::empty(&request, &self.store, &ChrootSandbox, &|_| {}, "test");
+        let mut chain = Chain::empty(&request, &self.store, &ChrootSandbox, &|_| {}, Manner::USUAL);
         chain.start_at(EPOCH);
         let made = |chain: &Chain<'_>, _: &str| {
             let work = super::work::Work::new(chain.store)?;

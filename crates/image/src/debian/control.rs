@@ -5,9 +5,9 @@
 pub struct Paragraph(Vec<(String, String)>);
 
 impl Paragraph {
-    /// The value of a field; names are compared without case.
+    /// The value of a field, without space at its end; names are compared without case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim_end())
     }
     /// The value of a field, or nothing.
     pub fn text(&self, name: &str) -> &str {
@@ -29,7 +29,7 @@ impl Paragraph {
     /// Reads every paragraph of a text. Lines that are neither fields nor continuations are left out.
     pub fn read_all(text: &str) -> Vec<Self> {
         let mut paragraphs = vec![Self::default()];
-        for line in text.lines() {
+        for line in text.split('\n') {
             if line.trim().is_empty() {
                 paragraphs.push(Self::default());
             } else if let Some(paragraph) = paragraphs.last_mut() {
@@ -47,7 +47,7 @@ impl Paragraph {
                 value.push_str(line);
             }
         } else if let Some((name, value)) = line.split_once(':') {
-            self.0.push((name.to_owned(), value.trim().to_owned()));
+            self.0.push((name.to_owned(), value.trim_start().to_owned()));
         }
     }
 }

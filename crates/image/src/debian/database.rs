@@ -53,12 +53,23 @@ pub fn create(root: &Root) -> io::Result<()> {
         root.make_directories(&format!("{DATABASE}/{directory}"))?;
     }
     root.write(&format!("{DATABASE}/info/format"), b"1\n", 0o644)?;
-    root.write(&format!("{DATABASE}/available"), b"", 0o644)?;
     root.write(STATUS, b"", 0o644)
 }
 
+/// Where the control files of a package wait for its `preinst` to run; the script moves them to `tmp.ci`, where dpkg has
+/// them at that time and debconf looks for them.
+pub fn write_before_unpacking(root: &Root, deb: &Deb) -> io::Result<()> {
+    let directory = format!("{DATABASE}/tmp.kiln/{}", deb.info_name());
+    root.make_directories(&directory)?;
+    root.write(&format!("{directory}/control"), deb.control.to_string().as_bytes(), 0o644)?;
+    for (name, (content, mode)) in &deb.files {
+        root.write(&format!("{directory}/{name}"), content, *mode)?;
+    }
+    Ok(())
+}
+
 /// Writes the control files of a package into `info/`.
-pub fn write_info(root: &Root, deb: &Deb) -> io::Result<()> {
+fn write_info(root: &Root, deb: &Deb) -> io::Result<()> {
     for (name, (content, mode)) in &deb.files {
         root.write(&info_path(deb, name), content, *mode)?;
     }
@@ -69,9 +80,10 @@ fn info_path(deb: &Deb, name: &str) -> String {
     format!("{DATABASE}/info/{}.{name}", deb.info_name())
 }
 
-/// Records packages as unpacked: lists, hashes, status, interests in triggers, and which triggers their files set off.
+/// Records packages as unpacked: control files, lists, hashes, status, interests in triggers, and which triggers their files set off.
 pub fn write_unpacked(root: &Root, unpacked: &[(&Deb, Contents)]) -> io::Result<()> {
     for (deb, contents) in unpacked {
+        write_info(root, deb)?;
         let list: String = contents.list.iter().map(|path| format!("{path}\n")).collect();
         root.write(&info_path(deb, "list"), list.as_bytes(), 0o644)?;
         if !deb.files.contains_key("md5sums") {

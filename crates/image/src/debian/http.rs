@@ -188,7 +188,9 @@ impl Client {
         expected: Expected,
         progress: &dyn Fn(u64),
     ) -> Result<(), HttpError> {
-        let part = path.with_added_extension("part");
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
         let failed = |source| HttpError::Write { path: part.clone(), source };
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part);
         let mut file = file.map_err(failed)?;

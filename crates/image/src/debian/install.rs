@@ -159,8 +159,8 @@ impl Installer<'_> {
         for (number, phase) in phases.iter().enumerate() {
             let first_ever = self.fresh && number == 0;
             let root = open(self.tree)?;
-            for at in phase {
-                database::write_info(&root, &self.debs[*at]).map_err(failed("write dpkg's info files"))?;
+            for deb in self.with_preinst(phase) {
+                database::write_before_unpacking(&root, deb).map_err(failed("write the files of preinst scripts"))?;
             }
             drop(root);
             if !first_ever {
@@ -186,9 +186,17 @@ impl Installer<'_> {
         database::write_unpacked(&root, &unpacked).map_err(failed("write dpkg's database"))
     }
 
+    fn with_preinst(&self, phase: &[usize]) -> impl Iterator<Item = &Deb> {
+        phase.iter().map(|at| &self.debs[*at]).filter(|deb| deb.files.contains_key("preinst"))
+    }
+
     fn preinst_lines(&self, phase: &[usize]) -> Vec<String> {
-        let debs = phase.iter().map(|at| &self.debs[*at]).filter(|deb| deb.files.contains_key("preinst"));
-        debs.map(|deb| format!("preinst {} {} {}", deb.name(), deb.architecture(), deb.info_name())).collect()
+        let line = |deb: &Deb| format!("preinst {} {} {}", deb.name(), deb.architecture(), deb.info_name());
+        let mut lines: Vec<String> = self.with_preinst(phase).map(line).collect();
+        if !lines.is_empty() {
+            lines.push("rmdir --ignore-fail-on-non-empty /var/lib/dpkg/tmp.kiln".to_owned());
+        }
+        lines
     }
 
     /// base-passwd makes the users that base-files' script names, before dpkg could know who needs whom.
@@ -212,16 +220,18 @@ impl Installer<'_> {
     }
 }
 
-/// What dpkg gives a maintainer script (dpkg(1), Environment).
+/// What dpkg gives a `preinst` script: its package's control files in `tmp.ci`, and the variables of dpkg(1).
 const PREAMBLE: &str = r#"set -eu
 cd /
 preinst() {
+    mv "/var/lib/dpkg/tmp.kiln/$3" /var/lib/dpkg/tmp.ci
     DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst \
     DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_MAINTSCRIPT_DEBUG=0 DPKG_ROOT= DPKG_ADMINDIR=/var/lib/dpkg \
-    "/var/lib/dpkg/info/$3.preinst" install </dev/null || {
+    /var/lib/dpkg/tmp.ci/preinst install </dev/null || {
         echo "the preinst script of package $1 failed" >&2
         exit 1
     }
+    rm -r /var/lib/dpkg/tmp.ci
 }
 "#;
 

@@ -42,6 +42,12 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The kernel cannot mount images from the store's file system.
+    #[error(
+        "images cannot be mounted from the store's file system: put the state directory on ext4, XFS or btrfs, not on \
+         tmpfs or overlayfs, on a kernel with file-backed EROFS (6.12 or later)"
+    )]
+    FileSystem,
     /// Another process holds the store for longer than this operation waits.
     #[error("the store is in use by another process ({holder}); waited {seconds} s")]
     Busy {

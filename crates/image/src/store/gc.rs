@@ -178,7 +178,7 @@ impl Store {
     }
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.doing(|| at("list", dir))?,
@@ -186,11 +186,11 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     entries.map(|entry| Ok(entry.doing(|| at("list", dir))?.path())).collect()
 }
 
-fn links(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn links(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(entries(dir)?.into_iter().filter(|path| path.is_symlink()).collect())
 }
 
-fn remove_all(path: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_all(path: &Path) -> Result<(), StoreError> {
     let removed = match path.is_symlink() || path.is_file() {
         true => fs::remove_file(path),
         false => fs::remove_dir_all(path),

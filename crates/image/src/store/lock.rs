@@ -27,7 +27,7 @@ pub(crate) struct Lock {
 
 impl Store {
     /// Held while objects are written that nothing names yet, so that `gc` does not take them away.
-    pub(crate) fn writing(&self) -> Result<Lock, StoreError> {
+    pub(super) fn shared_lock(&self) -> Result<Lock, StoreError> {
         acquire(&self.inner.dir.join("lock"), FlockOperation::NonBlockingLockShared, PATIENCE, "gc")
     }
     /// Held while unreferenced objects are removed.

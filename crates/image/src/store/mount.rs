@@ -25,6 +25,9 @@ use super::{
     objects,
 };
 
+/// `ENOTBLK`: the kernel cannot read an EROFS image from a file here, and tried it as a block device.
+const NOT_A_BLOCK_DEVICE: i32 = rustix::io::Errno::NOTBLK.raw_os_error();
+
 /// A metadata image, mounted where nobody sees it.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -72,7 +75,11 @@ impl Store {
         }
         let doing = || format!("open tree {tree}");
         let image = self.inner.repo.open_object(&objects::parse(tree)?).doing(doing)?;
-        let source = Arc::new(Source { mount: erofs_mount(image).doing(doing)? });
+        let mount = match erofs_mount(image) {
+            Err(e) if e.raw_os_error() == Some(NOT_A_BLOCK_DEVICE) => return Err(StoreError::FileSystem),
+            mount => mount.doing(doing)?,
+        };
+        let source = Arc::new(Source { mount });
         sources.insert(tree.to_owned(), source.clone());
         Ok(source)
     }

@@ -12,7 +12,7 @@ use crate::oci::{self, Descriptor, Manifest};
 impl Store {
     /// Keeps a report on an image; the same report twice is one. The digest is that of the artifact manifest.
     pub fn add_report(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
-        let _lock = self.writing()?;
+        let writing = self.writing()?;
         let documents = self.documents(image)?;
         let subject =
             Descriptor { media_type: oci::MANIFEST.to_owned(), digest: image.0, size: documents.manifest_size };
@@ -20,6 +20,7 @@ impl Store {
         let manifest = oci::render(&Manifest::report(subject, &envelope));
         let digest = Digest::of(&manifest);
         self.write_report(image, &digest, &manifest, &envelope)?;
+        writing.settled()?;
         Ok(digest)
     }
 

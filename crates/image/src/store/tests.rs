@@ -288,3 +288,28 @@ fn root_mounts_of_one_image_are_quick() {
     println!("first mount {first:?}, median {:?}", times[25]);
     assert!(times[25] < Duration::from_millis(100));
 }
+
+#[test]
+fn root_what_a_power_cut_emptied_is_found_when_the_store_is_opened() {
+    let bench = Bench::new();
+    let base = bench.shell_base();
+    bench.write("page", &"page".repeat(100));
+    let recipe = kiln_model::Recipe {
+        base: kiln_model::recipe::Base::Image(format!("sample@{base}").parse().expect("a reference")),
+        ..recipe(vec![copy("page", "/etc/page")])
+    };
+    let image = bench.bake(&recipe).expect("baked").image;
+    let page = find(&image, &bench, "/etc/page");
+    let marks = bench.store.dir().join("unsettled");
+    assert_eq!(fs::read_dir(&marks).expect("a directory").count(), 0, "a bake that ended leaves no mark");
+    fs::write(&page, "").expect("emptied");
+    fs::write(marks.join("another-boot.x"), "").expect("a mark");
+    let store = Store::open(bench.store.dir()).expect("opened");
+    assert!(!page.exists() && fs::read_dir(&marks).expect("a directory").count() == 0);
+    assert!(store.verify(&base, &|_, _| {}).expect("verified").is_sound());
+    let directory = bench.recipe_dir();
+    let fresh = crate::bake::BakeRequest { fresh: true, ..request(&recipe, &directory) };
+    let again = crate::bake::bake(&fresh, &store, &ChrootSandbox, &|_| {}).expect("baked");
+    assert_eq!(again.image, image);
+    assert!(store.verify(&image, &|_, _| {}).expect("verified").is_sound());
+}

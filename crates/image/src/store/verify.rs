@@ -172,7 +172,7 @@ impl Write for Hashing {
 }
 
 /// The digest and the size of a file.
-fn hash(path: &std::path::Path) -> io::Result<(Object, u64)> {
+pub(super) fn hash(path: &std::path::Path) -> io::Result<(Object, u64)> {
     let (mut file, mut buffer, mut size) = (File::open(path)?, vec![0; 1 << 18], 0);
     let mut hasher = FsVerityHasher::<Object>::new();
     loop {

@@ -4,12 +4,11 @@
 
 use std::{
     ffi::{CStr, CString},
-    fs,
-    net::IpAddr,
     path::Path,
 };
 
 use super::{Bind, Job, Network, SandboxError};
+use crate::network::resolver;
 
 /// Also understood in capitals.
 const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
@@ -48,7 +47,7 @@ pub(super) fn prepare(job: &Job) -> Result<Environment, SandboxError> {
     let mut binds = job.binds.clone();
     let (mut resolver, mut warnings) = (None, Vec::new());
     if job.network == Network::On {
-        resolver = Some(resolver_configuration()?);
+        resolver = Some(resolver::configuration().ok_or_else(no_resolver)?);
         let proxies = proxies();
         warnings.extend(proxies.iter().filter_map(unreachable_proxy));
         add_missing(&mut variables, proxies);
@@ -74,6 +73,14 @@ fn proxies() -> Vec<(String, String)> {
     names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value))).collect()
 }
 
+fn no_resolver() -> SandboxError {
+    SandboxError::Resolver(
+        "every name server in /etc/resolv.conf is on this host itself, which build steps cannot reach; \
+         name one outside, or put the upstream servers into /run/systemd/resolve/resolv.conf"
+            .to_owned(),
+    )
+}
+
 fn unreachable_proxy((name, value): &(String, String)) -> Option<String> {
     if name.eq_ignore_ascii_case("no_proxy") {
         return None;
@@ -87,29 +94,6 @@ fn unreachable_proxy((name, value): &(String, String)) -> Option<String> {
              let it listen on an address of the network"
         )
     })
-}
-
-fn resolver_configuration() -> Result<String, SandboxError> {
-    let candidates = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
-    let texts = candidates.iter().filter_map(|path| fs::read_to_string(path).ok());
-    texts.into_iter().find_map(|text| reachable_resolver(&text)).ok_or_else(|| {
-        SandboxError::Resolver(
-            "every name server in /etc/resolv.conf is on this host itself, which build steps cannot reach; \
-             name one outside, or put the upstream servers into /run/systemd/resolve/resolv.conf"
-                .to_owned(),
-        )
-    })
-}
-
-/// The configuration without name servers that a command cannot reach; nothing when none is left.
-fn reachable_resolver(text: &str) -> Option<String> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next().unwrap_or_default().to_owned())
-    };
-    let reachable = |address: &str| matches!(address.parse(), Ok(IpAddr::V4(address)) if !address.is_loopback());
-    let kept: Vec<&str> = text.lines().filter(|line| server(line).is_none_or(|address| reachable(&address))).collect();
-    kept.iter().any(|line| server(line).is_some()).then(|| kept.join("\n") + "\n")
 }
 
 /// C strings that live together.
@@ -134,20 +118,6 @@ impl CStrings {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn name_servers_on_loopback_are_left_out() {
-        let text = "search example.org\nnameserver 127.0.0.53\nnameserver 192.0.2.53\noptions edns0\n";
-        let kept = reachable_resolver(text).unwrap();
-        assert_eq!(kept, "search example.org\nnameserver 192.0.2.53\noptions edns0\n");
-    }
-
-    #[test]
-    fn a_resolver_on_the_host_alone_is_not_usable() {
-        assert_eq!(reachable_resolver("nameserver 127.0.0.53\noptions edns0 trust-ad\n"), None);
-        assert_eq!(reachable_resolver("nameserver ::1\n"), None);
-        assert_eq!(reachable_resolver(""), None);
-    }
 
     #[test]
     fn a_proxy_on_loopback_is_named() {

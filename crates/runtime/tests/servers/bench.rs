@@ -24,7 +24,7 @@ use rustix::fs::CWD;
 use tempfile::TempDir;
 
 /// A directory as the root of every image.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl RootProvider for Directory {
     fn root(&self, _: &ImageDigest, users: BorrowedFd<'_>) -> Result<OwnedFd, BoxError> {
@@ -222,7 +222,7 @@ pub fn tmpfs(size: u64) -> WritableKind {
 /// Sleeps until it is asked to stop.
 pub const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
 
-fn make_root(root: &Path) {
+pub fn make_root(root: &Path) {
     for directory in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "var/data", "root", "mnt"] {
         std::fs::create_dir_all(root.join(directory)).unwrap();
     }

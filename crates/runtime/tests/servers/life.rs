@@ -187,3 +187,47 @@ fn root_services_may_open_their_standard_output_again() {
     let reason = bench.wait_for_end("reopen");
     assert!(reason.contains("\nagain") && reason.contains("\nand again"), "{reason}");
 }
+
+#[test]
+fn root_an_interactive_command_has_a_terminal_of_its_own() {
+    use std::io::{Read as _, Write as _};
+    let bench = Bench::new();
+    bench.launch("shell", image(IDLE));
+    let exec = kiln_runtime::protocol::Exec {
+        command: vec!["/bin/sh".into(), "-c".into(), "tty; stty size; read line; echo got $line; exit 5".into()],
+        user: "web".into(),
+        environment: Vec::new(),
+        directory: Some("/tmp".into()),
+        terminal: Some((31, 99)),
+    };
+    let mut session = bench.runtime().exec_interactive(&id("shell"), exec, None).unwrap();
+    let mut terminal = std::fs::File::from(session.terminal.take().unwrap());
+    terminal.write_all(b"words\n").unwrap();
+    let mut text = Vec::new();
+    let mut buffer = [0; 512];
+    // A terminal whose last user is gone answers EIO.
+    while let Ok(count @ 1..) = terminal.read(&mut buffer) {
+        text.extend(&buffer[..count]);
+    }
+    assert_eq!(session.wait().unwrap(), 5);
+    let text = String::from_utf8_lossy(&text).replace("\r\n", "\n");
+    assert!(text.contains("/dev/pts/0\n") && text.contains("31 99\n") && text.contains("got words\n"), "{text}");
+}
+
+#[test]
+fn root_output_is_framed_in_a_spool_of_bounded_size() {
+    let bench = Bench::with(|options| options.spool_bytes = 16 << 10);
+    bench.launch(
+        "chatty",
+        image("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; touch /run/done; sleep 1000"),
+    );
+    eventually(|| bench.shell("chatty", "ls /run/done 2>/dev/null") == "/run/done\n");
+    let files = bench.runtime().files(&id("chatty")).unwrap().spool().map(|path| std::fs::read(path).unwrap());
+    assert!(files.iter().all(|file| file.len() <= 16 << 10));
+    let mut frames: Vec<_> = files.iter().flat_map(|file| kiln_boot::spool::frames(file)).collect();
+    frames.sort_by_key(|frame| frame.sequence);
+    assert!(frames.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1), "no gap in what is kept");
+    assert!(frames.iter().all(|frame| frame.service == "main" && frame.nanos > 1_700_000_000_000_000_000));
+    let text: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes).copied().collect();
+    assert!(text.ends_with(b"line 2999\n"), "{}", String::from_utf8_lossy(&text[text.len().saturating_sub(80)..]));
+}

@@ -35,3 +35,21 @@ fn root_processor_time_is_limited() {
     let (used, elapsed) = (numbers[0] / 100.0, numbers[2] - numbers[1]);
     assert!(elapsed > used * 3.0, "{used} s of processor time took {elapsed} s");
 }
+
+#[test]
+fn root_pid_1_takes_little_memory() {
+    let bench = Bench::new();
+    let servers = ["first", "second"].map(|name| bench.launch(name, image("while :; do echo x; sleep 0.01; done")));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for server in servers {
+        bench.runtime().stat(&server.record.server, "/etc").unwrap();
+        bench.shell(server.record.server.as_str(), "true");
+        let memory = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", server.record.pid)).unwrap();
+        let kib = |field: &str| -> u64 {
+            let line = memory.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        let private = kib("Private_Clean:") + kib("Private_Dirty:");
+        assert!(private <= 256, "{private} KiB\n{memory}");
+    }
+}

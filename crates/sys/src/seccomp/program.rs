@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_call_gets_its_verdict() {
-        let verdicts = super::super::verdicts(&[]);
+        let verdicts = super::super::verdicts();
         let program = compile(&verdicts);
         assert!(program.len() < 300, "{} instructions", program.len());
         let eperm = ERRNO | 1;
@@ -179,8 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn build_steps_never_wait_for_the_disk_and_servers_do() {
+        let (build, server) = (compile(&super::super::build_verdicts()), compile(&super::super::verdicts()));
+        for call in [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs] {
+            assert_eq!(run(&build, X86_64, call as u32, [0; 2]), ERRNO, "call {call}");
+            assert_eq!(run(&server, X86_64, call as u32, [0; 2]), ALLOW, "call {call}");
+        }
+    }
+
+    #[test]
     fn arguments_decide() {
-        let program = compile(&super::super::verdicts(&[]));
+        let program = compile(&super::super::verdicts());
         let eperm = ERRNO | 1;
         let cases = [
             (libc::SYS_clone, [libc::SIGCHLD as u32, 0], ALLOW),
