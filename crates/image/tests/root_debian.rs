@@ -120,13 +120,73 @@ fn bake(base: &DebianBase, directory: &Path) -> Chroot {
 fn root_a_base_with_nginx_is_complete_and_dpkg_agrees() {
     let directory = tempfile::tempdir().unwrap();
     let tree = bake(&base("bookworm", &["nginx-light"]), directory.path());
-    assert_eq!(tree.inside("dpkg --audit"), "");
-    assert_eq!(tree.inside("dpkg -V"), "");
-    let states = tree.inside("dpkg-query -W -f '${db:Status-Abbrev}\n' | sort -u");
-    assert_eq!(states.trim(), "ii");
+    assert_sound(&tree);
     tree.inside("nginx -t");
     assert!(tree.inside("getent passwd www-data").contains("/usr/sbin/nologin"));
     assert!(!directory.path().join("usr/sbin/policy-rc.d").exists());
+}
+
+/// Resolves and installs more packages into a tree that has some.
+fn add(base: &DebianBase, tree: &Chroot, wanted: &[&str]) -> usize {
+    let archives = Archives::refresh(base, None, &cache(), Use::Network, jiff::Timestamp::now(), &|_| ()).unwrap();
+    let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+    let root = debian::root::Root::new(tree.open().unwrap());
+    let there = debian::database::installed_in(&root).unwrap();
+    let set = debian::resolve(&archives, &there, &wanted).unwrap();
+    let debs = debian::fetch(&set, base, &cache(), Use::Network, &|_| ()).unwrap();
+    let options = Options { source_date_epoch: EPOCH };
+    debian::install(&debs, tree, &options, &|_| ()).unwrap_or_else(|error| panic!("{error:?}"));
+    set.len()
+}
+
+/// dpkg and a second look agree that everything is installed and as shipped.
+fn assert_sound(tree: &Chroot) {
+    assert_eq!(tree.inside("dpkg --audit"), "");
+    assert_eq!(tree.inside("dpkg -V"), "");
+    assert_eq!(tree.inside("dpkg-query -W -f '${db:Status-Abbrev}\n' | sort -u").trim(), "ii");
+    assert_eq!(tree.inside("cat /var/lib/dpkg/triggers/Unincorp 2>/dev/null || true"), "");
+}
+
+#[test]
+fn root_packages_go_over_a_base_and_its_triggers_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = base("bookworm", &[]);
+    let tree = bake(&base, directory.path());
+    fs::create_dir_all(directory.path().join("etc/redis")).unwrap();
+    fs::write(directory.path().join("etc/redis/redis.conf"), "port 7000\n").unwrap();
+    assert!(add(&base, &tree, &["redis-server", "python3-venv", "ca-certificates"]) > 10);
+    assert_eq!(tree.inside("dpkg -V || true").trim(), "??5?????? c /etc/redis/redis.conf");
+    assert_eq!(tree.inside("dpkg --audit"), "");
+    assert_eq!(fs::read_to_string(directory.path().join("etc/redis/redis.conf")).unwrap(), "port 7000\n");
+    assert!(tree.inside("redis-server --version").contains("v=7"));
+    assert_eq!(tree.inside("python3 -c 'import venv, ssl; print(1)'").trim(), "1");
+    assert!(tree.inside("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt").trim().parse::<u32>().unwrap() > 100);
+    assert!(tree.inside("id redis").contains("uid="));
+    add(&base, &tree, &["man-db"]);
+    assert_eq!(add(&base, &tree, &["man-db", "redis-server"]), 0);
+    add(&base, &tree, &["nano"]);
+    assert!(tree.inside("man -w nano").contains("nano.1"), "man-db's trigger has run");
+}
+
+#[test]
+fn root_a_trixie_base_is_complete() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = bake(&base("trixie", &["nginx-light", "openssh-server"]), directory.path());
+    assert_sound(&tree);
+    tree.inside("nginx -t");
+}
+
+#[test]
+fn root_two_installations_of_one_set_are_the_same() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let base = base("bookworm", &["nginx-light", "adduser"]);
+    let [one, other] = directories.each_ref().map(|directory| {
+        bake(&base, directory.path());
+        census(directory.path())
+    });
+    let differing = one.iter().filter(|(name, text)| other.get(*name) != Some(text));
+    assert_eq!(differing.collect::<Vec<_>>(), []);
+    assert_eq!(one.len(), other.len());
 }
 
 /// What is not the same in a tree that mmdebstrap makes, and why.

@@ -5,7 +5,7 @@ const MOST: usize = 4;
 
 /// The names closest to `wanted`, best first: few edits, or one containing the other.
 pub fn near<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let limit = (wanted.len() / 3).clamp(1, 3);
+    let limit = if wanted.len() < 4 { 1 } else { 2 };
     let mut found: Vec<(usize, &str)> =
         names.filter_map(|name| Some((closeness(wanted, name, limit)?, name))).collect();
     found.sort_unstable();

@@ -101,7 +101,7 @@ fn a_missing_package_is_named_with_who_needs_it_and_what_looks_like_it() {
     let lines = ["web 1 Depends: lib", "lib 1 Depends: gone", "gnome 1", "gone2 1"];
     let error = solve(&lines, &["web"]).unwrap_err();
     let text = "there is no package `gone` (needed by web → lib); did you mean gone2, gnome?";
-    assert_eq!(error.to_string(), text.replace(", gnome", ""));
+    assert_eq!(error.to_string(), text);
     let error = solve(&lines, &["wib"]).unwrap_err();
     assert_eq!(error.to_string(), "there is no package `wib`; did you mean lib, web?");
 }
