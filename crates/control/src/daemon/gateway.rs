@@ -86,9 +86,10 @@ impl GatewayProcess {
 
     /// Ends the gateway and starts none again. Connections in flight have its limit to finish.
     pub async fn stop(&self) -> Result<(), TrafficError> {
-        self.wanted.send_replace(false);
+        let starting = self.no_longer_wanted();
         *self.listeners.lock().expect("no holder panics") = Listeners::default();
-        let client = self.client.clone().with_patience(Duration::ZERO);
+        // One that was only just started does not answer yet.
+        let client = if starting { self.client.clone() } else { self.client.clone().with_patience(Duration::ZERO) };
         let Ok(status) = client.status().await else { return Ok(()) };
         let stopped = match client.stop().await {
             Err(ClientError::Unreachable { .. }) | Ok(()) => Ok(()),
@@ -119,12 +120,24 @@ impl GatewayProcess {
         Some(GatewayStatus { pid: status.pid, version: version.to_owned(), listening })
     }
 
+    /// From now on none is started; whether one that was started here still runs.
+    fn no_longer_wanted(&self) -> bool {
+        self.reap();
+        let children = self.children.lock().expect("no holder panics");
+        self.wanted.send_replace(false);
+        !children.is_empty()
+    }
+
     fn start(&self) {
+        let mut children = self.children.lock().expect("no holder panics");
+        if !*self.wanted.borrow() {
+            return;
+        }
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let listeners = self.listeners.lock().expect("no holder panics");
         match client::start(command, &listeners) {
-            Ok(child) => self.children.lock().expect("no holder panics").push(child),
+            Ok(child) => children.push(child),
             Err(error) => tracing::error!(%error, program = %self.program.display(), "could not start the gateway"),
         }
     }

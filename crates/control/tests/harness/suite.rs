@@ -68,6 +68,13 @@ fn script(content: &str) -> TestKind {
     }
 }
 
+/// Not root, without capabilities and without a way to get any, and alone in its directory.
+const POWERLESS: &str = r#"set -e
+[ "$(id -u)" -ge 2113929216 ] && ! cat /etc/shadow 2>/dev/null
+grep -q '^NoNewPrivs:.1$' /proc/self/status && grep -q '^CapEff:.0*$' /proc/self/status
+grep -q '^CapBnd' /proc/self/status && ! touch /etc/kiln-script-test 2>/dev/null
+[ "$(env | cut -d= -f1 | grep -vxE '_|PWD|OLDPWD|SHLVL' | sort | tr '\n' ' ')" = "HOME KILN_SERVER_ADDRESS LANG PATH " ]"#;
+
 fn good() -> Vec<Test> {
     vec![
         test("page", http("/", 200, "It works")),
@@ -80,6 +87,7 @@ fn good() -> Vec<Test> {
         test("no port", TestKind::Port { port: 22, listening: false }),
         test("user", user(33)),
         test("package", package("1:1.35.0-4")),
+        test("powerless", script(POWERLESS)),
         test("script", script("test \"$1\" = one && exec 3<>/dev/null && test -n \"$KILN_SERVER_ADDRESS\"")),
     ]
 }
