@@ -153,7 +153,10 @@ fn again(test: &str, dir: &Path, wrapper: &[&str]) -> Command {
 /// Bakes a few layers over the base in a directory that another process made.
 fn bake_in(dir: &Path, text: &str) -> Result<ImageDigest, BakeError> {
     let store = Store::open(&dir.join("store"))?;
-    fs::write(dir.join("recipe/page"), text.repeat(200)).expect("a file");
+    // Renamed into place: another process may be reading the page, and must never see half of it.
+    let page = dir.join(format!("page-{}", std::process::id()));
+    fs::write(&page, text.repeat(200)).expect("a file");
+    fs::rename(&page, dir.join("recipe/page")).expect("renamed");
     let recipe = recipe(vec![
         copy("page", "/etc/page"),
         shell(&format!("echo {text} > /etc/made; cat /bin/sh /bin/cat > /etc/large")),
