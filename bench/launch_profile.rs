@@ -18,7 +18,7 @@ use std::{
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, VerifiedRelease,
     fleet::Limits,
-    manifest::{Restart, Service, Stop},
+    manifest::{Service, Stop},
     trust,
 };
 use kiln_runtime::{BoxError, LaunchStep, Probe, Request, RootProvider, Runtime, RuntimeOptions};
@@ -138,28 +138,16 @@ fn release() -> VerifiedRelease {
 }
 
 fn request(config: &str, round: usize) -> Request {
-    let service = Service {
-        command: ["/usr/sbin/nginx", "-c", config].map(str::to_owned).to_vec(),
-        user: "root".into(),
-        environment: BTreeMap::new(),
-        working_directory: "/".into(),
-        ports: Vec::new(),
-        readiness: None,
-        stop: Stop { signal: "SIGQUIT".into(), grace: Duration::from_secs(1) },
-        restart: Restart::Never,
-    };
-    let manifest = ImageManifest {
-        version: 1,
-        name: "nginx".parse().expect("a name"),
-        services: BTreeMap::from([("nginx".parse().expect("a name"), service)]),
-        writable: Vec::new(),
-    };
+    let stop = Stop { signal: "SIGQUIT".into(), grace: Duration::from_secs(1) };
+    let service = Service { stop, ..Service::new(["/usr/sbin/nginx", "-c", config].map(str::to_owned).to_vec()) };
+    let services = BTreeMap::from([("nginx".parse().expect("a name"), service)]);
+    let manifest = ImageManifest::new("nginx".parse().expect("a name"), services);
     Request {
         server: format!("web-{round}").parse().expect("a name"),
         generation: 1,
         group: None,
         manifest: Arc::new(manifest),
-        limits: Limits { memory: None, cpu_millis: None, pids: None },
+        limits: Limits::default(),
     }
 }
 

@@ -457,7 +457,7 @@ fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName,
     let wish = |(name, spec): (GroupName, Group)| {
         let image = images.get(&name).ok_or_else(|| ControlError::NoImage(name.clone()))?;
         let image = releases.image(image)?;
-        let config = FrozenConfig { environment: spec.environment.clone() };
+        let config = FrozenConfig::of_environment(spec.environment.clone());
         let release = PastRelease { image: image.digest, config, suite: image.suite, settled: None };
         Ok((name, Wish { spec, evidence, release }))
     };

@@ -10,7 +10,8 @@ pub mod local;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kiln_model::{
-    GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, fleet::Limits,
+    GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, config::Secrets,
+    fleet::Limits,
 };
 
 /// Counts the launches of one server id; a request with an older one is refused.
@@ -29,6 +30,8 @@ pub struct LaunchSpec {
     pub manifest: Arc<ImageManifest>,
     /// Limits of the server.
     pub limits: Limits,
+    /// The secrets of its configuration.
+    pub secrets: Arc<Secrets>,
 }
 
 /// Where a server is in its life, as the engine sees it.

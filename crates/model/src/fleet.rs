@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::{ConfigKey, ConfigSource},
     digest::ImageDigest,
-    id::{ChannelName, GroupName, ImageName},
+    id::{BindingName, ChannelName, GroupName, ImageName},
     manifest::Protocol,
     size::ByteSize,
 };
@@ -59,14 +60,36 @@ pub struct Group {
     pub image: ImageRef,
     /// How many servers.
     pub count: u32,
-    /// Environment variables: the group's configuration.
+    /// Environment variables of every service, part of the configuration.
     pub environment: BTreeMap<String, String>,
+    /// Values of the image's configuration keys, or where they come from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<ConfigKey, ConfigSource>,
+    /// What the image's bindings lead to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bindings: BTreeMap<BindingName, BTreeMap<ConfigKey, ConfigSource>>,
     /// Limits of each server.
     pub limits: Limits,
     /// Ports of the host that lead to this group.
     pub publish: Vec<Publish>,
     /// How the group moves from one release to another.
     pub rollout: RolloutPolicy,
+}
+
+impl Group {
+    /// One server of an image, with nothing said beside it.
+    pub fn new(image: ImageRef) -> Self {
+        Self {
+            image,
+            count: 1,
+            environment: BTreeMap::new(),
+            config: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            limits: Limits::default(),
+            publish: Vec::new(),
+            rollout: RolloutPolicy::default(),
+        }
+    }
 }
 
 /// How an image is named: `name` (channel `dev`), `name@channel` or `name@sha256:…`.
@@ -131,7 +154,7 @@ impl fmt::Display for ImageRef {
 }
 
 /// Limits of one server, kept by its cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Memory, tmpfs included.

@@ -83,4 +83,6 @@ names! {
     ServiceName = "service name";
     /// Data that outlives servers.
     VolumeName = "volume name";
+    /// An external service that servers of an image need (`[service_binding.db]`).
+    BindingName = "binding name";
 }

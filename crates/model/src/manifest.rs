@@ -1,4 +1,4 @@
-//! What an image says of itself: its services and writable paths. Written by the bake into the OCI image
+//! What an image says of itself: its services, writable paths and configuration schema. Written by the bake into the OCI image
 //! configuration (label [`LABEL`]), so it is covered by the image digest.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{ImageName, ServiceName, VolumeName},
+    config::{ConfigKey, ConfigSchema},
+    id::{BindingName, ImageName, ServiceName, VolumeName},
     size::ByteSize,
 };
 
@@ -25,6 +26,51 @@ pub struct ImageManifest {
     pub services: BTreeMap<ServiceName, Service>,
     /// The only paths that can be written.
     pub writable: Vec<Writable>,
+    /// What can be configured.
+    #[serde(default, skip_serializing_if = "ConfigSchema::is_empty")]
+    pub config: ConfigSchema,
+    /// Files that PID 1 renders before services start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<Template>,
+    /// External services that servers need.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bindings: BTreeMap<BindingName, Binding>,
+}
+
+impl ImageManifest {
+    /// A manifest of nothing but services.
+    pub fn new(name: ImageName, services: BTreeMap<ServiceName, Service>) -> Self {
+        let (writable, config, templates) = (Vec::new(), ConfigSchema::default(), Vec::new());
+        Self { version: 1, name, services, writable, config, templates, bindings: BTreeMap::new() }
+    }
+}
+
+/// A file that PID 1 renders once, on a tmpfs, before services start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// Where the rendered file is: absolute, below a path that is memory in every server.
+    pub path: String,
+    /// The file's name in the recipe, for messages.
+    pub source: String,
+    /// The template: minijinja's language.
+    pub content: String,
+    /// Owner: a user of the image.
+    pub user: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// An external service that servers need: what is known of it comes from the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// What kind of service: `postgresql`, `redis`, or any other word.
+    pub kind: String,
+    /// The fields that a fleet must give (`host`, `port`, `user`, `password`, …).
+    pub fields: ConfigSchema,
+    /// Whether a server counts as ready only when the service answers.
+    pub wait: bool,
 }
 
 /// A program supervised by PID 1.
@@ -37,6 +83,9 @@ pub struct Service {
     pub user: String,
     /// Variables of the service.
     pub environment: BTreeMap<String, String>,
+    /// Variables whose values are those of configuration keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configured: BTreeMap<String, ConfigKey>,
     /// Absolute path.
     pub working_directory: String,
     /// Ports the service listens on.
@@ -47,6 +96,23 @@ pub struct Service {
     pub stop: Stop,
     /// What happens when the service exits by itself.
     pub restart: Restart,
+}
+
+impl Service {
+    /// A command, run by root, with nothing said beside it.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            command,
+            user: "root".to_owned(),
+            environment: BTreeMap::new(),
+            configured: BTreeMap::new(),
+            working_directory: "/".to_owned(),
+            ports: Vec::new(),
+            readiness: None,
+            stop: Stop { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(10) },
+            restart: Restart::Never,
+        }
+    }
 }
 
 /// A port inside the server.

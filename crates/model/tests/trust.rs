@@ -29,7 +29,7 @@ fn suite() -> SuiteDigest {
 }
 
 fn config() -> FrozenConfig {
-    FrozenConfig { environment: BTreeMap::from([("COLOUR".to_owned(), "green".to_owned())]) }
+    FrozenConfig::of_environment(BTreeMap::from([("COLOUR".to_owned(), "green".to_owned())]))
 }
 
 fn policy() -> TrustPolicy {

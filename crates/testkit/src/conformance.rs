@@ -51,7 +51,8 @@ fn spec(factory: &dyn Factory, name: &str, generation: u64) -> LaunchSpec {
         generation,
         group: Some(group()),
         manifest: factory.manifest(),
-        limits: Limits { memory: None, cpu_millis: None, pids: None },
+        limits: Limits::default(),
+        secrets: Arc::default(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Factory for Fakes {
     }
     fn manifest(&self) -> Arc<ImageManifest> {
         let name = "fake".parse().unwrap();
-        Arc::new(ImageManifest { version: 1, name, services: BTreeMap::new(), writable: vec![] })
+        Arc::new(ImageManifest::new(name, BTreeMap::new()))
     }
     async fn kill(&self, _engine: &Arc<dyn Engine>, server: &Observed) {
         let engine = self.1.lock().unwrap().clone().unwrap();

@@ -55,7 +55,7 @@ fn configurations(fleet: Option<&Fleet>, image: &ImageName, arguments: &Test) ->
         None => group.image.name == *image,
     });
     let mut found: Vec<FrozenConfig> =
-        ours.map(|(_, group)| FrozenConfig { environment: group.environment.clone() }).collect();
+        ours.map(|(_, group)| FrozenConfig::of_environment(group.environment.clone())).collect();
     found.dedup();
     match &arguments.group {
         Some(wanted) if found.is_empty() => Err(Failure::Unknown { kind: "group", name: wanted.to_string() }),

@@ -82,7 +82,7 @@ fn baked(baked: &BTreeMap<ImageName, ImageDigest>, group: &Group) -> ImageRef {
 
 /// The configuration that a group's release is tested and launched with.
 fn config(group: &Group) -> FrozenConfig {
-    FrozenConfig { environment: group.environment.clone() }
+    FrozenConfig::of_environment(group.environment.clone())
 }
 
 async fn prove(

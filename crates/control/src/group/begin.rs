@@ -1,6 +1,6 @@
 //! From planned steps to actions under way: first what is known changes, then, once that is on disk, the work begins.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kiln_engine::{EngineError, LaunchSpec, Observed, ServiceStatus};
@@ -113,6 +113,7 @@ impl GroupTask {
             group: Some(self.row.name.clone()),
             manifest: image.manifest,
             limits: self.row.spec.limits,
+            secrets: Arc::default(),
         };
         let id = spec.server.clone();
         self.servers.insert(id.clone(), self.new_server(&spec, release, now));

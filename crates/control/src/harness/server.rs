@@ -1,6 +1,9 @@
 //! One test server: launch, wait until ready, test, stop, destroy.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt as _, future::join_all};
 use kiln_api::{Event, report::TestResult};
@@ -34,7 +37,8 @@ pub(super) async fn run(
         generation: GENERATION,
         group: None,
         manifest: subject.manifest.clone(),
-        limits: Limits { memory: None, cpu_millis: None, pids: None },
+        limits: Limits::default(),
+        secrets: Arc::default(),
     };
     let launched = engine.launch(release, &spec).await;
     let boot = match &launched {

@@ -17,8 +17,8 @@ use kiln_api::{
 };
 use kiln_model::{
     Fleet, Group, GroupName, ImageDigest, ImageManifest, Suite,
-    fleet::{EvidencePolicy, Limits, Publish, RolloutPolicy},
-    manifest::{Protocol, Readiness, ReadinessCheck, Restart, Service, Stop},
+    fleet::{EvidencePolicy, Publish, RolloutPolicy},
+    manifest::{Protocol, Readiness, ReadinessCheck, Service, Stop},
     suite::{Test, TestKind, TextMatch},
 };
 use tempfile::TempDir;
@@ -219,12 +219,10 @@ pub fn endpoint(result: &Event) -> String {
 
 pub fn request(image: ImageDigest) -> ApplyRequest {
     let group = Group {
-        image: format!("web@{image}").parse().unwrap(),
         count: 3,
-        environment: BTreeMap::new(),
-        limits: Limits { memory: None, cpu_millis: None, pids: None },
         publish: vec![Publish { listen: 0, port: 8080, protocol: Protocol::Http }],
         rollout: RolloutPolicy { drain: Duration::from_secs(2), ..RolloutPolicy::default() },
+        ..Group::new(format!("web@{image}").parse().unwrap())
     };
     let name: GroupName = "web".parse().unwrap();
     let fleet = Fleet { groups: BTreeMap::from([(name, group)]), evidence: EvidencePolicy::default() };
@@ -234,17 +232,12 @@ pub fn request(image: ImageDigest) -> ApplyRequest {
 fn web() -> ImageManifest {
     let check = ReadinessCheck::Http { port: 8080, path: "/".into() };
     let service = Service {
-        command: ["/bin/httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned).to_vec(),
-        user: "root".into(),
-        environment: BTreeMap::new(),
-        working_directory: "/".into(),
-        ports: Vec::new(),
         readiness: Some(Readiness { check, within: Duration::from_secs(10) }),
         stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) },
-        restart: Restart::Never,
+        ..Service::new(["/bin/httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned).to_vec())
     };
     let services = BTreeMap::from([("main".parse().unwrap(), service)]);
-    ImageManifest { version: 1, name: "web".parse().unwrap(), services, writable: Vec::new() }
+    ImageManifest::new("web".parse().unwrap(), services)
 }
 
 fn suite(page: &str) -> Suite {

@@ -20,7 +20,7 @@ use kiln_engine::local::LocalEngine;
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, Suite,
     evidence::{Report, TestOutcome, Verdict},
-    manifest::{Readiness, ReadinessCheck, Restart, Service, Stop},
+    manifest::{Readiness, ReadinessCheck, Service, Stop},
     suite::{Test, TestKind},
 };
 use kiln_runtime::{BoxError, RootProvider, Runtime, RuntimeOptions};
@@ -89,26 +89,18 @@ impl Drop for Bench {
 }
 
 fn config() -> FrozenConfig {
-    FrozenConfig { environment: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]) }
+    FrozenConfig::of_environment(BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]))
 }
 
 /// An image with one service.
 pub fn image(service: Service) -> ImageManifest {
     let services = BTreeMap::from([("main".parse().unwrap(), service)]);
-    ImageManifest { version: 1, name: "busybox".parse().unwrap(), services, writable: Vec::new() }
+    ImageManifest::new("busybox".parse().unwrap(), services)
 }
 
 pub fn shell(script: &str) -> Service {
-    Service {
-        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-        user: "root".into(),
-        environment: BTreeMap::new(),
-        working_directory: "/".into(),
-        ports: Vec::new(),
-        readiness: None,
-        stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) },
-        restart: Restart::Never,
-    }
+    let stop = Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) };
+    Service { stop, ..Service::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec()) }
 }
 
 /// Busybox's web server with a readiness check.

@@ -16,8 +16,8 @@ use kiln_model::{
     Digest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageManifest, Release, ReleaseId, ServerId, Suite,
     SuiteDigest,
     evidence::{self, Envelope, Report, SigningKey, TestOutcome, Verdict},
-    fleet::{EvidencePolicy, ImageRef, Limits, Publish, RolloutPolicy, Strategy},
-    manifest::{Protocol, Restart, Service, Stop},
+    fleet::{EvidencePolicy, ImageRef, Publish, RolloutPolicy, Strategy},
+    manifest::{Protocol, Service, Stop},
     trust::{TrustPolicy, TrustedKey},
 };
 use kiln_testkit::{FakeEngine, Manners};
@@ -41,22 +41,9 @@ pub fn release(n: u8) -> ReleaseId {
 }
 
 pub fn manifest() -> ImageManifest {
-    let service = Service {
-        command: vec!["/usr/sbin/web".to_owned()],
-        user: "root".to_owned(),
-        environment: BTreeMap::new(),
-        working_directory: "/".to_owned(),
-        ports: vec![],
-        readiness: None,
-        stop: Stop { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(1) },
-        restart: Restart::Never,
-    };
-    ImageManifest {
-        version: 1,
-        name: "hello".parse().unwrap(),
-        services: BTreeMap::from([("web".parse().unwrap(), service)]),
-        writable: vec![],
-    }
+    let stop = Stop { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(1) };
+    let service = Service { stop, ..Service::new(vec!["/usr/sbin/web".to_owned()]) };
+    ImageManifest::new("hello".parse().unwrap(), BTreeMap::from([("web".parse().unwrap(), service)]))
 }
 
 /// Images whose evidence is a list of reports.
@@ -160,15 +147,13 @@ impl Traffic for Gate {
 /// A group of three with one published port.
 pub fn group(count: u32) -> Group {
     Group {
-        image: "hello@dev".parse().unwrap(),
         count,
-        environment: BTreeMap::new(),
-        limits: Limits { memory: None, cpu_millis: None, pids: None },
         publish: vec![Publish { listen: 8080, port: 80, protocol: Protocol::Http }],
         rollout: RolloutPolicy {
             strategy: Strategy::Rolling { max_surge: 1, max_unavailable: 0 },
             ..RolloutPolicy::default()
         },
+        ..Group::new("hello@dev".parse().unwrap())
     }
 }
 

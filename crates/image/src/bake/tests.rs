@@ -147,7 +147,7 @@ pub(crate) fn shell_tree(tree: &Path) {
 
 pub(crate) fn recipe(steps: Vec<Step>) -> Recipe {
     let name: kiln_model::ImageName = "sample".parse().expect("a name");
-    let manifest = ImageManifest { version: 1, name: name.clone(), services: BTreeMap::new(), writable: Vec::new() };
+    let manifest = ImageManifest::new(name.clone(), BTreeMap::new());
     Recipe { name, base: Base::Image("sample".parse().expect("a reference")), steps, manifest, suite: Suite::default() }
 }
 

@@ -78,8 +78,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
     let count = table.get("count").map_or(Some(1), |v| v.integer(0..=MAX_COUNT, "3"));
     let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| read_environment(&v));
-    let limits =
-        table.get("limits").map_or(Some(Limits { memory: None, cpu_millis: None, pids: None }), |v| limits(&v));
+    let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
     let count_place = table.get("count").map(|v| v.place);
     let rollout =
@@ -88,7 +87,14 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
         let (image, environment) = (image?, environment?);
         Some((
             name?,
-            Group { image, count: count?, environment, limits: limits?, publish: publish?, rollout: rollout? },
+            Group {
+                count: count?,
+                environment,
+                limits: limits?,
+                publish: publish?,
+                rollout: rollout?,
+                ..Group::new(image)
+            },
         ))
     };
     (group(), listens)

@@ -98,6 +98,7 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Read<'d>> {
         command: command?,
         user: user?,
         environment: environment?,
+        configured: BTreeMap::new(),
         working_directory: working_directory?,
         ports: ports.iter().map(|(port, _)| *port).collect(),
         readiness: readiness?,

@@ -45,11 +45,10 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
     if let (Some(writable), Some(steps)) = (&writable, &steps) {
         copies_must_be_seen(steps, writable);
     }
+    let services = services?.into_iter().map(|(name, (service, _))| (name, service)).collect();
     let manifest = ImageManifest {
-        version: 1,
-        name: name.clone()?,
-        services: services?.into_iter().map(|(name, (service, _))| (name, service)).collect(),
         writable: writable?.into_iter().map(|(writable, _)| writable).collect(),
+        ..ImageManifest::new(name.clone()?, services)
     };
     let steps = steps?.into_iter().map(|(step, _)| step).collect();
     Some(Recipe { name: name?, base: base?, steps, manifest, suite: Suite { tests: tests? } })

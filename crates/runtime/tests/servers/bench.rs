@@ -14,7 +14,7 @@ use std::{
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, ServerId, VerifiedRelease,
     fleet::Limits,
-    manifest::{Restart, Service, Stop, Writable, WritableKind},
+    manifest::{Service, Stop, Writable, WritableKind},
     size::ByteSize,
     trust,
 };
@@ -177,7 +177,7 @@ pub fn id(name: &str) -> ServerId {
 
 pub fn release() -> VerifiedRelease {
     let environment = BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]);
-    trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), FrozenConfig { environment })
+    trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), FrozenConfig::of_environment(environment))
 }
 
 pub fn eventually(mut done: impl FnMut() -> bool) {
@@ -190,25 +190,13 @@ pub fn eventually(mut done: impl FnMut() -> bool) {
 
 /// An image with one service, a shell script.
 pub fn image(script: &str) -> ImageManifest {
-    ImageManifest {
-        version: 1,
-        name: "busybox".parse().unwrap(),
-        services: BTreeMap::from([("main".parse().unwrap(), service(script))]),
-        writable: Vec::new(),
-    }
+    let services = BTreeMap::from([("main".parse().unwrap(), service(script))]);
+    ImageManifest::new("busybox".parse().unwrap(), services)
 }
 
 pub fn service(script: &str) -> Service {
-    Service {
-        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-        user: "root".into(),
-        environment: BTreeMap::new(),
-        working_directory: "/".into(),
-        ports: Vec::new(),
-        readiness: None,
-        stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(5) },
-        restart: Restart::Never,
-    }
+    let stop = Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(5) };
+    Service { stop, ..Service::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec()) }
 }
 
 pub fn writable(path: &str, kind: WritableKind) -> Writable {
