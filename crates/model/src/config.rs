@@ -9,6 +9,7 @@
 //! behind a domain prefix. A secret appears in it only as a keyed hash ([`SecretHash`]).
 
 mod key;
+mod registry;
 mod schema;
 mod source;
 mod value;
@@ -16,6 +17,7 @@ mod value;
 use std::collections::BTreeMap;
 
 pub use key::{ConfigKey, InvalidKey};
+pub use registry::{InvalidAddress, Login, Password, Registry, RegistryAddress, RegistryTls};
 pub use schema::{ConfigSchema, ConfigType, Delivery, KeySpec};
 use serde::{Deserialize, Serialize};
 pub use source::ConfigSource;

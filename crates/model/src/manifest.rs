@@ -71,6 +71,20 @@ pub struct Binding {
     pub fields: ConfigSchema,
     /// Whether a server counts as ready only when the service answers.
     pub wait: bool,
+    /// What tests run with.
+    #[serde(default)]
+    pub test: BindingTest,
+}
+
+/// What a binding leads to while an image is tested.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingTest {
+    /// What the fleet says, from a network that leads nowhere but to it.
+    #[default]
+    Bound,
+    /// A real service of the binding's kind, started on the host for the test and removed after it.
+    Throwaway,
 }
 
 /// A program supervised by PID 1.
