@@ -21,6 +21,7 @@ pub mod reports;
 pub mod retry;
 mod routes;
 mod shared;
+pub mod sources;
 pub mod traffic;
 
 pub use db::DbError;
