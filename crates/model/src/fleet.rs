@@ -1,6 +1,7 @@
 //! A fleet: the groups wanted in one environment.
 
 pub(crate) mod rollout;
+pub(crate) mod source;
 pub(crate) mod text;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
