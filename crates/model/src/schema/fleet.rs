@@ -62,7 +62,7 @@ pub enum ValueOrSource {
     /// A list.
     List(Vec<ValueOrSource>),
     /// A variable of the environment of whoever calls `kiln`, a file, a command, or a registry's key.
-    Source(Source),
+    Source(Box<Source>),
 }
 
 /// Where a value comes from: exactly one of `env`, `file`, `command`, `zookeeper`, `etcd`.
