@@ -8,6 +8,7 @@
 //! file, command     of this host
 //! zookeeper, etcd   registries; `dial` tries their servers one after the other, `tls` encrypts
 //! watch             tells again and again what a source says
+//! keeper            the sources of one group: damped, and proposed as a new release
 //! ```
 
 mod command;
@@ -15,6 +16,7 @@ mod dial;
 mod error;
 mod etcd;
 mod file;
+pub mod keeper;
 mod tls;
 mod watch;
 mod zookeeper;

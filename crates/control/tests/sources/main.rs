@@ -4,6 +4,7 @@
 
 mod certificates;
 mod etcd;
+mod keeping;
 mod peers;
 mod registry;
 mod watching;
