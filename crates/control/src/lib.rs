@@ -22,6 +22,7 @@ pub mod retry;
 mod routes;
 mod shared;
 pub mod sources;
+pub mod throwaway;
 pub mod traffic;
 
 pub use db::DbError;
