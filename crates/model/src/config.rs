@@ -13,6 +13,7 @@ mod registry;
 mod schema;
 mod source;
 mod value;
+mod variables;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use schema::{ConfigSchema, ConfigType, Delivery, KeySpec};
 use serde::{Deserialize, Serialize};
 pub use source::ConfigSource;
 pub use value::{ConfigValue, Frozen, SecretHash, Secrets};
+pub use variables::binding_variables;
 
 use crate::{
     digest::{ConfigDigest, Digest},
