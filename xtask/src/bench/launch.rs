@@ -57,8 +57,7 @@ fn launches(bench: &Bench, kiln: &Kiln) -> Outcome<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..bench.rounds {
         kiln.json(&["rebuild", "web"])?;
-        let servers = kiln.servers()?;
-        times.extend(servers.iter().filter_map(|server| server["ready_ms"].as_f64()));
+        times.extend(kiln.ready_servers()?.iter().filter_map(|server| server["ready_ms"].as_f64()));
     }
     if times.is_empty() { Err("no server says `ready_ms`".into()) } else { Ok(times) }
 }
@@ -86,7 +85,7 @@ fn runc(bench: &Bench, kiln: &Kiln) -> Outcome<f64> {
         fs::remove_dir_all(&bundle)?;
     }
     fs::create_dir_all(&bundle)?;
-    let pid = kiln.servers()?.first().and_then(|s| s["pid"].as_u64()).ok_or("the server says no pid")?;
+    let pid = kiln.ready_servers()?.first().and_then(|s| s["pid"].as_u64()).ok_or("the server says no pid")?;
     copy_root(pid, &bundle.join("rootfs"))?;
     let port = peers::free_port()?;
     fs::write(bundle.join("rootfs/bench.conf"), configuration(port))?;
