@@ -5,6 +5,7 @@
 //! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
+mod bound;
 pub mod config;
 pub mod daemon;
 mod db;

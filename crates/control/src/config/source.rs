@@ -4,6 +4,8 @@ use std::path::Path;
 
 use kiln_model::config::{ConfigSource, ConfigValue};
 
+use crate::sources;
+
 /// A source did not give a value.
 #[derive(Debug, thiserror::Error)]
 #[error("could not read {what}")]
@@ -23,46 +25,41 @@ pub trait Sources: Send + Sync + 'static {
     async fn resolve(&self, source: &ConfigSource, directory: &Path) -> Result<ConfigValue, SourceError>;
 }
 
-/// The files and commands of this host.
+/// The files and commands of this host, and the registries it reaches.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostSources;
 
 #[async_trait::async_trait]
 impl Sources for HostSources {
     async fn resolve(&self, source: &ConfigSource, directory: &Path) -> Result<ConfigValue, SourceError> {
-        let failed = |what: &str, source| SourceError { what: what.to_owned(), source };
-        match source {
-            ConfigSource::Literal(value) => Ok(value.clone()),
-            ConfigSource::Env(name) => {
-                Err(failed(&format!("the variable {name}"), "the caller resolves its own environment".into()))
-            }
-            ConfigSource::File(path) => {
-                let what = format!("the file {path}");
-                let bytes = tokio::fs::read(directory.join(path)).await.map_err(|e| failed(&what, e.into()))?;
-                text(bytes).map_err(|e| failed(&what, e.into()))
-            }
-            ConfigSource::Command(command) => {
-                let program = command.first().map_or("", String::as_str);
-                let what = format!("the command {program}");
-                let run = tokio::process::Command::new(program).args(command.iter().skip(1)).current_dir(directory).output();
-                let output = run.await.map_err(|e| failed(&what, e.into()))?;
-                if !output.status.success() {
-                    return Err(failed(&what, format!("it ended with {}", output.status).into()));
-                }
-                text(output.stdout).map_err(|e| failed(&what, e.into()))
-            }
-            ConfigSource::Zookeeper(of) | ConfigSource::Etcd(of) => {
-                Err(failed(&format!("the registry {}", of.address.servers()), "registries are not supported".into()))
-            }
+        if let ConfigSource::Literal(value) = source {
+            return Ok(value.clone());
+        }
+        let failed = |error| SourceError { what: sources::described(source), source: error };
+        match sources::ask(source, directory).await {
+            Ok(Some(text)) => Ok(ConfigValue::Text(text)),
+            Ok(None) => Err(failed("the caller puts the variables of its environment in their place".into())),
+            Err(error) => Err(failed(error.into())),
         }
     }
 }
 
-/// One newline at the end is left out.
-fn text(bytes: Vec<u8>) -> Result<ConfigValue, std::string::FromUtf8Error> {
-    let mut text = String::from_utf8(bytes)?;
-    if text.ends_with('\n') {
-        text.pop();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn host_values_come_as_texts_and_failures_with_their_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), "5\n").unwrap();
+        let ask = async |source: ConfigSource| HostSources.resolve(&source, directory.path()).await;
+        assert_eq!(ask(ConfigSource::File("a".into())).await.unwrap(), ConfigValue::Text("5".into()));
+        assert_eq!(ask(ConfigSource::Literal(ConfigValue::Integer(5))).await.unwrap(), ConfigValue::Integer(5));
+        let command = ["/bin/cat", "a"].map(str::to_owned).to_vec();
+        assert_eq!(ask(ConfigSource::Command(command)).await.unwrap(), ConfigValue::Text("5".into()));
+        let error = ask(ConfigSource::File("none".into())).await.unwrap_err();
+        assert_eq!(error.to_string(), "could not read the file none");
+        assert!(kiln_api::error::chain(&error).contains("No such file"), "{error:?}");
+        assert!(ask(ConfigSource::Env("A".into())).await.is_err());
     }
-    Ok(ConfigValue::Text(text))
 }
