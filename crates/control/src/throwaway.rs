@@ -122,6 +122,9 @@ impl Drop for Throwaway {
     }
 }
 
+/// A process, and the fields that its kind has beside host, port and password.
+type Started = (Child, Vec<(&'static str, ConfigValue)>);
+
 /// Where a throwaway is made.
 struct Place<'a> {
     directory: &'a Path,

@@ -1,15 +1,11 @@
 //! A throwaway PostgreSQL: a fresh cluster without regard for power failures.
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    process::{Child, Command},
-};
+use std::{fs, io, path::PathBuf, process::Command};
 
 use kiln_model::config::ConfigValue;
 
 use super::{
-    Place, ThrowawayError,
+    Place, Started, ThrowawayError,
     program::{User, command, give, said},
 };
 
@@ -19,7 +15,7 @@ const DATABASE: &str = "postgres";
 /// Where Debian keeps its versions.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-pub(super) fn start(place: &Place<'_>) -> Result<(Child, Vec<(&'static str, ConfigValue)>), ThrowawayError> {
+pub(super) fn start(place: &Place<'_>) -> Result<Started, ThrowawayError> {
     let programs =
         programs().ok_or(ThrowawayError::NoProgram { kind: KIND, program: "initdb", package: "postgresql" })?;
     let user = User::named("postgres");

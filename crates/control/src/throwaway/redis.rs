@@ -1,17 +1,15 @@
 //! A throwaway Redis: in memory only.
 
-use std::{io, path::Path, process::Child};
-
-use kiln_model::config::ConfigValue;
+use std::{io, path::Path};
 
 use super::{
-    Place, ThrowawayError,
+    Place, Started, ThrowawayError,
     program::{User, command, give},
 };
 
 const PROGRAM: &str = "/usr/bin/redis-server";
 
-pub(super) fn start(place: &Place<'_>) -> Result<(Child, Vec<(&'static str, ConfigValue)>), ThrowawayError> {
+pub(super) fn start(place: &Place<'_>) -> Result<Started, ThrowawayError> {
     if !Path::new(PROGRAM).exists() {
         return Err(ThrowawayError::NoProgram { kind: "redis", program: PROGRAM, package: "redis-server" });
     }
