@@ -7,7 +7,7 @@ use crate::{
     command::{is_root, run, which},
 };
 
-/// A program, and where it comes from.
+/// A program (its name, or a file of it by its absolute path), and where it comes from.
 pub struct Tool {
     pub program: &'static str,
     package: &'static str,
@@ -23,11 +23,19 @@ pub const TEST: &[Tool] = &[
     tool("make", "build-essential"),
     tool("perl", "perl"),
     tool("busybox", "busybox-static"),
+    tool("etcd", "etcd-server"),
+    tool("etcdctl", "etcd-client"),
+    tool("java", "default-jre-headless"),
     tool("ldd", "libc-bin"),
     tool("nft", "nftables"),
     tool("nginx", "nginx-light"),
+    tool("openssl", "openssl"),
     tool("pgrep", "procps"),
     tool("python3", "python3"),
+    tool("pg_ctlcluster", "postgresql"),
+    tool("/usr/lib/python3/dist-packages/kazoo/client.py", "python3-kazoo"),
+    tool("/usr/share/java/zookeeper.jar", "zookeeper"),
+    tool("redis-server", "redis-server"),
     tool("unshare", "util-linux"),
 ];
 

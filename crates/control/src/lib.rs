@@ -5,6 +5,8 @@
 //! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
+mod bound;
+pub mod config;
 pub mod daemon;
 mod db;
 pub mod failpoint;
@@ -22,6 +24,8 @@ pub mod reports;
 pub mod retry;
 mod routes;
 mod shared;
+pub mod sources;
+pub mod throwaway;
 pub mod traffic;
 
 pub use db::DbError;

@@ -8,18 +8,28 @@
 //! The digest is independent of order and source: the canonical form is the JSON of sorted maps of normalised values,
 //! behind a domain prefix. A secret appears in it only as a keyed hash ([`SecretHash`]).
 
+mod fit;
+mod freeze;
 mod key;
+mod place;
+mod registry;
 mod schema;
 mod source;
 mod value;
+mod variables;
 
 use std::collections::BTreeMap;
 
+pub(crate) use fit::whole;
+pub use fit::{MAX_ITEMS, MAX_TEXT, Unfit};
+pub use freeze::{ConfigProblem, Froze, HashKey, ProblemKind, RawConfig, freeze};
 pub use key::{ConfigKey, InvalidKey};
+pub use registry::{InvalidAddress, Login, Password, Registry, RegistryAddress, RegistryTls};
 pub use schema::{ConfigSchema, ConfigType, Delivery, KeySpec};
 use serde::{Deserialize, Serialize};
 pub use source::ConfigSource;
 pub use value::{ConfigValue, Frozen, SecretHash, Secrets};
+pub use variables::binding_variables;
 
 use crate::{
     digest::{ConfigDigest, Digest},

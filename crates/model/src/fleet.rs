@@ -1,6 +1,7 @@
 //! A fleet: the groups wanted in one environment.
 
 pub(crate) mod rollout;
+pub(crate) mod source;
 pub(crate) mod text;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
@@ -74,6 +75,23 @@ pub struct Group {
     pub publish: Vec<Publish>,
     /// How the group moves from one release to another.
     pub rollout: RolloutPolicy,
+    /// What happens when a source of its configuration gives another value.
+    #[serde(default)]
+    pub on_source_change: OnSourceChange,
+}
+
+/// What happens when a file or a registry that a group's configuration comes from gives another value than the one that was
+/// frozen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnSourceChange {
+    /// Nothing: sources are asked only when a fleet is applied.
+    Ignore,
+    /// The change is shown, as an event and in `kiln status`.
+    #[default]
+    Report,
+    /// The new configuration is tested with the image and, when it has passed, rolled out.
+    Rollout,
 }
 
 impl Group {
@@ -88,6 +106,7 @@ impl Group {
             limits: Limits::default(),
             publish: Vec::new(),
             rollout: RolloutPolicy::default(),
+            on_source_change: OnSourceChange::default(),
         }
     }
 }

@@ -71,6 +71,33 @@ pub struct Binding {
     pub fields: ConfigSchema,
     /// Whether a server counts as ready only when the service answers.
     pub wait: bool,
+    /// What tests run with.
+    #[serde(default)]
+    pub test: BindingTest,
+}
+
+/// What a binding leads to while an image is tested.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingTest {
+    /// What the fleet says, from a network that leads nowhere but to it.
+    #[default]
+    Bound,
+    /// A real service of the binding's kind, started on the host for the test and removed after it.
+    Throwaway,
+}
+
+/// Whether a host's name or address is the one that asks. A server's loopback is its own, not its host's.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    let address = host.parse::<std::net::IpAddr>().is_ok_and(|ip| match ip {
+        std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified(),
+        std::net::IpAddr::V6(ip) => {
+            let mapped = ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback() || ip.is_unspecified());
+            ip.is_loopback() || ip.is_unspecified() || mapped
+        }
+    });
+    address || host == "localhost" || host.ends_with(".localhost")
 }
 
 /// A program supervised by PID 1.
@@ -225,4 +252,29 @@ pub enum WritableKind {
         /// The volume's name.
         name: VolumeName,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn unit_the_loopback_has_many_names() {
+        for host in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "localhost",
+            "LOCALHOST.",
+            "db.localhost",
+            "::1",
+            "[::1]",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["10.0.0.1", "localhost.example", "db", "::2", "128.0.0.1"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

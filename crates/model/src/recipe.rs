@@ -4,6 +4,7 @@
 //! text form, its diagnostics and its JSON Schema live in the submodules.
 
 pub(crate) mod base;
+pub(crate) mod binding;
 mod check;
 pub(crate) mod command;
 mod files;
@@ -16,7 +17,11 @@ pub(crate) mod writable;
 use std::{collections::BTreeMap, time::Duration};
 
 pub use self::files::{FileKind, FileProblem, RecipeFiles};
-pub(crate) use self::{command::environment as read_environment, service::PROTOCOLS};
+pub(crate) use self::{
+    check::argument,
+    command::{environment as read_environment, variable as read_variable},
+    service::PROTOCOLS,
+};
 use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
 /// base, ordered steps, services, writable paths, tests.

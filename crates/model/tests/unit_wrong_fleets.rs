@@ -53,6 +53,29 @@ fn unit_rollout() {
 }
 
 #[test]
+fn unit_bindings_and_sources() {
+    let binding = |keys: &str| format!("[group.web]\nimage = \"hello\"\n[group.web.service_binding.db]\n{keys}");
+    let pieces = [
+        "host = \"localhost\"\n",
+        "host = \"127.0.0.1\"\nPort = 1979-05-27\n",
+        "host = { zookeper = \"a:1/x\" }\n",
+        "host = { zookeeper = \"a:1\", etcd = \"a:1/x\" }\n",
+        "host = { zookeeper = \"a/x\" }\nport = { etcd = 5 }\n",
+        "host = { file = \"x\", user = \"u\" }\n",
+        "host = { etcd = \"a:1/x\", user = \"u\" }\n",
+        "host = { etcd = \"a:1/x\", password = { file = \"x\" } }\n",
+        "host = { etcd = \"a:1/x\", user = \"a:b\", password = { files = \"x\" } }\n",
+        "host = { etcd = \"a:1/x\", tls = { ca = \"\", key = \"k\" } }\n",
+        "host = { command = \"date\" }\nport = { command = [] }\nuser = { env = \"A B\" }\n",
+    ]
+    .map(binding);
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+    insta::assert_snapshot!(shown(&[
+        "[group.web]\nimage = \"hello\"\non_source_change = \"apply\"\nservice_binding = 1\n"
+    ]));
+}
+
+#[test]
 fn unit_evidence() {
     let group = "[group.web]\nimage = \"hello\"\n[evidence]\n";
     let pieces = ["max_age = \"0d\"\non_expiry = \"ignore\"\n", "max_age = 30\non_expiry = true\nmaxage = 1\n"]

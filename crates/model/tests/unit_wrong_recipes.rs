@@ -30,6 +30,17 @@ fn unit_top_level() {
 }
 
 #[test]
+fn unit_service_bindings() {
+    insta::assert_snapshot!(shown(&[
+        "[service_binding.db]\nwait = true\n",
+        "[service_binding.DB]\nkind = \"PostgreSQL\"\nwait = \"yes\"\n",
+        "[service_binding.db]\nkind = \"postgresql\"\nfields = { Region = \"string\", zone = \"text\", n = 1 }\n",
+        "[service_binding.mail]\nkind = \"smtp\"\ntest = \"throwaway\"\n",
+        "[service_binding.db]\nkind = \"redis\"\ntest = \"mock\"\nhost = \"x\"\n",
+    ]));
+}
+
+#[test]
 fn unit_base() {
     insta::assert_snapshot!(shown(&[
         "name = \"hello\"\n[base]\npackages = [\"nginx\"]\n",

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, wish::step_event};
 use crate::{
+    bound,
     db::{Intention, IntentionId, ServerRow},
     readiness,
     routes::Routed,
@@ -278,6 +279,7 @@ impl GroupTask {
         let Some(server) = self.servers.get_mut(id) else { return };
         let release = self.releases.get(&server.row.release);
         let Some(image) = release.and_then(|release| self.images.get(&release.image)) else { return };
+        let bound = bound::needed(&image.manifest, release.map(|release| &release.config));
         let watched = readiness::Watched {
             engine: self.shared.engine.clone(),
             server: id.clone(),
@@ -289,7 +291,11 @@ impl GroupTask {
         };
         let (mailbox, id, launched) = (self.mailbox.clone(), id.clone(), server.launched);
         let task = self.shared.spawn(async move {
-            let result = readiness::wait(watched).await.map(|()| launched.elapsed());
+            let ready = async {
+                readiness::wait(watched).await?;
+                bound::wait(&bound, bound::WITHIN).await
+            };
+            let result = ready.await.map(|()| launched.elapsed());
             drop(mailbox.send(Message::Ended(Ended::Readiness { server: id, result })));
         });
         server.watch = Some(task.abort_handle());

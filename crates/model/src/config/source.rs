@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigValue;
+use super::{ConfigValue, Registry};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +17,8 @@ pub enum ConfigSource {
     File(String),
     /// What a program prints on standard output, run in the fleet's directory; one newline at its end is left out.
     Command(Vec<String>),
-    /// `host:port[,host:port…]/path` of ZooKeeper.
-    Zookeeper(String),
-    /// `host:port[,host:port…]/key` of etcd.
-    Etcd(String),
+    /// A node of ZooKeeper.
+    Zookeeper(Registry),
+    /// A key of etcd, with its leading `/`.
+    Etcd(Registry),
 }

@@ -22,8 +22,18 @@ pub enum ConfigValue {
     List(Vec<ConfigValue>),
 }
 
-/// The keyed hash of a secret: HMAC-SHA-256 of the value's JSON under a key of the state directory, so that a digest tells
-/// whether a secret changed and nothing else.
+impl ConfigValue {
+    /// The value as one text: texts as they are, everything else as JSON.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            other => serde_json::to_string(other).expect("a value always serialises"),
+        }
+    }
+}
+
+/// The keyed hash of a secret: HMAC-SHA-256 of its key's name and the value's JSON under a key of the state directory, so
+/// that a digest tells whether a secret changed and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretHash(pub Digest);

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, Publish, RolloutPolicy, rollout};
+use super::{
+    EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, OnSourceChange, Publish, RolloutPolicy, rollout, source,
+};
 use crate::{
     diagnostic::{Diagnostics, shown},
     id::GroupName,
@@ -15,8 +17,10 @@ use crate::{
 /// The keys of a fleet.
 pub(crate) const KEYS: Keys = Keys { of: "a fleet", valid: &["group", "evidence"] };
 /// The keys of a group.
-pub(crate) const GROUP: Keys =
-    Keys { of: "a group", valid: &["image", "count", "environment", "limits", "publish", "rollout"] };
+pub(crate) const GROUP: Keys = Keys {
+    of: "a group",
+    valid: &["image", "count", "environment", "service_binding", "on_source_change", "limits", "publish", "rollout"],
+};
 /// The keys of `limits`.
 pub(crate) const LIMITS: Keys = Keys { of: "`limits`", valid: &["memory", "cpu", "pids"] };
 /// The keys of an entry of `publish`.
@@ -24,6 +28,8 @@ pub(crate) const PUBLISH: Keys = Keys { of: "a published port", valid: &["listen
 /// The keys of `[evidence]`.
 pub(crate) const EVIDENCE: Keys = Keys { of: "`[evidence]`", valid: &["max_age", "on_expiry"] };
 
+const ON_SOURCE_CHANGE: [(&str, OnSourceChange); 3] =
+    [("ignore", OnSourceChange::Ignore), ("report", OnSourceChange::Report), ("rollout", OnSourceChange::Rollout)];
 const MAX_COUNT: i64 = 10_000;
 /// A group's name and the random end of a server's id share the 63 characters of a host name.
 const MAX_GROUP_NAME: usize = 50;
@@ -78,6 +84,8 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
     let count = table.get("count").map_or(Some(1), |v| v.integer(0..=MAX_COUNT, "3"));
     let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| read_environment(&v));
+    let bindings = table.get("service_binding").map_or(Some(BTreeMap::new()), |v| source::bindings(&v));
+    let changes = table.get("on_source_change").map_or(Some(OnSourceChange::default()), |v| v.word(&ON_SOURCE_CHANGE));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
     let count_place = table.get("count").map(|v| v.place);
@@ -90,6 +98,8 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
             Group {
                 count: count?,
                 environment,
+                bindings: bindings?,
+                on_source_change: changes?,
                 limits: limits?,
                 publish: publish?,
                 rollout: rollout?,

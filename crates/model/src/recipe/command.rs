@@ -94,6 +94,11 @@ pub(crate) fn environment(value: &Value<'_>) -> Option<BTreeMap<String, String>>
     variables.into_iter().collect()
 }
 
+/// The name of a variable.
+pub(crate) fn variable(value: &Value<'_>) -> Option<String> {
+    value.checked("\"GREETING\"", check::variable)
+}
+
 /// An absolute directory.
 pub(super) fn directory(value: &Value<'_>) -> Option<String> {
     let path = value.checked("\"/srv/app\"", |text| check::image_path(text, true))?;

@@ -6,7 +6,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{DurationText, ImageText, SizeText};
-use crate::{fleet::OnExpiry, id::GroupName, manifest::Protocol};
+use crate::{
+    config::ConfigKey,
+    fleet::{OnExpiry, OnSourceChange},
+    id::{BindingName, GroupName},
+    manifest::Protocol,
+};
 
 /// A Kiln fleet: the groups of servers wanted in one environment.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,12 +35,91 @@ pub struct Group {
     pub count: Option<u32>,
     /// Environment variables of every service: the group's configuration, part of the release.
     pub environment: Option<BTreeMap<String, String>>,
+    /// What the image's service bindings lead to: the fields of each.
+    pub service_binding: Option<BTreeMap<BindingName, BTreeMap<ConfigKey, ValueOrSource>>>,
+    /// What happens when a source gives another value; `report` where nothing is said.
+    pub on_source_change: Option<OnSourceChange>,
     /// Limits of each server.
     pub limits: Option<Limits>,
     /// Ports of the host that lead to this group.
     pub publish: Option<Vec<Publish>>,
     /// How the group moves from one release to another.
     pub rollout: Option<Rollout>,
+}
+
+/// A value, or where it comes from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ValueOrSource {
+    /// A text.
+    Text(String),
+    /// True or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Number(f64),
+    /// A list.
+    List(Vec<ValueOrSource>),
+    /// A variable of the environment of whoever calls `kiln`, a file, a command, or a registry's key.
+    Source(Box<Source>),
+}
+
+/// Where a value comes from: exactly one of `env`, `file`, `command`, `zookeeper`, `etcd`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// A variable of the environment of whoever calls `kiln`.
+    pub env: Option<String>,
+    /// A file, absolute or relative to the fleet.
+    pub file: Option<String>,
+    /// A program and its arguments; its standard output is the value.
+    #[schemars(length(min = 1))]
+    pub command: Option<Vec<String>>,
+    /// `host:port[,host:port…]/path`.
+    #[schemars(regex(pattern = "^[^/]+:[0-9]+/"))]
+    pub zookeeper: Option<String>,
+    /// `host:port[,host:port…]/key`; the key begins with the `/`.
+    #[schemars(regex(pattern = "^[^/]+:[0-9]+/"))]
+    pub etcd: Option<String>,
+    /// Who asks the registry.
+    pub user: Option<String>,
+    /// The user's password, or where it is.
+    pub password: Option<PasswordOrSource>,
+    /// That the connection is encrypted, and how.
+    pub tls: Option<RegistryTls>,
+}
+
+/// A password, or where it is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PasswordOrSource {
+    /// The password.
+    Text(String),
+    /// Where it is.
+    Source(PasswordSource),
+}
+
+/// Where a password is: `env` or `file`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordSource {
+    /// A variable of the environment of whoever calls `kiln`.
+    pub env: Option<String>,
+    /// A file, absolute or relative to the fleet.
+    pub file: Option<String>,
+}
+
+/// How a registry's connection is encrypted. Paths are absolute or relative to the fleet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryTls {
+    /// Certificates (PEM) of the authorities that are believed; the host's own where nothing is said.
+    pub ca: Option<String>,
+    /// Certificate (PEM) that Kiln shows.
+    pub certificate: Option<String>,
+    /// Key (PEM) of that certificate.
+    pub key: Option<String>,
 }
 
 /// Limits of each server.

@@ -13,8 +13,9 @@ pub use self::test::{
 };
 use super::{DurationText, ImagePath, ImageText, ModeText, PackageText, RecipePath, SizeText, UrlPath, UserText};
 use crate::{
-    id::{ImageName, ServiceName, VolumeName},
-    manifest::{Protocol, Restart},
+    config::ConfigKey,
+    id::{BindingName, ImageName, ServiceName, VolumeName},
+    manifest::{BindingTest, Protocol, Restart},
 };
 
 /// A Kiln recipe: what an image is made from and what must hold in it.
@@ -30,10 +31,52 @@ pub struct ImageToml {
     pub step: Option<Vec<Step>>,
     /// The programs that run in its servers.
     pub service: Option<BTreeMap<ServiceName, Service>>,
+    /// External services that its servers need.
+    pub service_binding: Option<BTreeMap<BindingName, ServiceBinding>>,
     /// The only paths of a server that can be written, beside /run, /tmp, /var/tmp and /dev, which always can.
     pub writable: Option<BTreeMap<ImagePath, Writable>>,
     /// What must hold in the frozen, booted image.
     pub test: Option<Vec<Test>>,
+}
+
+/// An external service that servers need: its address and credentials come from the fleet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceBinding {
+    /// `postgresql`, `redis`, or any other word. The first two have the fields `host`, `port`, `user`, `password` and
+    /// `database`, the second `host`, `port` and `password`, any other `host` and `port`.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9-]{0,62}$"))]
+    pub kind: String,
+    /// Fields beyond those of its kind.
+    pub fields: Option<BTreeMap<ConfigKey, FieldType>>,
+    /// Whether a server is ready only when the service answers; true where nothing is said.
+    pub wait: Option<bool>,
+    /// What tests run with: `bound` (what the fleet says) where nothing is said, or a `throwaway` postgresql or redis.
+    pub test: Option<BindingTest>,
+}
+
+/// What a field of a binding is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldType {
+    /// A text.
+    String,
+    /// A text that is never shown.
+    Secret,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// A duration.
+    Duration,
+    /// A size.
+    Size,
+    /// A URL.
+    Url,
+    /// `host:port`.
+    Address,
 }
 
 /// What an image starts from: `debian` or `image`.

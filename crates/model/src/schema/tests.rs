@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{rollout, text as fleet_text},
-    recipe::{base, service, step, test, text as recipe_text, writable},
+    fleet::{rollout, source, text as fleet_text},
+    recipe::{base, binding, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
 
@@ -36,6 +36,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     agree(&schema, step::REMOVE, &["RemoveStep"]);
     agree(&schema, step::ANY, &["CopyStep", "RunStep", "PackagesStep", "RemoveStep"]);
     agree(&schema, service::KEYS, &["Service"]);
+    agree(&schema, binding::KEYS, &["ServiceBinding"]);
     agree(&schema, service::PORT, &["SpokenPort"]);
     agree(&schema, service::READINESS, &["HttpReadiness", "TcpReadiness", "CommandReadiness"]);
     agree(&schema, service::STOP, &["Stop"]);
@@ -66,6 +67,9 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, fleet_text::PUBLISH, &["Publish"]);
     agree(&schema, fleet_text::EVIDENCE, &["Evidence"]);
     agree(&schema, rollout::KEYS, &["Rollout"]);
+    agree(&schema, source::SOURCE, &["Source"]);
+    agree(&schema, source::PASSWORD, &["PasswordSource"]);
+    agree(&schema, source::TLS, &["RegistryTls"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     keys::{Keys, listed, suggest},
     table::Table,
 };
-use crate::{diagnostic::shown, duration, size::ByteSize};
+use crate::{config::ConfigValue, diagnostic::shown, duration, size::ByteSize};
 
 /// The example of a text that may be anything.
 const ANY_TEXT: &str = "\"…\"";
@@ -189,6 +189,33 @@ impl<'d> Value<'d> {
         match self.value {
             DeValue::Table(entries) => Some(Table::new(self.head(), format!("`{}`", shown(self.key)), entries, None)),
             _ => self.wrong("a table", example),
+        }
+    }
+
+    /// A value as a configuration holds it: a text, a number, true or false, or a list of these. `example` is what to write
+    /// where it is none.
+    pub fn plain(&self, example: &str) -> Option<ConfigValue> {
+        match self.value {
+            DeValue::String(text) => Some(ConfigValue::Text(text.to_string())),
+            DeValue::Boolean(flag) => Some(ConfigValue::Boolean(*flag)),
+            DeValue::Integer(_) => self.integer(i64::MIN..=i64::MAX, example).map(ConfigValue::Integer),
+            DeValue::Float(number) => {
+                let number = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+                number.map(ConfigValue::Number).or_else(|| self.wrong("a finite number", "1.5"))
+            }
+            DeValue::Array(items) => {
+                let items: Vec<_> = items.iter().map(|item| self.item(item).plain(example)).collect();
+                items.into_iter().collect::<Option<_>>().map(ConfigValue::List)
+            }
+            DeValue::Datetime(_) | DeValue::Table(_) => self.wrong("a text, a number, true, false or a list", example),
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&'d str> {
+        match self.value {
+            DeValue::String(text) => Some(text),
+            _ => None,
         }
     }
 
