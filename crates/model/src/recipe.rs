@@ -7,6 +7,7 @@ pub(crate) mod base;
 mod check;
 pub(crate) mod command;
 mod files;
+mod oci_base;
 pub(crate) mod service;
 pub(crate) mod step;
 pub(crate) mod test;
@@ -15,7 +16,10 @@ pub(crate) mod writable;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use self::files::{FileKind, FileProblem, RecipeFiles};
+pub use self::{
+    files::{FileKind, FileProblem, RecipeFiles},
+    oci_base::{ImportLimits, OciBase},
+};
 pub(crate) use self::{command::environment as read_environment, service::PROTOCOLS};
 use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
@@ -41,6 +45,8 @@ pub enum Base {
     Debian(DebianBase),
     /// Another Kiln image.
     Image(ImageRef),
+    /// An OCI image of somebody else.
+    Oci(OciBase),
 }
 
 /// A Debian suite and the packages wanted from it, beside the essential ones.
