@@ -73,7 +73,8 @@ impl FromStr for OciReference {
         }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => {
-                let digest = digest.parse().map_err(|_| bad("after `@` stands `sha256:` and 64 lower-case hex digits"))?;
+                let digest =
+                    digest.parse().map_err(|_| bad("after `@` stands `sha256:` and 64 lower-case hex digits"))?;
                 (name, Some(digest))
             }
             None => (text, None),
@@ -213,9 +214,21 @@ mod tests {
     #[test]
     fn unit_what_is_no_name_is_refused() {
         let long = "a".repeat(600);
-        for text in
-            ["", ":tag", "a:", "A", "a//b", "a/../b", "host:0/a", "h_st.x/a", "a@sha256:12", "a@md5:x", "-a", "a:b/c", &long]
-        {
+        for text in [
+            "",
+            ":tag",
+            "a:",
+            "A",
+            "a//b",
+            "a/../b",
+            "host:0/a",
+            "h_st.x/a",
+            "a@sha256:12",
+            "a@md5:x",
+            "-a",
+            "a:b/c",
+            &long,
+        ] {
             assert!(text.parse::<OciReference>().is_err(), "{text}");
         }
     }

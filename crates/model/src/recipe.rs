@@ -16,11 +16,11 @@ pub(crate) mod writable;
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub(crate) use self::{command::environment as read_environment, service::PROTOCOLS};
 pub use self::{
     files::{FileKind, FileProblem, RecipeFiles},
     oci_base::{ImportLimits, OciBase},
 };
-pub(crate) use self::{command::environment as read_environment, service::PROTOCOLS};
 use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
 /// base, ordered steps, services, writable paths, tests.

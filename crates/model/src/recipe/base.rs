@@ -10,7 +10,19 @@ use crate::{
 /// The keys of `[base]`.
 pub(crate) const KEYS: Keys = Keys {
     of: "`[base]`",
-    valid: &["debian", "packages", "mirror", "security_mirror", "components", "keyring", "image", "oci", "max_size", "max_files", "max_ratio"],
+    valid: &[
+        "debian",
+        "packages",
+        "mirror",
+        "security_mirror",
+        "components",
+        "keyring",
+        "image",
+        "oci",
+        "max_size",
+        "max_files",
+        "max_ratio",
+    ],
 };
 
 /// Keys that go with `debian` only.
