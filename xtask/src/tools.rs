@@ -29,6 +29,10 @@ pub const TEST: &[Tool] = &[
     tool("pgrep", "procps"),
     tool("python3", "python3"),
     tool("unshare", "util-linux"),
+    tool("docker-registry", "docker-registry"),
+    tool("skopeo", "skopeo"),
+    tool("buildah", "buildah"),
+    tool("umoci", "umoci"),
 ];
 
 /// What the benchmarks need.

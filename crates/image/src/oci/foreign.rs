@@ -68,7 +68,7 @@ impl Platform {
 #[derive(Debug, Clone)]
 pub(crate) enum Document {
     Index(Vec<Described>),
-    Image(ForeignManifest),
+    Image(Box<ForeignManifest>),
 }
 
 /// The manifest of one image.
@@ -113,7 +113,7 @@ impl Document {
             _ => {
                 let manifest: ForeignManifest = parse("manifest", bytes)?;
                 at_most("layers", manifest.layers.len(), MAX_LAYERS)?;
-                Ok(Self::Image(manifest))
+                Ok(Self::Image(Box::new(manifest)))
             }
         }
     }

@@ -162,7 +162,7 @@ pub(crate) fn find(origin: &dyn Origin, locked: Option<Digest>) -> Result<Found,
     };
     for _ in 0..=MAX_DEPTH {
         match Document::parse(&bytes)? {
-            Document::Image(manifest) => return image(origin, id, manifest),
+            Document::Image(manifest) => return image(origin, id, *manifest),
             Document::Index(manifests) => {
                 let chosen = choose(&manifests)?;
                 (id, bytes) = (chosen.digest, document(origin, "manifest", chosen)?);

@@ -20,6 +20,7 @@ use crate::{
     },
     import::tests::Tar,
     registry::docker::tool,
+    store::objects,
     tree::{EntryKind, TreeEntry},
 };
 
@@ -72,8 +73,7 @@ pub(crate) fn unpacked(layout: &Path, name: &str, to: &Path) -> PathBuf {
 pub(crate) fn same_tree(bench: &crate::Store, image: &ImageDigest, directory: &Path) {
     let tree = bench.tree(image).expect("a tree");
     let seen = |path: &Path| -> TreeEntry {
-        let (host, stat) = (directory.join(path.strip_prefix("/").expect("absolute")), ());
-        let () = stat;
+        let host = directory.join(path.strip_prefix("/").expect("absolute"));
         let stat = fs::symlink_metadata(&host).unwrap_or_else(|e| panic!("{}: {e}", host.display()));
         let kind = if stat.is_dir() {
             EntryKind::Directory
@@ -199,6 +199,43 @@ fn root_an_image_of_buildah_is_taken_in() {
     let baked = bench.bake(&oci("oci:built:built", vec![shell("echo $A > /etc/a")])).expect("baked");
     let read = bench.store.tree(&baked.image).expect("a tree").read(Path::new("/etc/a"), 10).expect("readable");
     assert_eq!(read.as_deref(), Some(&b"b\n"[..]));
+}
+
+/// An image of the store as a layout, which Kiln itself does not write yet.
+fn exported(bench: &Bench, image: &ImageDigest, to: &Path) {
+    fs::create_dir_all(to.join("blobs/sha256")).expect("a directory");
+    fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("written");
+    let blob = |digest: &Digest| to.join("blobs/sha256").join(digest.hex());
+    let read = |name: String, kind, digest: &Digest| {
+        objects::read_document(bench.store.repo(), &name, kind, digest).expect("readable").expect("there")
+    };
+    let manifest = read(objects::manifest_stream(&image.0), objects::MANIFEST_STREAM, &image.0);
+    let documents = bench.store.documents(image).expect("readable");
+    let config = &documents.manifest.config.digest;
+    fs::write(blob(config), read(objects::config_stream(config), objects::CONFIG_STREAM, config)).expect("written");
+    for layer in &documents.manifest.layers {
+        let mut file = fs::File::create(blob(&layer.digest)).expect("a file");
+        bench.store.copy_layer(&layer.digest, &mut file).expect("copied");
+    }
+    let name = json!({ "org.opencontainers.image.ref.name": "kiln" });
+    let described = json!({ "mediaType": super::MANIFEST, "digest": image.to_string(), "size": manifest.len(), "annotations": name });
+    fs::write(blob(&image.0), manifest).expect("written");
+    fs::write(to.join("index.json"), json!({ "schemaVersion": 2, "manifests": [described] }).to_string())
+        .expect("written");
+}
+
+#[test]
+fn root_umoci_unpacks_what_kiln_mounts() {
+    let bench = Bench::new();
+    layout(&bench);
+    let steps = vec![shell("echo made > /etc/made; rm /opt/x; chmod 4711 /bin/cat; ln /etc/group /etc/group-too")];
+    let image = bench.bake(&oci("oci:layout:small", steps)).expect("baked").image;
+    let to = bench.dir.path().join("exported");
+    exported(&bench, &image, &to);
+    let inspected: Value =
+        serde_json::from_str(&tool("skopeo", &["inspect", &format!("oci:{}:kiln", to.display())])).expect("JSON");
+    assert_eq!(inspected["Digest"], json!(image.to_string()));
+    same_tree(&bench.store, &image, &unpacked(&to, "kiln", &bench.dir.path().join("bundle")));
 }
 
 /// The error and its causes.

@@ -12,7 +12,7 @@ use std::{
 pub(crate) struct DockerRegistry {
     process: Child,
     pub(crate) address: String,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 /// Further lines of its configuration.
@@ -37,16 +37,11 @@ impl DockerRegistry {
             let address = format!("127.0.0.1:{port}");
             let mut process = run(directory.path(), &address, wanted);
             if answers(&mut process, &address) {
-                return Self { process, address, directory };
+                return Self { process, address, _directory: directory };
             }
             end(&mut process);
         }
         panic!("docker-registry does not start: {}", log(directory.path()));
-    }
-
-    /// Everything it wrote.
-    pub(crate) fn log(&self) -> String {
-        log(self.directory.path())
     }
 }
 
