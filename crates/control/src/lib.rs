@@ -15,6 +15,7 @@ pub mod http;
 pub mod keys;
 pub mod library;
 mod observer;
+mod pause;
 mod readiness;
 pub mod releases;
 pub mod reports;

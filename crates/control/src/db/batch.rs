@@ -164,7 +164,7 @@ fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Res
         row.pid,
         row.launched_at.to_string(),
         row.ready_at.map(|at| at.to_string()),
-        row.ready_ms.map(|ms| ms as i64),
+        row.ready.map(|after| after.as_micros() as i64),
         row.in_traffic,
         row.rebuild,
         row.touched,

@@ -134,7 +134,7 @@ impl GroupTask {
             pid: None,
             launched_at: now,
             ready_at: None,
-            ready_ms: None,
+            ready: None,
             in_traffic: false,
             rebuild: false,
             touched: false,

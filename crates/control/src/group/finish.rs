@@ -78,7 +78,7 @@ impl GroupTask {
         let now = self.shared.now();
         let Some(server) = self.servers.get_mut(id).filter(|s| s.row.state == ServerState::Starting) else { return };
         server.row.ready_at = Some(now);
-        server.row.ready_ms = Some(after.as_millis() as u64);
+        server.row.ready = Some(after);
         server.watch = None;
         self.step_to(id, ServerState::Ready);
     }
