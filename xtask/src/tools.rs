@@ -37,6 +37,10 @@ pub const TEST: &[Tool] = &[
     tool("/usr/share/java/zookeeper.jar", "zookeeper"),
     tool("redis-server", "redis-server"),
     tool("unshare", "util-linux"),
+    tool("docker-registry", "docker-registry"),
+    tool("skopeo", "skopeo"),
+    tool("buildah", "buildah"),
+    tool("umoci", "umoci"),
 ];
 
 /// What the benchmarks need.

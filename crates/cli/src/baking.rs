@@ -6,6 +6,7 @@ use kiln_image::{
     Store,
     bake::{self, BakeEvent, BakeRequest, Baked, LockMode, Reproducibility, StepOutcome},
     debian,
+    registry::Registries,
     sandbox::Stream,
 };
 use kiln_model::{Lock, Recipe, recipe::StepKind};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::Failure,
-    parts::{host::HostPlaces, sandbox::StepSandbox},
+    parts::{host::HostPlaces, registries, sandbox::StepSandbox},
     ui::{self, Task, Ui},
 };
 
@@ -44,7 +45,8 @@ pub(crate) fn bake(
     let store = Store::open(&places.store())?;
     let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
     let cache = places.cache();
-    let request = request(directory, recipe, &cache, settings);
+    let registries = registries::read(&places)?;
+    let request = request(directory, recipe, &cache, &registries, settings);
     ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
     let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
     let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
@@ -66,18 +68,26 @@ pub(crate) fn compare(
     let store = Store::open(&places.store())?;
     let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
     let cache = places.cache();
-    let request = request(directory, recipe, &cache, settings);
+    let registries = registries::read(&places)?;
+    let request = request(directory, recipe, &cache, &registries, settings);
     ui.note(&format!("{} {} twice", ui::strong("bake"), recipe.name));
     let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
     Ok(bake::check_reproducible(&request, &store, &sandbox, &|event| shown.event(event))?)
 }
 
-fn request<'a>(directory: &'a Path, recipe: &'a Recipe, cache: &'a Path, settings: Settings) -> BakeRequest<'a> {
+fn request<'a>(
+    directory: &'a Path,
+    recipe: &'a Recipe,
+    cache: &'a Path,
+    registries: &'a Registries,
+    settings: Settings,
+) -> BakeRequest<'a> {
     BakeRequest {
         recipe,
         directory,
         cache,
         lock: settings.lock,
+        registries,
         offline: settings.offline,
         fresh: settings.fresh,
         shell_on_failure: settings.shell_on_failure,
@@ -99,6 +109,7 @@ pub(crate) fn lock(
         directory,
         cache: &places.cache(),
         lock: mode,
+        registries: &registries::read(&places)?,
         offline: false,
         fresh: false,
         shell_on_failure: false,
@@ -139,6 +150,7 @@ impl Shown<'_> {
         match event {
             BakeEvent::Started { index, count, name } => self.started(index, count, &name),
             BakeEvent::Output { stream, bytes } => self.output(stream, &bytes),
+            BakeEvent::Download { bytes, total } => self.download(bytes, total),
             BakeEvent::Warning(text) => self.ui.warn(&text),
             BakeEvent::Done(step) => self.done(&step),
             BakeEvent::Debian(event) => self.debian(event),
@@ -148,6 +160,12 @@ impl Shown<'_> {
     fn started(&self, index: usize, count: usize, name: &str) {
         if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
             task.say(&format!("[{}/{count}] {name}", index + 1));
+        }
+    }
+
+    fn download(&self, bytes: u64, total: u64) {
+        if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
+            task.progress("downloading", bytes, total);
         }
     }
 

@@ -7,6 +7,7 @@ use kiln_control::daemon::DaemonError;
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
+    oci::OciError,
 };
 use kiln_model::diagnostic::Diagnostics;
 use serde_json::json;
@@ -214,6 +215,10 @@ fn bake_exit(error: &BakeError) -> Exit {
             | LockProblem::Missing(_)
             | LockProblem::Stale { .. }
             | LockProblem::Resolve { .. } => Exit::Usage,
+        },
+        BakeError::Oci { source, .. } => match **source {
+            OciError::File { .. } | OciError::Registry(_) => Exit::Host,
+            _ => Exit::Failed,
         },
         BakeError::NoBaseImage(_) | BakeError::Source { .. } | BakeError::Step { .. } => Exit::Usage,
         BakeError::Store(error) if !error.is_full() => Exit::Failed,

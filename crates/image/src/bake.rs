@@ -15,6 +15,7 @@ mod error;
 mod key;
 pub mod lock;
 mod mount_points;
+mod oci;
 mod owner;
 mod packages;
 mod remove;
@@ -36,6 +37,7 @@ pub use lock::LockProblem;
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
 
 use crate::{
+    registry::Registries,
     sandbox::{Sandbox, Stream},
     store::Store,
 };
@@ -62,6 +64,8 @@ pub struct BakeRequest<'a> {
     pub cache: &'a Path,
     /// What to do about `kiln.lock`.
     pub lock: LockMode,
+    /// What is known of registries.
+    pub registries: &'a Registries,
     /// Nothing may be downloaded.
     pub offline: bool,
     /// Run every step, also those whose layer is known.
@@ -93,6 +97,13 @@ pub enum BakeEvent {
     },
     /// Packages are found, fetched or installed.
     Debian(crate::debian::Event),
+    /// Layers of the base come from a registry.
+    Download {
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Something the user should know, in words.
     Warning(String),
     /// A step is done.

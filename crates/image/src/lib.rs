@@ -6,8 +6,10 @@
 
 pub mod bake;
 pub mod debian;
+mod import;
 mod layer;
 pub mod oci;
+pub mod registry;
 pub mod sandbox;
 pub mod store;
 pub mod tree;

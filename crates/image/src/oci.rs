@@ -4,10 +4,20 @@
 //! and kept byte for byte, so reading it back never needs to write it again. Field order is fixed by the types and
 //! maps are sorted, so the same image always gives the same bytes.
 
+mod archive;
+pub(crate) mod foreign;
+mod layout;
+pub(crate) mod source;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::collections::BTreeMap;
 
 use kiln_model::{Digest, ImageManifest, manifest};
 use serde::{Deserialize, Serialize};
+
+pub use self::source::OciError;
 
 /// Media type of an image manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod id;
 pub mod lock;
 pub mod manifest;
+pub mod oci;
 pub mod plan;
 pub mod recipe;
 pub mod release;

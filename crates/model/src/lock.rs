@@ -28,13 +28,27 @@ pub struct Lock {
     /// Format: [`VERSION`].
     pub version: u32,
     /// Code name of the Debian suite the recipe starts from.
-    pub suite: String,
+    #[serde(default)]
+    pub suite: Option<String>,
+    /// The OCI image the recipe starts from.
+    #[serde(default)]
+    pub oci: Option<LockedOci>,
     /// The archive states that were resolved against, in order of preference.
     #[serde(default, rename = "archive")]
     pub archives: Vec<LockedArchive>,
     /// The packages of `[base]`, then those of each `packages` step in the recipe's order.
     #[serde(default, rename = "set")]
     pub sets: Vec<LockedSet>,
+}
+
+/// What an OCI base was resolved to. An image in a file or directory is locked as well: it may be written anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedOci {
+    /// The recipe's words for it.
+    pub source: String,
+    /// The manifest, of this platform where the image is for several.
+    pub manifest: Digest,
 }
 
 /// The state of one archive suite.
@@ -115,9 +129,9 @@ pub enum LockError {
 /// A lock that does not belong to the recipe.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stale {
-    /// Another suite.
-    #[error("the lock is for suite {locked}, the recipe wants {wanted}")]
-    Suite {
+    /// Another base.
+    #[error("the lock is for {locked}, the recipe starts from {wanted}")]
+    Base {
         /// In the lock.
         locked: String,
         /// In the recipe.
@@ -160,7 +174,14 @@ impl Lock {
         let mut out = String::from(
             "# Written by `kiln lock`. Keep it under version control; `kiln lock --update` refreshes it.\n",
         );
-        line(&mut out, &[("version", self.version.to_string()), ("suite", quoted(&self.suite))]);
+        line(&mut out, &[("version", self.version.to_string())]);
+        if let Some(suite) = &self.suite {
+            line(&mut out, &[("suite", quoted(suite))]);
+        }
+        if let Some(oci) = &self.oci {
+            out.push_str("\n[oci]\n");
+            line(&mut out, &[("source", quoted(&oci.source)), ("manifest", quoted(&oci.manifest.to_string()))]);
+        }
         for archive in &self.archives {
             out.push_str("\n[[archive]]\n");
             line(
@@ -182,12 +203,17 @@ impl Lock {
         out
     }
 
-    /// Whether this lock is the recipe's: same suite, same wanted lists.
+    /// Whether this lock is the recipe's: same base, same wanted lists.
     pub fn fits(&self, recipe: &Recipe) -> Result<(), Stale> {
-        if let Base::Debian(base) = &recipe.base
-            && base.suite != self.suite
-        {
-            return Err(Stale::Suite { locked: self.suite.clone(), wanted: base.suite.clone() });
+        let locked = (self.suite.clone(), self.oci.as_ref().map(|oci| oci.source.clone()));
+        let wanted_base = match &recipe.base {
+            Base::Debian(base) => (Some(base.suite.clone()), None),
+            Base::Oci(base) => (None, Some(base.source.to_string())),
+            Base::Image(_) => locked.clone(),
+        };
+        if locked != wanted_base {
+            let shown = |(suite, oci): (Option<String>, Option<String>)| suite.or(oci).unwrap_or("nothing".to_owned());
+            return Err(Stale::Base { locked: shown(locked), wanted: shown(wanted_base) });
         }
         let wanted = wanted(recipe);
         if wanted.len() != self.sets.len() {
@@ -259,7 +285,7 @@ impl LockedPackage {
 pub fn wanted(recipe: &Recipe) -> Vec<&[String]> {
     let base = match &recipe.base {
         Base::Debian(base) => Some(base.packages.as_slice()),
-        Base::Image(_) => None,
+        Base::Image(_) | Base::Oci(_) => None,
     };
     let steps = recipe.steps.iter().filter_map(|step| match &step.kind {
         StepKind::Packages { names } => Some(names.as_slice()),
@@ -301,7 +327,8 @@ mod tests {
     fn lock() -> Lock {
         Lock {
             version: VERSION,
-            suite: "bookworm".into(),
+            suite: Some("bookworm".into()),
+            oci: None,
             archives: vec![LockedArchive {
                 name: "main".into(),
                 suite: "bookworm".into(),

@@ -8,6 +8,7 @@ pub(crate) mod binding;
 mod check;
 pub(crate) mod command;
 mod files;
+mod oci_base;
 pub(crate) mod service;
 pub(crate) mod step;
 pub(crate) mod test;
@@ -16,7 +17,10 @@ pub(crate) mod writable;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use self::files::{FileKind, FileProblem, RecipeFiles};
+pub use self::{
+    files::{FileKind, FileProblem, RecipeFiles},
+    oci_base::{ImportLimits, OciBase},
+};
 pub(crate) use self::{
     check::argument,
     command::{environment as read_environment, variable as read_variable},
@@ -46,6 +50,8 @@ pub enum Base {
     Debian(DebianBase),
     /// Another Kiln image.
     Image(ImageRef),
+    /// An OCI image of somebody else.
+    Oci(OciBase),
 }
 
 /// A Debian suite and the packages wanted from it, beside the essential ones.

@@ -53,6 +53,11 @@ fn unit_base() {
         "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nimage = \"web\"\n",
         "name = \"hello\"\n[base]\nimage = \"web@sha256:12\"\npackages = [\"nginx\"]\n",
         "name = \"hello\"\n[base]\nimage = \"web\"\n[[step]]\npackages = [\"nginx\"]\n",
+        "name = \"hello\"\n[base]\noci = \"Debian:bookworm\"\nmax_size = \"1B\"\nmax_files = 0\nmax_ratio = \"200\"\n",
+        "name = \"hello\"\n[base]\noci = \"oci:missing\"\nkeyring = \"keys.gpg\"\n",
+        "name = \"hello\"\n[base]\noci = \"oci-archive:../image.tar\"\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nmax_size = \"1GiB\"\n",
+        "name = \"hello\"\n[base]\noci = \"debian:bookworm\"\n[[step]]\npackages = [\"nginx\"]\n",
     ]));
 }
 

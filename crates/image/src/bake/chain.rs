@@ -1,14 +1,14 @@
 //! The chain of layers of one bake: where it is, and how it gets one step further.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
 use kiln_model::{
     Digest, ImageDigest, ImageManifest, SuiteDigest,
     lock::LockedSet,
-    recipe::{Base, DebianBase, Step, StepKind},
+    recipe::{Base, DebianBase, OciBase, Step, StepKind},
 };
 
 use super::{
@@ -75,8 +75,10 @@ pub(super) struct Chain<'a> {
     pub(super) epoch: i64,
     /// The archive of a Debian base, and the sets of packages that are not installed yet.
     debian: Option<(&'a DebianBase, VecDeque<LockedSet>)>,
+    /// Variables of the base, for `run` steps.
+    pub(super) environment: BTreeMap<String, String>,
     count: usize,
-    key: Digest,
+    pub(super) key: Digest,
     links: Vec<Link>,
     standing: Standing,
     outcomes: Vec<StepOutcome>,
@@ -100,7 +102,38 @@ impl<'a> Chain<'a> {
                 Self::from_image(Self::empty(request, store, sandbox, events, manner), &image.digest)
             }
             Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, manner), base),
+            Base::Oci(base) => Self::from_oci(Self::empty(request, store, sandbox, events, manner), base),
         }
+    }
+
+    fn from_oci(mut chain: Self, base: &'a OciBase) -> Result<Self, BakeError> {
+        let (opened, _) = super::oci::open(chain.request, base, chain.events)?;
+        chain.start_at(opened.found.config.created.map_or(0, |created| created.as_second().max(0)));
+        // Known by its metadata image, so that known layers over it need not be read.
+        chain.stored()?;
+        chain.count += opened.found.layers.len() - usize::from(opened.found.layers.is_empty());
+        chain.oci_layers(base, &opened)?;
+        chain.settle()?;
+        Ok(chain)
+    }
+
+    /// The tree so far belongs to the last layer, so that it need not be put together again.
+    pub(super) fn remember_tree(&mut self) -> Result<(), BakeError> {
+        if self.unsettled.is_empty() {
+            return Ok(());
+        }
+        let stored = self.stored()?;
+        if let Some((_, entry)) = self.unsettled.last_mut() {
+            entry.tree = Some(stored);
+        }
+        Ok(())
+    }
+
+    /// Variables that every `run` step starts with.
+    pub(super) fn start_environment(&mut self, environment: BTreeMap<String, String>) {
+        let pairs = environment.iter().flat_map(|(name, value)| [name, value]);
+        self.key = Key::new("environment", Some(&self.key)).parts(pairs).done();
+        self.environment = environment;
     }
 
     fn from_debian(mut chain: Self, base: &'a DebianBase) -> Result<Self, BakeError> {
@@ -153,6 +186,7 @@ impl<'a> Chain<'a> {
             manner,
             epoch: 0,
             debian: None,
+            environment: BTreeMap::new(),
             count: request.recipe.steps.len() + 1,
             key: Digest::of(b""),
             links: Vec::new(),
@@ -228,20 +262,20 @@ impl<'a> Chain<'a> {
     }
 
     /// A step that is an edit of the tree in memory.
-    fn edit(
+    pub(super) fn edit<E: From<BakeError>>(
         &mut self,
         name: &str,
         key: Digest,
         begun: Instant,
-        edit: impl FnOnce(&Tree, &Self) -> Result<Layer, BakeError>,
-    ) -> Result<(), BakeError> {
+        edit: impl FnOnce(&Tree, &Self) -> Result<Layer, E>,
+    ) -> Result<(), E> {
         self.begin(name);
         if let Some(entry) = self.known(&key)? {
-            return self.reuse(name, key, entry, begun);
+            return Ok(self.reuse(name, key, entry, begun)?);
         }
         let mut tree = self.load()?;
         let layer = edit(&tree, self)?;
-        let written = write::write(self.store.repo(), &mut self.batch, &layer)?;
+        let written = write::write(self.store.repo(), &mut self.batch, &layer).map_err(BakeError::from)?;
         apply::apply(&mut tree, &layer, &written.contents)
             .map_err(|source| BakeError::Apply { step: name.to_owned(), source })?;
         self.standing = Standing::Loaded(Box::new(tree));
@@ -296,7 +330,7 @@ impl<'a> Chain<'a> {
     }
 
     /// The known layer of a step, if it is wanted and really there.
-    fn known(&self, key: &Digest) -> Result<Option<StepEntry>, BakeError> {
+    pub(super) fn known(&self, key: &Digest) -> Result<Option<StepEntry>, BakeError> {
         if self.request.fresh {
             return Ok(None);
         }

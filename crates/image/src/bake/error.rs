@@ -22,6 +22,15 @@ pub enum BakeError {
     /// There is no lock to bake with.
     #[error(transparent)]
     Lock(Box<LockProblem>),
+    /// The OCI image that the recipe starts from cannot be used.
+    #[error("the base `{base}` cannot be used")]
+    Oci {
+        /// As the recipe names it.
+        base: String,
+        /// Why.
+        #[source]
+        source: Box<crate::oci::OciError>,
+    },
     /// Packages could not be fetched.
     #[error("step `{step}` lacks packages")]
     Fetch {

@@ -77,26 +77,40 @@ pub enum LockProblem {
 pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock>, BakeError> {
     match &request.recipe.base {
         Base::Debian(base) => lock_of(request, base, events).map(Some),
+        Base::Oci(base) => super::oci::open(request, base, events).map(|(_, lock)| Some(lock)),
         Base::Image(_) => Ok(None),
     }
 }
 
 /// The lock of a recipe over this base.
 pub(super) fn lock_of(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> Result<Lock, BakeError> {
+    if let Some(lock) = usable(request, events)? {
+        return Ok(lock);
+    }
+    let lock = resolve(request, base, events)?;
+    write_lock(request, &lock)?;
+    Ok(lock)
+}
+
+/// The lock that is there, if it is to be used and is the recipe's.
+pub(super) fn usable(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock>, LockProblem> {
     let path = request.directory.join(FILE);
     let found = read(&path)?;
     match (request.lock, found) {
         (LockMode::Use | LockMode::Frozen, Some(lock)) => match lock.fits(request.recipe) {
-            Ok(()) => return Ok(lock),
-            Err(source) if request.lock == LockMode::Frozen => return Err(LockProblem::Stale { path, source }.into()),
+            Ok(()) => return Ok(Some(lock)),
+            Err(source) if request.lock == LockMode::Frozen => return Err(LockProblem::Stale { path, source }),
             Err(stale) => events(BakeEvent::Warning(format!("{FILE} is written anew: {stale}"))),
         },
-        (LockMode::Frozen, None) => return Err(LockProblem::Missing(path).into()),
+        (LockMode::Frozen, None) => return Err(LockProblem::Missing(path)),
         (LockMode::Use | LockMode::Update, _) => {}
     }
-    let lock = resolve(request, base, events)?;
-    write(&path, &lock.render()).map_err(|source| LockProblem::File { action: "write", path, source })?;
-    Ok(lock)
+    Ok(None)
+}
+
+pub(super) fn write_lock(request: &BakeRequest<'_>, lock: &Lock) -> Result<(), LockProblem> {
+    let path = request.directory.join(FILE);
+    write(&path, &lock.render()).map_err(|source| LockProblem::File { action: "write", path, source })
 }
 
 fn read(path: &Path) -> Result<Option<Lock>, LockProblem> {
@@ -117,7 +131,8 @@ fn resolve(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> 
         .map_err(|source| LockProblem::Archives { suite: suite(), source: Box::new(source) })?;
     let sets = resolve_sets(&archives, request.recipe)
         .map_err(|source| LockProblem::Resolve { suite: suite(), source: Box::new(source) })?;
-    Ok(Lock { version: kiln_model::lock::VERSION, suite: suite(), archives: archives.locked(), sets })
+    let version = kiln_model::lock::VERSION;
+    Ok(Lock { version, suite: Some(suite()), oci: None, archives: archives.locked(), sets })
 }
 
 /// Each list beside what the lists before it brought.

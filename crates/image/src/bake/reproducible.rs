@@ -16,6 +16,7 @@ use composefs::tree::{LeafContent, RegularFile, Stat};
 use composefs_oci::tar::TarItem;
 use kiln_model::{
     Digest,
+    oci::OciSource,
     recipe::{Base, StepKind},
 };
 
@@ -150,11 +151,15 @@ impl Copy {
             StepKind::Copy { from, .. } => Some(from.as_str()),
             _ => None,
         });
-        let keyring = match &request.recipe.base {
+        let base = match &request.recipe.base {
             Base::Debian(base) => base.keyring.as_deref(),
+            Base::Oci(base) => match &base.source {
+                OciSource::Layout(place) | OciSource::Archive(place) => Some(place.path.as_str()),
+                OciSource::Registry(_) => None,
+            },
             Base::Image(_) => None,
         };
-        for path in sources.chain(keyring).chain([lock::FILE]) {
+        for path in sources.chain(base).chain([lock::FILE]) {
             let (from, to) = (request.directory.join(path), copy.0.path().join(path));
             if !from.exists() {
                 continue;

@@ -81,7 +81,7 @@ impl Run<'_> {
         Job {
             root: root(chain, lower, work),
             command: self.command.to_vec(),
-            environment: environment(chain.epoch, &self.step.environment),
+            environment: environment(chain.epoch, chain.environment.iter().chain(&self.step.environment)),
             working_directory: self.step.working_directory.clone(),
             network: if self.step.network { Network::On } else { Network::Off },
             binds: Vec::new(),

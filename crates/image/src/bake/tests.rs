@@ -171,12 +171,18 @@ pub(crate) fn copy(from: &str, to: &str) -> Step {
     step("copy", StepKind::Copy { from, to, owner: "root".into(), mode: None })
 }
 
+pub(crate) fn no_registries() -> &'static crate::registry::Registries {
+    static NONE: std::sync::LazyLock<crate::registry::Registries> = std::sync::LazyLock::new(Default::default);
+    &NONE
+}
+
 pub(crate) fn request<'a>(recipe: &'a Recipe, directory: &'a Path) -> BakeRequest<'a> {
     BakeRequest {
         recipe,
         directory,
         cache: directory,
         lock: LockMode::Use,
+        registries: no_registries(),
         offline: true,
         fresh: false,
         shell_on_failure: false,

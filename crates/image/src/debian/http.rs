@@ -148,20 +148,7 @@ pub struct Client {
 impl Client {
     /// A client with these limits, the environment's proxies and the host's trusted certificates.
     pub fn new(limits: Limits) -> Self {
-        let tls = TlsConfig::builder().root_certs(host_certificates()).build();
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(limits.connect))
-            .timeout_resolve(Some(limits.connect))
-            .timeout_recv_response(Some(limits.stall))
-            .timeout_per_read(Some(limits.stall))
-            .max_idle_connections_per_host(16)
-            .max_idle_connections(16)
-            .proxy(Proxy::try_from_env())
-            .tls_config(tls)
-            .build();
-        Self { agent: config.into(), limits }
+        Self { agent: agent(limits, host_certificates(), REDIRECTS), limits }
     }
 
     /// A small file, whole.
@@ -251,12 +238,7 @@ impl Client {
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        request.call().map_err(|error| match error {
-            ureq::Error::Timeout(limit) if !matches!(limit, ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                HttpError::Stalled { url: url.to_owned(), seconds: self.limits.stall.as_secs() }
-            }
-            source => HttpError::Connect { url: url.to_owned(), source: Box::new(source) },
-        })
+        request.call().map_err(|error| failed(url, error, self.limits))
     }
 
     fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, HttpError>) -> Result<T, HttpError> {
@@ -273,17 +255,49 @@ impl Client {
     }
 }
 
+/// Redirects of one request that are followed.
+const REDIRECTS: u32 = 10;
+
+/// A client's connections, with the proxies of the environment.
+pub(crate) fn agent(limits: Limits, trusted: Vec<Certificate<'static>>, redirects: u32) -> Agent {
+    let tls = TlsConfig::builder().root_certs(RootCerts::from(trusted)).build();
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(limits.connect))
+        .timeout_resolve(Some(limits.connect))
+        .timeout_recv_response(Some(limits.stall))
+        .timeout_per_read(Some(limits.stall))
+        .max_redirects(redirects)
+        .max_idle_connections_per_host(16)
+        .max_idle_connections(16)
+        .proxy(Proxy::try_from_env())
+        .tls_config(tls)
+        .build();
+    config.into()
+}
+
+/// Why a request got no answer.
+pub(crate) fn failed(url: &str, error: ureq::Error, limits: Limits) -> HttpError {
+    match error {
+        ureq::Error::Timeout(limit) if !matches!(limit, ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            HttpError::Stalled { url: url.to_owned(), seconds: limits.stall.as_secs() }
+        }
+        source => HttpError::Connect { url: url.to_owned(), source: Box::new(source) },
+    }
+}
+
 /// What this host trusts; read once, for it is some hundred certificates.
-fn host_certificates() -> RootCerts {
-    static CERTIFICATES: OnceLock<RootCerts> = OnceLock::new();
+pub(crate) fn host_certificates() -> Vec<Certificate<'static>> {
+    static CERTIFICATES: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
     let read = || {
         let found = rustls_native_certs::load_native_certs();
-        RootCerts::from(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>())
+        found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
     };
     CERTIFICATES.get_or_init(read).clone()
 }
 
-fn accept(url: &str, answer: &http::Response<Body>) -> Result<(), HttpError> {
+pub(crate) fn accept(url: &str, answer: &http::Response<Body>) -> Result<(), HttpError> {
     match answer.status().as_u16() {
         200 | 206 => Ok(()),
         status => Err(HttpError::Status { url: url.to_owned(), status }),
@@ -291,12 +305,12 @@ fn accept(url: &str, answer: &http::Response<Body>) -> Result<(), HttpError> {
 }
 
 /// Whether the answer goes on where the file ends.
-fn continues(answer: &http::Response<Body>, from: u64) -> bool {
+pub(crate) fn continues(answer: &http::Response<Body>, from: u64) -> bool {
     let range = answer.headers().get("content-range").and_then(|value| value.to_str().ok()).unwrap_or_default();
     answer.status() == 206 && range.starts_with(&format!("bytes {from}-"))
 }
 
-fn hash_so_far(file: &mut File, size: u64) -> io::Result<(Sha256, u64)> {
+pub(crate) fn hash_so_far(file: &mut File, size: u64) -> io::Result<(Sha256, u64)> {
     let mut hash = Sha256::new();
     file.rewind()?;
     if file.metadata()?.len() > size {
@@ -315,21 +329,25 @@ fn hash_so_far(file: &mut File, size: u64) -> io::Result<(Sha256, u64)> {
 }
 
 /// A broken-off transfer is worth keeping; anything else is not.
-fn discard_unless_resumable(part: &Path, error: &HttpError) -> io::Result<()> {
+pub(crate) fn discard_unless_resumable(part: &Path, error: &HttpError) -> io::Result<()> {
     let empty = std::fs::metadata(part)?.len() == 0;
     if empty || !error.is_away() { std::fs::remove_file(part) } else { Ok(()) }
 }
 
 /// One answer on its way.
-struct Transfer<'a> {
-    url: &'a str,
-    limits: Limits,
-    received: u64,
-    expected: u64,
+pub(crate) struct Transfer<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) limits: Limits,
+    pub(crate) received: u64,
+    pub(crate) expected: u64,
 }
 
 impl Transfer<'_> {
-    fn copy(&mut self, body: Body, sink: &mut dyn FnMut(&[u8]) -> Result<(), HttpError>) -> Result<(), HttpError> {
+    pub(crate) fn copy(
+        &mut self,
+        body: Body,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), HttpError>,
+    ) -> Result<(), HttpError> {
         let mut reader = body.into_reader();
         let mut buffer = vec![0; 64 << 10];
         let (mut since, mut moved) = (Instant::now(), 0);
@@ -354,7 +372,7 @@ impl Transfer<'_> {
         }
     }
 
-    fn finish(&self) -> Result<(), HttpError> {
+    pub(crate) fn finish(&self) -> Result<(), HttpError> {
         if self.received == self.expected {
             return Ok(());
         }

@@ -241,7 +241,7 @@ fn value(host: &Path, name: &[u8]) -> rustix::io::Result<Vec<u8>> {
 
 /// Capabilities set inside a user namespace carry its root's id on the host (`VFS_CAP_REVISION_3`, kernel
 /// `include/uapi/linux/capability.h`); in an image they are those of the image's root, revision 2.
-fn capability(mut value: Vec<u8>) -> Vec<u8> {
+pub(crate) fn capability(mut value: Vec<u8>) -> Vec<u8> {
     if value.len() == 24 && value[3] == 3 {
         value.truncate(20);
         value[3] = 2;

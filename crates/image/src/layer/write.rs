@@ -71,6 +71,26 @@ pub(crate) fn digest(layer: &Layer) -> Result<(Digest, u64), StoreError> {
     Ok((Digest::from_bytes(sink.sha.finish()), sink.size))
 }
 
+/// The tar stream of a layer whose contents are all in memory.
+#[cfg(test)]
+pub(crate) fn plain(layer: &Layer, to: &mut Vec<u8>) -> Result<(), StoreError> {
+    struct Plain<'a>(&'a mut Vec<u8>);
+    impl tar::Sink for Plain<'_> {
+        type Error = StoreError;
+        fn bytes(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+        fn content(&mut self, _: usize, content: &Content) -> Result<(), StoreError> {
+            match content {
+                Content::Bytes(bytes) => self.bytes(bytes),
+                Content::Path { path, .. } => self.bytes(&std::fs::read(path).doing(|| at("read", path))?),
+            }
+        }
+    }
+    tar::emit(layer, &mut Plain(to))
+}
+
 struct DigestSink {
     sha: Sha256,
     size: u64,

@@ -1,6 +1,6 @@
 //! `[base]`: what the image starts from.
 
-use super::{Base, DebianBase, FileKind, check, text::Context};
+use super::{Base, DebianBase, FileKind, check, oci_base, text::Context};
 use crate::{
     diagnostic::shown,
     fleet::ImageRef,
@@ -10,7 +10,19 @@ use crate::{
 /// The keys of `[base]`.
 pub(crate) const KEYS: Keys = Keys {
     of: "`[base]`",
-    valid: &["debian", "packages", "mirror", "security_mirror", "components", "keyring", "image"],
+    valid: &[
+        "debian",
+        "packages",
+        "mirror",
+        "security_mirror",
+        "components",
+        "keyring",
+        "image",
+        "oci",
+        "max_size",
+        "max_files",
+        "max_ratio",
+    ],
 };
 
 /// Keys that go with `debian` only.
@@ -23,19 +35,28 @@ const KNOWN: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "duke", "si
 const MAX_KEYRING: u64 = 4 << 20;
 
 pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Base> {
-    let choice = table.one_of(&["debian", "image"], "debian = \"bookworm\"")?;
-    if choice.key == "image" {
-        for entry in table.entries().filter(|entry| DEBIAN_ONLY.contains(&entry.key)) {
+    let choice = table.one_of(&["debian", "image", "oci"], "debian = \"bookworm\"")?;
+    let what = match choice.key {
+        "debian" => "a Debian suite",
+        "image" => "an image",
+        _ => "an OCI image",
+    };
+    let foreign = [("debian", &DEBIAN_ONLY[..]), ("oci", &oci_base::ONLY[..])];
+    for (owner, keys) in foreign.into_iter().filter(|(owner, _)| *owner != choice.key) {
+        for entry in table.entries().filter(|entry| keys.contains(&entry.key)) {
             entry.place.contradicts::<()>(
                 choice.place,
-                format!("`{}` goes with `debian`, and this base is an image", entry.key),
-                "the base is an image",
+                format!("`{}` goes with `{owner}`, and this base is {what}", entry.key),
+                format!("the base is {what}"),
                 "remove one of the two",
             );
         }
-        return choice.value.parsed::<ImageRef>("\"hello@stable\"").map(Base::Image);
     }
-    debian(table, &choice.value, context).map(Base::Debian)
+    match choice.key {
+        "image" => choice.value.parsed::<ImageRef>("\"hello@stable\"").map(Base::Image),
+        "oci" => oci_base::read(table, &choice.value, context).map(Base::Oci),
+        _ => debian(table, &choice.value, context).map(Base::Debian),
+    }
 }
 
 fn debian(table: &Table<'_>, suite: &Value<'_>, context: &Context<'_>) -> Option<DebianBase> {

@@ -58,15 +58,24 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
 }
 
 fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {
-    let Base::Image(image) = base else { return };
+    let (what, help) = match base {
+        Base::Debian(_) => return,
+        Base::Image(image) => (
+            format!("the image `{image}`"),
+            format!("install the packages in the recipe of `{}`, or start from `debian = \"bookworm\"`", image.name),
+        ),
+        Base::Oci(base) => (
+            format!("the OCI image `{}`, whose archives no lock knows", base.source),
+            "start from `debian = \"bookworm\"`; or install them with the image's own tools in a `run` step with \
+             `network = true` (on a Debian or Ubuntu image: `apt-get`), which gives what the archive has that day"
+                .to_owned(),
+        ),
+    };
     for (step, place) in steps {
         if matches!(step.kind, StepKind::Packages { .. }) {
             place.report::<()>(
-                format!("a `packages` step needs a Debian base, and this recipe starts from the image `{image}`"),
-                format!(
-                    "install the packages in the recipe of `{}`, or start from `debian = \"bookworm\"`",
-                    image.name
-                ),
+                format!("a `packages` step needs a Debian base, and this recipe starts from {what}"),
+                help.clone(),
             );
         }
     }

@@ -79,7 +79,7 @@ pub enum FieldType {
     Address,
 }
 
-/// What an image starts from: `debian` or `image`.
+/// What an image starts from: `debian`, `image` or `oci`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Base {
@@ -87,6 +87,8 @@ pub enum Base {
     Debian(DebianBase),
     /// Another Kiln image.
     Image(ImageBase),
+    /// An OCI image of somebody else.
+    Oci(OciBase),
 }
 
 /// A Debian suite.
@@ -117,6 +119,24 @@ pub struct DebianBase {
 pub struct ImageBase {
     /// `name`, `name@channel` or `name@sha256:…`.
     pub image: ImageText,
+}
+
+/// An OCI image of somebody else.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OciBase {
+    /// `registry/name:tag`, `registry/name@sha256:…`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
+    /// `docker-archive:FILE[:NAME]`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub oci: String,
+    /// At most so many bytes are taken in, unpacked; `32GiB` where nothing is said.
+    pub max_size: Option<SizeText>,
+    /// At most so many entries are taken in; 1000000 where nothing is said.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_files: Option<u64>,
+    /// A layer may unpack to so many times its packed size; 200 where nothing is said.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_ratio: Option<u64>,
 }
 
 /// An address, or false.

@@ -1,0 +1,212 @@
+//! An OCI image as the base: found as the lock says, fetched, and its layers taken in as the first layers of the chain.
+//!
+//! A layer is a step like any other: its key is the parent's and the digest of what it unpacks to, so an image that was
+//! taken in once is known from then on, and neither fetched nor read again.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use kiln_model::{Digest, Lock, lock::LockedOci, oci::OciSource, recipe::OciBase};
+
+use super::{BakeError, BakeEvent, BakeRequest, Events, chain::Chain, key::Key, lock, work::Work};
+use crate::{
+    debian::http::{Expected, Limits},
+    import::{self, Ground, Meter, Packed},
+    oci::{
+        foreign::{Described, ForeignConfig},
+        source::{self, Found, FoundLayer, LayerBytes, OciError, Origin},
+    },
+    registry::{Cache, Remote},
+};
+
+/// The base's image, and where its layers are read from.
+pub(super) struct Opened {
+    origin: Place,
+    pub(super) found: Found,
+}
+
+enum Place {
+    Disk(Box<dyn Origin>),
+    Registry(Remote),
+}
+
+impl Place {
+    fn origin(&self) -> &dyn Origin {
+        match self {
+            Self::Disk(origin) => origin.as_ref(),
+            Self::Registry(remote) => remote,
+        }
+    }
+}
+
+/// Finds the image that the lock names, or the one that the recipe names now, which is locked then.
+pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>) -> Result<(Opened, Lock), BakeError> {
+    let failed = |source| BakeError::Oci { base: base.source.to_string(), source: Box::new(source) };
+    let locked = lock::usable(request, events)?;
+    let expected = locked.as_ref().and_then(|lock| lock.oci.as_ref()).map(|oci| oci.manifest);
+    let origin = place(request, base).map_err(failed)?;
+    let found = source::find(origin.origin(), expected).map_err(failed)?;
+    if let Some(expected) = expected.filter(|expected| *expected != found.id) {
+        return Err(failed(OciError::WrongDocument { what: "manifest", expected, found: found.id }));
+    }
+    let lock = match locked {
+        Some(lock) => lock,
+        None => {
+            let oci = LockedOci { source: base.source.to_string(), manifest: found.id };
+            let version = kiln_model::lock::VERSION;
+            let lock = Lock { version, suite: None, oci: Some(oci), archives: Vec::new(), sets: Vec::new() };
+            lock::write_lock(request, &lock)?;
+            lock
+        }
+    };
+    Ok((Opened { origin, found }, lock))
+}
+
+fn place(request: &BakeRequest<'_>, base: &OciBase) -> Result<Place, OciError> {
+    if let OciSource::Registry(reference) = &base.source {
+        let cache = Cache::open(request.cache)?;
+        let remote = Remote::new(reference, request.registries, cache, request.offline, Limits::default())?;
+        return Ok(Place::Registry(remote));
+    }
+    let origin = source::open_place(&base.source, request.directory)?;
+    origin.map(Place::Disk).ok_or_else(|| OciError::document("index", "it is in no place that is known"))
+}
+
+impl<'a> Chain<'a> {
+    /// The base's layers, lowest first.
+    pub(super) fn oci_layers(&mut self, base: &'a OciBase, opened: &Opened) -> Result<(), BakeError> {
+        let failed = |source| BakeError::Oci { base: base.source.to_string(), source: Box::new(source) };
+        let keys = keys(&self.key, &opened.found.layers);
+        let mut missing = Vec::new();
+        for (key, layer) in keys.iter().zip(&opened.found.layers) {
+            if self.known(key)?.is_none() {
+                missing.push(layer);
+            }
+        }
+        if let Place::Registry(remote) = &opened.origin {
+            fetch(remote, &missing, self.events).map_err(failed)?;
+        }
+        let mut meter = Meter::new(base.limits);
+        for (key, layer) in keys.iter().zip(&opened.found.layers) {
+            self.oci_layer(*key, layer, opened, &mut meter).map_err(|error| match error {
+                Failed::Bake(error) => error,
+                Failed::Oci(source) => failed(*source),
+            })?;
+        }
+        self.remember_tree()?;
+        if let Some(config) = &opened.found.config.config {
+            self.start_environment(environment(config.env.as_deref().unwrap_or_default()));
+        }
+        self.say_what_the_image_would_run(&opened.found.config);
+        Ok(())
+    }
+
+    fn oci_layer(&mut self, key: Digest, layer: &FoundLayer, opened: &Opened, meter: &mut Meter) -> Result<(), Failed> {
+        let mut work = None;
+        let objects = self.store.dir().join("composefs/objects");
+        self.edit(&layer.name, key, Instant::now(), |tree, chain| {
+            let taken = take_in(chain, tree, &objects, layer, opened, meter)?;
+            taken.1.iter().for_each(|warning| (chain.events)(BakeEvent::Warning(warning.clone())));
+            work = Some(taken.2);
+            Ok::<_, Failed>(taken.0)
+        })?;
+        work.map_or(Ok(()), |work: Work| work.remove().map_err(Failed::Bake))
+    }
+
+    /// Nothing of an image's own command is taken over: the recipe says what runs.
+    fn say_what_the_image_would_run(&self, config: &ForeignConfig) {
+        let Some(execution) = config.config.as_ref().filter(|_| self.request.recipe.manifest.services.is_empty())
+        else {
+            return;
+        };
+        let parts = execution.entrypoint.iter().flatten().chain(execution.cmd.iter().flatten());
+        let command: Vec<_> = parts.map(|part| format!("{part:?}")).collect();
+        if command.is_empty() {
+            return;
+        }
+        let set = |name: &str, value: &Option<String>| match value.as_deref() {
+            None | Some("") => String::new(),
+            Some(value) => format!(", {name} = {value:?}"),
+        };
+        let ports: Vec<_> = execution.exposed_ports.iter().flatten().map(|(port, _)| port.as_str()).collect();
+        let ports = if ports.is_empty() { String::new() } else { format!("; it listens on {}", ports.join(", ")) };
+        (self.events)(BakeEvent::Warning(format!(
+            "nothing runs in this image. What it is made from would run command = [{}]{}{}{}{ports}: write a [service] with that",
+            command.join(", "),
+            set("user", &execution.user),
+            set("working_directory", &execution.working_dir),
+            set("stop.signal", &execution.stop_signal),
+        )));
+    }
+}
+
+/// What goes wrong with a layer: the base's fault, or the bake's.
+enum Failed {
+    Bake(BakeError),
+    Oci(Box<OciError>),
+}
+
+impl<T: Into<BakeError>> From<T> for Failed {
+    fn from(error: T) -> Self {
+        Self::Bake(error.into())
+    }
+}
+
+type Taken = (crate::layer::Layer, Vec<String>, Work);
+
+fn take_in(
+    chain: &Chain<'_>,
+    below: &crate::store::objects::Tree,
+    objects: &std::path::Path,
+    layer: &FoundLayer,
+    opened: &Opened,
+    meter: &mut Meter,
+) -> Result<Taken, Failed> {
+    let work = Work::new(chain.store)?;
+    let expected = match &layer.bytes {
+        LayerBytes::Blob(blob) => Some((blob.size, blob.digest)),
+        LayerBytes::Member(_) => None,
+    };
+    let reader = opened.origin.origin().open(&layer.bytes).map_err(|e| Failed::Oci(Box::new(e)))?;
+    let ground = Ground { below, objects, work: &work.upper(), epoch: chain.epoch };
+    let imported = import::layer(Packed::new(reader, expected), layer.diff_id, meter, &ground);
+    let refused = |source| Failed::Oci(Box::new(OciError::Layer { layer: layer.diff_id, source }));
+    let imported = imported.map_err(refused)?;
+    Ok((imported.layer, imported.warnings, work))
+}
+
+/// The keys of the layers, each below the one before.
+fn keys(start: &Digest, layers: &[FoundLayer]) -> Vec<Digest> {
+    let below = |parent: &mut Digest, layer: &FoundLayer| {
+        *parent = Key::new("oci layer", Some(parent)).part(layer.diff_id.as_bytes()).done();
+        Some(*parent)
+    };
+    layers.iter().scan(*start, below).collect()
+}
+
+fn fetch(remote: &Remote, layers: &[&FoundLayer], events: Events<'_>) -> Result<(), OciError> {
+    let blobs: Vec<Expected> = layers.iter().filter_map(|layer| expected(&layer.bytes)).collect();
+    let (total, done) = (blobs.iter().map(|blob| blob.size).sum(), AtomicU64::new(0));
+    remote.prefetch(&blobs, &|more| {
+        let bytes = done.fetch_add(more, Ordering::Relaxed) + more;
+        events(BakeEvent::Download { bytes, total });
+    })?;
+    Ok(())
+}
+
+fn expected(bytes: &LayerBytes) -> Option<Expected> {
+    match bytes {
+        LayerBytes::Blob(Described { size, digest, .. }) => Some(Expected { size: *size, digest: *digest }),
+        LayerBytes::Member(_) => None,
+    }
+}
+
+/// The image's variables, for `run` steps.
+fn environment(variables: &[String]) -> BTreeMap<String, String> {
+    let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
+    let usable = pairs.filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'));
+    usable.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,92 @@
+//! Layers that somebody else wrote, brought into Kiln's own form.
+//!
+//! The bytes of a layer are bounded and hashed while they stream ([`decode`]), read as a tar archive ([`entries`]) and
+//! put together, over the tree below, into a [`Layer`] ([`fold`]): the same form that Kiln's own steps have. Nothing of a
+//! layer is ever written under a name that the layer chose: contents go to numbered files of a work directory, names
+//! and links stay in memory. So `..`, symbolic links and hard links cannot lead anywhere on the host, whatever they say.
+//! Nothing of it is named in the store before both digests, of the packed and of the unpacked bytes, were as expected.
+
+mod decode;
+mod entries;
+mod error;
+mod fold;
+mod names;
+mod spool;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{io::Read, path::Path};
+
+use kiln_model::{Digest, recipe::ImportLimits};
+
+pub(crate) use decode::Packed;
+pub use error::ImportError;
+
+use crate::{layer::Layer, store::objects::Tree};
+
+/// How much of the limits of one image is used up.
+#[derive(Debug, Clone)]
+pub(crate) struct Meter {
+    limits: ImportLimits,
+    bytes: u64,
+    files: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(limits: ImportLimits) -> Self {
+        Self { limits, bytes: 0, files: 0 }
+    }
+    fn bytes(&mut self, more: u64) -> Result<(), ImportError> {
+        self.bytes = self.bytes.saturating_add(more);
+        match self.bytes <= self.limits.size.as_bytes() {
+            true => Ok(()),
+            false => Err(ImportError::TooLarge { limit: self.limits.size }),
+        }
+    }
+    fn file(&mut self) -> Result<(), ImportError> {
+        self.files += 1;
+        match self.files <= self.limits.files {
+            true => Ok(()),
+            false => Err(ImportError::TooMany { limit: self.limits.files }),
+        }
+    }
+}
+
+/// Where a layer goes to.
+pub(crate) struct Ground<'a> {
+    /// The tree below it.
+    pub(crate) below: &'a Tree,
+    /// The directory of the store's objects, for contents that the tree below has already.
+    pub(crate) objects: &'a Path,
+    /// An empty directory for contents.
+    pub(crate) work: &'a Path,
+    /// The time of directories that the layer names no times for, seconds.
+    pub(crate) epoch: i64,
+}
+
+/// A layer in Kiln's form.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    pub(crate) layer: Layer,
+    /// What was left out, in words.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads a layer whose unpacked bytes have this digest.
+pub(crate) fn layer<R: Read>(
+    packed: Packed<R>,
+    diff_id: Digest,
+    meter: &mut Meter,
+    ground: &Ground<'_>,
+) -> Result<Imported, ImportError> {
+    let mut stream = decode::Unpacked::new(packed, meter)?;
+    let mut fold = fold::Fold::new(ground);
+    let mut spool = spool::Spool::new(ground.work);
+    let mut archive = entries::Archive::new(&mut stream);
+    while let Some(entry) = archive.next()? {
+        fold.add(entry, &mut archive, &mut spool)?;
+    }
+    stream.finish(diff_id)?;
+    Ok(fold.finish())
+}

@@ -1,0 +1,24 @@
+//! Registries: the OCI distribution API 1.1, version 2 of Docker's.
+//!
+//! Written thinly on the HTTP client that the Debian archive is read with, because three things must be ours to decide:
+//! which host sees credentials (a redirect to another host never does), how long anything may take, and how many bytes
+//! are read before a digest was checked. What comes is bounded, hashed while it streams and kept by its digest, so a
+//! download that broke off is gone on with, and what is there is not fetched again.
+
+mod auth;
+mod blobs;
+mod client;
+mod credentials;
+mod error;
+mod remote;
+mod settings;
+
+#[cfg(test)]
+pub(crate) mod docker;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use blobs::Cache;
+pub use error::RegistryError;
+pub(crate) use remote::Remote;
+pub use settings::{Registries, RegistrySettings};
