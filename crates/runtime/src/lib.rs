@@ -34,6 +34,7 @@ pub mod record;
 pub mod sandbox;
 mod seed;
 mod server;
+pub mod values;
 mod watch;
 
 pub use error::{BoxError, Result, RuntimeError};
