@@ -94,7 +94,8 @@ fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Resu
     match (Launching { inner, release, request, files: &files }).run(&mut berth) {
         Ok((record, services)) => {
             let Berth { process, group, .. } = berth;
-            Ok((Server::new(record, Some(process.pidfd), group, files), services))
+            let server = Server::new(record, Some(process.pidfd), group, files);
+            Ok((server.with_secrets(Arc::clone(&request.secrets)), services))
         }
         Err(error) => {
             let slot = berth.slot;
@@ -146,6 +147,7 @@ impl Launching<'_> {
             identity: pidfd::identity(berth.process.pidfd.as_fd())?,
             started_at_ms: unix_millis(),
             address: self.inner.network.as_ref().map(|network| network.subnet().address(berth.slot)),
+            config: self.release.config().clone(),
         };
         self.files.create()?;
         self.files.write(&record)?;
