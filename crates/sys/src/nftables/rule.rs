@@ -287,9 +287,7 @@ fn redirect(list: Message, address: Ipv4Addr, port: u16) -> Message {
     let (address_register, port_register) = (FIRST_REGISTER, FIRST_REGISTER + 1);
     let list = immediate(list, address_register, &address.octets());
     let list = immediate(list, port_register, &port.to_be_bytes());
-    expression(list, "nat", |data| {
-        data.be32(1, 1).be32(2, 2).be32(3, address_register).be32(5, port_register)
-    })
+    expression(list, "nat", |data| data.be32(1, 1).be32(2, 2).be32(3, address_register).be32(5, port_register))
 }
 
 fn immediate(list: Message, register: u32, value: &[u8]) -> Message {
