@@ -3,6 +3,8 @@
 //! Each line is an object whose `event` says which kind it is. Readers pass over kinds they do not know. The last line of
 //! a test, an apply, a rollback, a rebuild or a down is `result`; `GET /v1/events` goes on until the reader leaves.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -91,7 +93,9 @@ pub enum Event {
         /// Its address, once it has one.
         address: Option<String>,
         /// Milliseconds from launch to ready, once ready.
-        ready_ms: Option<u64>,
+        #[serde(default, rename = "ready_ms", with = "kiln_model::duration::millis")]
+        #[schema(value_type = Option<f64>)]
+        ready: Option<Duration>,
         /// Why, where there is more to say.
         reason: Option<String>,
     },

@@ -1,5 +1,7 @@
 //! `GET /v1/status`, and `kiln status --json`: a contract others script against.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -64,7 +66,9 @@ pub struct ServerStatus {
     /// When it was launched, RFC 3339.
     pub started_at: Option<String>,
     /// Milliseconds from launch to ready.
-    pub ready_ms: Option<u64>,
+    #[serde(default, rename = "ready_ms", with = "kiln_model::duration::millis")]
+    #[schema(value_type = Option<f64>)]
+    pub ready: Option<Duration>,
     /// Set when somebody ran a command inside.
     pub touched: bool,
 }

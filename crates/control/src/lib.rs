@@ -16,6 +16,7 @@ pub mod keys;
 pub mod library;
 pub mod metadata;
 mod observer;
+mod pause;
 mod readiness;
 pub mod reads;
 pub mod releases;

@@ -267,6 +267,9 @@ fn etc(berth: &Berth, plan: &Plan) -> Result<OwnedFd> {
         let file = rustix::fs::openat(&tree, name, flags, Mode::from_raw_mode(0o644)).on("create", name)?;
         std::io::Write::write_all(&mut File::from(file), content.as_bytes()).on("write", name)?;
     }
+    // A process that another thread forks meanwhile holds the files open for writing until it executes, and a mount that
+    // is being written cannot be restricted: a copy of the mount has no writers.
+    let tree = mount::clone_tree(tree.as_fd(), Path::new(""), mount::Depth::One)?;
     mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
     mount::map_owners(tree.as_fd(), berth.users.as_fd())?;
     Ok(tree)

@@ -37,7 +37,15 @@ pub fn mirror(cache: &Path, directory: &Path) -> Outcome<Mirror> {
         return Err(format!("no packages under {}", cache.display()).into());
     }
     fs::write(directory.join("Packages"), index)?;
+    fs::write(directory.join("Release"), release(&directory.join("Packages"))?)?;
     Ok(Mirror { directory: directory.to_owned(), packages })
+}
+
+/// Names the suite, by which mmdebstrap finds the essential packages.
+fn release(index: &Path) -> Outcome<String> {
+    let date = String::from_utf8(output(Command::new("date").args(["--utc", "--rfc-email"]))?.stdout)?;
+    let (size, hash) = (fs::metadata(index)?.len(), sha256(index)?);
+    Ok(format!("Suite: bookworm\nCodename: bookworm\nDate: {date}SHA256:\n {hash} {size} Packages\n"))
 }
 
 fn find(dir: &Path) -> Outcome<Vec<PathBuf>> {

@@ -107,6 +107,11 @@ impl Kiln {
         Ok(groups.iter().filter_map(|g| g["servers"].as_array()).flatten().cloned().collect())
     }
 
+    /// Those that serve; what a rollout replaced may still be on its way out.
+    pub fn ready_servers(&self) -> Outcome<Vec<Value>> {
+        Ok(self.servers()?.into_iter().filter(|server| server["state"] == "ready").collect())
+    }
+
     fn port(&self) -> Outcome<u16> {
         let status = self.status()?;
         let endpoint = &status["groups"][0]["endpoints"][0];

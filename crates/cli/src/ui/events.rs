@@ -1,6 +1,9 @@
 //! The lines of a stream of the daemon, as they are shown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kiln_api::{
     ApiError, ErrorCode, Event,
@@ -99,8 +102,8 @@ impl<'a> Shown<'a> {
             Event::Step { group, server, action, reason } => {
                 self.step(group, server.as_deref(), action, reason);
             }
-            Event::Server { server, state, ready_ms, reason, .. } => {
-                self.server(server, state, *ready_ms, reason.as_deref());
+            Event::Server { server, state, ready, reason, .. } => {
+                self.server(server, state, *ready, reason.as_deref());
             }
             Event::Rollout { group, state, updated, desired, reason, .. } => {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
@@ -150,8 +153,9 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn server(&self, server: &str, state: &str, ready_ms: Option<u64>, reason: Option<&str>) {
-        let took = ready_ms.filter(|_| state == "ready").map(|ms| format!(" in {ms} ms")).unwrap_or_default();
+    fn server(&self, server: &str, state: &str, ready: Option<Duration>, reason: Option<&str>) {
+        let took = ready.filter(|_| state == "ready").map(|after| format!(" in {}", seconds(after.as_secs_f64())));
+        let took = took.unwrap_or_default();
         let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let mark = match state {
             "ready" => good(),

@@ -42,6 +42,10 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+    /// Whether losing it in a crash loses nothing that the engine does not tell again: how far servers have come.
+    pub fn may_wait(&self) -> bool {
+        self.0.iter().all(|write| matches!(write, Write::Server(_) | Write::Close(..)))
+    }
     pub fn group(&mut self, row: &GroupRow) {
         self.0.push(Write::Group(Box::new(row.clone())));
     }
@@ -160,7 +164,7 @@ fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Res
         row.pid,
         row.launched_at.to_string(),
         row.ready_at.map(|at| at.to_string()),
-        row.ready_ms.map(|ms| ms as i64),
+        row.ready.map(|after| after.as_micros() as i64),
         row.in_traffic,
         row.rebuild,
         row.touched,

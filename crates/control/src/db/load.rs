@@ -1,6 +1,6 @@
 //! The rows as types, and reading them all.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr};
+use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use kiln_model::{
@@ -58,7 +58,7 @@ pub(crate) struct ServerRow {
     pub pid: Option<u32>,
     pub launched_at: Timestamp,
     pub ready_at: Option<Timestamp>,
-    pub ready_ms: Option<u64>,
+    pub ready: Option<Duration>,
     pub in_traffic: bool,
     pub rebuild: bool,
     pub touched: bool,
@@ -183,7 +183,7 @@ fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
         pid: get(row, 7, "pid")?,
         launched_at: parsed(row, 8, "launched_at")?,
         ready_at: parsed_option(row, 9, "ready_at")?,
-        ready_ms: get::<Option<i64>>(row, 10, "ready_ms")?.map(|ms| ms as u64),
+        ready: get::<Option<i64>>(row, 10, "ready_us")?.map(|micros| Duration::from_micros(micros as u64)),
         in_traffic: get(row, 11, "in_traffic")?,
         rebuild: get(row, 12, "rebuild")?,
         touched: get(row, 13, "touched")?,

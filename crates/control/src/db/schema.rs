@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use super::DbError;
 
 /// Each entry brings the file from the version of its index to the next. Entries are never changed, only added.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE configs (
         digest TEXT PRIMARY KEY,
         body   TEXT NOT NULL
@@ -72,7 +73,12 @@ const MIGRATIONS: [&str; 1] = ["
         name  TEXT PRIMARY KEY,
         value INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE servers RENAME COLUMN ready_ms TO ready_us;
+    UPDATE servers SET ready_us = ready_us * 1000;
+",
+];
 
 /// The journal and the audit are kept for this many entries.
 const KEPT: i64 = 20_000;

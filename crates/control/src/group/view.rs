@@ -127,7 +127,7 @@ impl GroupTask {
             state: server.row.state.word().to_owned(),
             release: server.row.release.to_string(),
             address: server.row.address.map(|address| address.to_string()),
-            ready_ms: server.row.ready_ms,
+            ready: server.row.ready,
             reason: server.row.reason.clone(),
         }
     }
@@ -226,7 +226,7 @@ impl Server {
             address: self.row.address.map(|address| address.to_string()),
             pid: self.row.pid,
             started_at: Some(self.row.launched_at.to_string()),
-            ready_ms: self.row.ready_ms,
+            ready: self.row.ready,
             touched: self.row.touched,
         }
     }

@@ -25,6 +25,27 @@ fn root_a_server_starts_runs_commands_and_stops_cleanly() {
 }
 
 #[test]
+fn root_launches_succeed_while_other_threads_fork() {
+    let bench = Bench::with(|options| options.berths = 8);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let map = kiln_sys::idmap::Map { base: 1 << 24, count: 1 };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    kiln_sys::idmap::user_namespace(map).unwrap();
+                }
+            });
+        }
+        let outcomes: Vec<_> =
+            (0..80).map(|n| bench.try_launch(&format!("s{n}"), 1, image(IDLE), NO_LIMITS).map(drop)).collect();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    });
+}
+
+#[test]
 fn root_an_ignored_stop_signal_ends_in_a_kill_after_the_grace() {
     let bench = Bench::new();
     let mut manifest = image("trap '' TERM; while :; do sleep 1; done");

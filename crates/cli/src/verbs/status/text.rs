@@ -45,27 +45,29 @@ fn server(server: &ServerStatus) -> Vec<String> {
         ui::short(&server.release).to_owned(),
         server.address.clone().unwrap_or_else(none),
         server.pid.map_or_else(none, |pid| pid.to_string()),
-        server.ready_ms.map_or_else(none, |ms| format!("{ms} ms")),
+        server.ready.map_or_else(none, |after| ui::seconds(after.as_secs_f64())),
         if server.touched { "touched".to_owned() } else { String::new() },
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn unit_a_group_in_the_middle_of_a_rollout() {
         let release = |c: char| format!("sha256:{}", c.to_string().repeat(64));
-        let server = |id: &str, state: &str, ready_ms| ServerStatus {
+        let server = |id: &str, state: &str, ready: Option<Duration>| ServerStatus {
             id: id.into(),
             state: state.into(),
             release: release('b'),
             address: Some("10.75.0.2".into()),
             pid: Some(4711),
             started_at: Some("2026-01-01T00:00:00Z".into()),
-            ready_ms,
-            touched: ready_ms.is_some(),
+            ready,
+            touched: ready.is_some(),
         };
         let status = Status {
             groups: vec![GroupStatus {
@@ -83,7 +85,10 @@ mod tests {
                     updated: 1,
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
-                servers: vec![server("web-one", "ready", Some(9)), server("web-two", "starting", None)],
+                servers: vec![
+                    server("web-one", "ready", Some(Duration::from_micros(9120))),
+                    server("web-two", "starting", None),
+                ],
             }],
         };
         let text = anstream::adapter::strip_str(&render(&status)).to_string();
