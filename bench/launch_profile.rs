@@ -18,7 +18,7 @@ use std::{
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, VerifiedRelease,
     fleet::Limits,
-    manifest::{Service, Stop},
+    manifest::{Service, Stop, Template},
     trust,
 };
 use kiln_runtime::{BoxError, LaunchStep, Probe, Request, RootProvider, Runtime, RuntimeOptions};
@@ -42,9 +42,11 @@ fn main() {
     println!("{:<44} {:>9} {:>9}", "milliseconds", "shortest", "median");
     let mut bare: Vec<Duration> = (0..rounds).map(|_| bare_start(&config)).collect();
     println!("{:<44} {}", "nginx bare: exec to first answer", show(&mut bare));
-    for (name, berths) in [("prepared", 2), ("not prepared", 0)] {
+    for (name, berths, templates) in
+        [("prepared", 2, 0), ("not prepared", 0, 0), ("prepared, ten templates", 2, 10), ("prepared, again", 2, 0)]
+    {
         println!("launch, {name}:");
-        profile(directory.path(), &config, berths, rounds, &bare);
+        profile(directory.path(), &config, (berths, templates), rounds, &bare);
     }
 }
 
@@ -92,7 +94,8 @@ fn first_answer(address: SocketAddr, start: Instant) -> Duration {
     }
 }
 
-fn profile(directory: &Path, config: &str, berths: usize, rounds: usize, bare: &[Duration]) {
+fn profile(directory: &Path, config: &str, kind: (usize, usize), rounds: usize, bare: &[Duration]) {
+    let (berths, templates) = kind;
     let steps: Arc<Mutex<Vec<(LaunchStep, Instant)>>> = Arc::default();
     let seen = Arc::clone(&steps);
     let probe: Probe = Arc::new(move |step| seen.lock().expect("no panic").push((step, Instant::now())));
@@ -110,7 +113,8 @@ fn profile(directory: &Path, config: &str, berths: usize, rounds: usize, bare: &
         }
         std::thread::sleep(Duration::from_millis(100));
         steps.lock().expect("no panic").clear();
-        let request = request(config, round);
+        let mut request = request(config, round);
+        Arc::make_mut(&mut request.manifest).templates = (0..templates).map(template).collect();
         let start = Instant::now();
         let server = runtime.launch(&release(), &request).expect("a server");
         launched.push(start.elapsed());
@@ -148,6 +152,17 @@ fn request(config: &str, round: usize) -> Request {
         group: None,
         manifest: Arc::new(manifest),
         limits: Limits::default(),
+        secrets: Arc::default(),
+    }
+}
+
+fn template(number: usize) -> Template {
+    Template {
+        path: format!("/run/app/{number}.conf"),
+        source: format!("{number}.conf.j2"),
+        content: "{% for n in range(50) %}\nserver {{ server.id }}-{{ n }};\n{% endfor %}\n".into(),
+        user: "root".into(),
+        mode: 0o644,
     }
 }
 

@@ -6,7 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{control::ServiceState, setup::Operation};
+use crate::{
+    control::ServiceState,
+    render::{Files, TemplateFailure},
+    setup::Operation,
+};
 
 /// The inherited socket.
 pub const SOCKET: i32 = 3;
@@ -42,6 +46,8 @@ pub enum Answer {
         /// The kernel's reason.
         errno: i32,
     },
+    /// PID 1 ends because a template could not be rendered.
+    Template(TemplateFailure),
 }
 
 /// What a server runs. Numbers of descriptors are indexes in the packet's descriptors; all are files or sockets, never
@@ -62,6 +68,9 @@ pub struct BootSpec {
     pub ending: usize,
     /// Files with compiled seccomp programs, installed in this order.
     pub filters: Vec<usize>,
+    /// Files to render before services start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
 }
 
 /// One service, resolved as far as it can be outside.

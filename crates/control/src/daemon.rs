@@ -35,12 +35,14 @@ use tokio::sync::watch;
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
     host::{Host, HostError, LocalHost},
-    local::{GatewayCommand, StoreRoots, run_local},
+    local::{GatewayCommand, StoreRoots, metadata, run_local},
     lock::{LockError, StateLock},
 };
 use crate::{
     Control, ControlError, ControlOptions,
     keys::{Keys, KeysError},
+    metadata::{Identity, ListenError, Listener, Metadata, Resident, Residents, Running},
+    reads::KeyReads,
     reports::{Library, Prover},
 };
 
@@ -67,6 +69,18 @@ pub struct Parts {
     pub traffic: Arc<dyn crate::Traffic>,
     /// What Kiln made on this host.
     pub host: Arc<dyn Host>,
+    /// The servers that metadata is offered to, and where; none without a network.
+    pub metadata: Option<MetadataParts>,
+}
+
+/// What the metadata service needs.
+pub struct MetadataParts {
+    /// Where it listens.
+    pub listener: Listener,
+    /// Who asks.
+    pub residents: Arc<dyn Residents>,
+    /// Signs what servers say of themselves.
+    pub identity: Arc<Identity>,
 }
 
 /// Why the daemon could not start or go on.
@@ -108,6 +122,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The metadata service.
+    #[error(transparent)]
+    Metadata(#[from] ListenError),
     /// The state.
     #[error("could not open the state in {}", path.display())]
     Control {
@@ -165,6 +182,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
+    let metadata = parts.metadata.map(|parts| start_metadata(parts, &state_dir, &control)).transpose()?;
     let app = Arc::new(App {
         options,
         control,
@@ -185,11 +203,24 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     if let Some(keeper) = keeper {
         keeper.abort();
     }
+    drop(metadata);
     app.control.close().await;
     listen::remove(&state_dir);
     tracing::info!("the daemon ended");
     drop(lock);
     served
+}
+
+fn start_metadata(
+    parts: MetadataParts,
+    state_dir: &std::path::Path,
+    control: &Control,
+) -> Result<Running, DaemonError> {
+    let reads = KeyReads::of_state(state_dir);
+    let note = Arc::new(move |resident: &Resident, key: &str| reads.note(&resident.image, key));
+    let MetadataParts { listener, residents, identity } = parts;
+    Metadata::start(listener, residents, identity, control.clone(), note)
+        .map_err(|source| DaemonError::Threads { source })
 }
 
 /// Test servers of a daemon that was killed while it tested: nobody waits for them any more.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kiln_api::{Event, status::Status};
+use kiln_api::{
+    Event,
+    status::{GroupStatus, Status},
+};
 use kiln_engine::Engine;
 use kiln_model::{
     Fleet, FrozenConfig, Group, GroupName, ImageDigest, ServerId,
@@ -316,6 +319,12 @@ impl Control {
         let asked = self.mailboxes(&[]).await?;
         let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Status));
         Ok(Status { groups: futures::future::join_all(answers).await.into_iter().flatten().collect() })
+    }
+
+    /// What runs of one group.
+    pub async fn group_status(&self, group: &GroupName) -> Result<GroupStatus, ControlError> {
+        let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+        ask(&self.shared, &mailbox, Message::Status).await
     }
 
     /// Starts moving a group back to the release it had before.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `signing.pem` | this host's ed25519 key, PKCS#8 PEM, mode 0600, made at first use |
 //! | `signing.pub.pem` | its public half, for other hosts' `trusted/` and for `cosign verify-attestation --key` |
+//! | `identity.pem` | the key that servers' identity tokens are signed with ([`crate::metadata`]), the same way |
 //! | `trusted/*.pem` | public keys of others whose reports are believed here |
 //! | `revoked` | digests of images that are never launched again, one to a line; `#` begins a comment |
 //!
@@ -147,6 +148,14 @@ impl Keys {
     }
 }
 
+/// A private key that only this state directory uses, made at first use.
+pub(crate) fn own_key(path: &Path) -> Result<SigningKey, KeysError> {
+    match read_private(path)? {
+        Some(key) => Ok(key),
+        None => make(path),
+    }
+}
+
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> KeysError {
     KeysError::Io { action, path: path.to_owned(), source }
 }
@@ -193,7 +202,7 @@ fn make(path: &Path) -> Result<SigningKey, KeysError> {
         .to_pkcs8_pem(LineEnding::LF)
         .map_err(|e| KeysError::NotAKey { path: path.to_owned(), reason: e.to_string() })?;
     write_new(path, pem.as_bytes(), 0o600)?;
-    tracing::info!(key = key_id(&key.verifying_key()), path = %path.display(), "made the signing key");
+    tracing::info!(key = key_id(&key.verifying_key()), path = %path.display(), "made a key");
     Ok(key)
 }
 

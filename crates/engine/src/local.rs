@@ -109,6 +109,7 @@ impl Engine for LocalEngine {
             group: spec.group.clone(),
             manifest: Arc::clone(&spec.manifest),
             limits: spec.limits,
+            secrets: Arc::clone(&spec.secrets),
         };
         let action = || format!("launch server {}", spec.server);
         self.blocking(action, move |runtime| runtime.launch(&release, &request)).await.map(observed)

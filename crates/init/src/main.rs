@@ -11,6 +11,7 @@ mod child;
 mod control;
 mod kernel;
 mod lockdown;
+mod render;
 mod server;
 mod service;
 mod setup;
@@ -18,7 +19,8 @@ mod spool;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use kiln_boot::spec::{Answer, Packet};
+use kiln_boot::spec::{Answer, BootSpec, Packet};
+use render::NotRendered;
 use rustix::io::Errno;
 
 /// What could not be done, as the end of "could not …", and why.
@@ -44,7 +46,10 @@ fn main() {
     let (answer, server) = match prepare(&socket) {
         Ok(None) => return,
         Ok(Some(server)) => (Answer::Running { services: server.states() }, Some(server)),
-        Err(failure) => (Answer::Failed { action: failure.action, errno: failure.errno.raw_os_error() }, None),
+        Err(NotRendered::Kernel(Failure { action, errno })) => {
+            (Answer::Failed { action, errno: errno.raw_os_error() }, None)
+        }
+        Err(NotRendered::Template(failure)) => (Answer::Template(failure), None),
     };
     // The runtime may be gone: a server lives without it, and a failure needs nobody's ear then.
     answer_to(&socket, &answer).unwrap_or(());
@@ -54,7 +59,7 @@ fn main() {
 }
 
 /// Executes packets until one makes this a server. None when the socket is closed before.
-fn prepare(socket: &OwnedFd) -> Result<Option<server::Server>, Failure> {
+fn prepare(socket: &OwnedFd) -> Result<Option<server::Server>, NotRendered> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::thread::set_name(c"kiln-init").trying(|| "take a name".into())?;
     lockdown::hide_from_tracing()?;
@@ -64,13 +69,28 @@ fn prepare(socket: &OwnedFd) -> Result<Option<server::Server>, Failure> {
         drop(bytes);
         setup::execute(&packet.operations, &fds)?;
         if let Some(boot) = packet.boot {
-            let mut server = server::Server::new(boot, fds)?;
-            server.start();
-            return Ok(Some(server));
+            return boot_server(boot, fds).map(Some);
         }
         answer_to(socket, &Answer::Done).trying(|| "answer".into())?;
     }
     Ok(None)
+}
+
+/// Files are rendered after every right is given up, and before anything of the image runs.
+fn boot_server(mut boot: BootSpec, mut fds: Vec<OwnedFd>) -> Result<server::Server, NotRendered> {
+    let files = boot.files.take();
+    let source = match &files {
+        // The last descriptor, so that the numbers of the others stay what they are.
+        Some(files) if files.source + 1 == fds.len() => fds.pop(),
+        Some(_) => Err(Errno::BADF).trying(|| "find a descriptor".into())?,
+        None => None,
+    };
+    let mut server = server::Server::new(boot, fds)?;
+    if let (Some(files), Some(source)) = (files, source) {
+        render::render(&files, source)?;
+    }
+    server.start();
+    Ok(server)
 }
 
 fn answer_to(socket: &OwnedFd, answer: &Answer) -> Result<(), Errno> {

@@ -17,14 +17,14 @@ pub(crate) mod writable;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use self::{
-    files::{FileKind, FileProblem, RecipeFiles},
-    oci_base::{ImportLimits, OciBase},
-};
 pub(crate) use self::{
     check::argument,
     command::{environment as read_environment, variable as read_variable},
     service::PROTOCOLS,
+};
+pub use self::{
+    files::{FileKind, FileProblem, RecipeFiles},
+    oci_base::{ImportLimits, OciBase},
 };
 use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 

@@ -14,6 +14,7 @@ use std::{
 
 use kiln_boot::{
     control::ServiceState,
+    render::TemplateFailure,
     spec::{Answer, Packet},
 };
 use kiln_sys::{
@@ -106,6 +107,9 @@ impl Berth {
             Ok(Answer::Running { services }) => Ok(services),
             Ok(Answer::Failed { action, errno }) => {
                 Err(RuntimeError::Init { action, source: Outcome::from_errno(errno) })
+            }
+            Ok(Answer::Template(TemplateFailure { template, line, message })) => {
+                Err(RuntimeError::Template { number: template, name: String::new(), line, message })
             }
             Err(_) => Err(RuntimeError::Init { action: "answer".into(), source: Outcome::Gone }),
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_model::{ImageDigest, ServerId};
 use kiln_sys::{Outcome, SysError};
 
-use crate::network::NetworkError;
+use crate::{network::NetworkError, values::ValueError};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -59,6 +59,21 @@ pub enum RuntimeError {
         /// Why the kernel refused.
         #[source]
         source: Outcome,
+    },
+    /// A configuration value is not at hand.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A template of the image could not be rendered.
+    #[error("could not render the template {name}{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Template {
+        /// Which one, in the manifest's order.
+        number: usize,
+        /// The file's name in the recipe.
+        name: String,
+        /// The line, where it is known.
+        line: Option<usize>,
+        /// What is wrong.
+        message: String,
     },
     /// PID 1 ended or fell silent before it answered.
     #[error("PID 1 of server {0} gave no answer")]

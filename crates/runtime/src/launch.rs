@@ -13,7 +13,7 @@ use std::{
 };
 
 use kiln_boot::{control::ServiceState, spec::Packet};
-use kiln_model::{GroupName, ImageManifest, ServerId, VerifiedRelease, fleet::Limits, trust::Purpose};
+use kiln_model::{GroupName, ImageManifest, ServerId, VerifiedRelease, config::Secrets, fleet::Limits, trust::Purpose};
 use kiln_sys::{cgroup, mount, pidfd};
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     record::{Files, Progress, Record, start_ticks},
     seed,
     server::Server,
+    values::{self, Values},
 };
 
 /// What to launch, beside its release.
@@ -41,6 +42,8 @@ pub struct Request {
     pub manifest: Arc<ImageManifest>,
     /// Its limits.
     pub limits: Limits,
+    /// The secrets of its configuration.
+    pub secrets: Arc<Secrets>,
 }
 
 /// The steps of a launch, in order. Each is reported when it is done, for measuring and for fault injection.
@@ -91,7 +94,8 @@ fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Resu
     match (Launching { inner, release, request, files: &files }).run(&mut berth) {
         Ok((record, services)) => {
             let Berth { process, group, .. } = berth;
-            Ok((Server::new(record, Some(process.pidfd), group, files), services))
+            let server = Server::new(record, Some(process.pidfd), group, files);
+            Ok((server.with_secrets(Arc::clone(&request.secrets)), services))
         }
         Err(error) => {
             let slot = berth.slot;
@@ -118,7 +122,8 @@ impl Launching<'_> {
         let fds = self.open_files(berth, &plan, root)?;
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         self.inner.reached(LaunchStep::Files);
-        let services = berth.tell(&Packet { operations: plan.operations, boot: Some(plan.boot) }, &fds)?;
+        let told = berth.tell(&Packet { operations: plan.operations, boot: Some(plan.boot) }, &fds);
+        let services = told.map_err(|error| self.name_template(error))?;
         self.inner.reached(LaunchStep::Started);
         record.progress = Progress::Launched;
         self.files.write(&record)?;
@@ -142,6 +147,7 @@ impl Launching<'_> {
             identity: pidfd::identity(berth.process.pidfd.as_fd())?,
             started_at_ms: unix_millis(),
             address: self.inner.network.as_ref().map(|network| network.subnet().address(berth.slot)),
+            config: self.release.config().clone(),
         };
         self.files.create()?;
         self.files.write(&record)?;
@@ -187,8 +193,10 @@ impl Launching<'_> {
         let no_resolvers = Vec::new();
         Plan::new(&Input {
             server: &self.request.server,
+            group: self.request.group.as_ref(),
+            release: self.release.release(),
             manifest: &self.request.manifest,
-            environment: &self.release.config().environment,
+            values: &Values { config: self.release.config(), secrets: &self.request.secrets },
             address,
             resolvers: if network_mode(self.release) == Mode::Fleet { &self.inner.resolvers } else { &no_resolvers },
             spool_bytes: self.inner.options.spool_bytes,
@@ -212,6 +220,10 @@ impl Launching<'_> {
                 Descriptor::Ending => create(&self.files.ending())?,
                 Descriptor::Filter(number) => duplicate(self.inner.ground.filters[*number].as_fd())?,
                 Descriptor::Etc(name, _) => mount::clone_tree(etc.as_fd(), Path::new(name), mount::Depth::One)?,
+                Descriptor::Rendering(rendering) => {
+                    let bytes = serde_json::to_vec(rendering).map_err(std::io::Error::from);
+                    ground::memory_file("kiln-templates", &bytes.on("write", "the values of templates")?)?
+                }
                 Descriptor::Ephemeral { path, size } => seed::copy_of(root.as_fd(), path, *size)?,
             });
         }
@@ -219,6 +231,14 @@ impl Launching<'_> {
             fds[index] = root;
         }
         Ok(fds)
+    }
+
+    /// The child that renders knows templates by number, and must not repeat secrets.
+    fn name_template(&self, error: RuntimeError) -> RuntimeError {
+        let RuntimeError::Template { number, line, message, .. } = error else { return error };
+        let template = self.request.manifest.templates.get(number);
+        let name = template.map_or_else(|| "of the image".to_owned(), |template| template.source.clone());
+        RuntimeError::Template { number, name, line, message: values::masked(message, &self.request.secrets) }
     }
 
     fn listen(&self) -> Result<OwnedFd> {

@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    net::Ipv4Addr,
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +18,7 @@ use std::{
 };
 
 use kiln_boot::control::{Exec, ServiceState};
-use kiln_model::{Digest, ImageDigest, ServerId, VerifiedRelease};
+use kiln_model::{Digest, ImageDigest, ServerId, VerifiedRelease, config::Secrets};
 
 pub mod berth;
 mod control;
@@ -34,6 +35,7 @@ pub mod record;
 pub mod sandbox;
 mod seed;
 mod server;
+pub mod values;
 mod watch;
 
 pub use error::{BoxError, Result, RuntimeError};
@@ -100,6 +102,15 @@ pub struct Observed {
     pub phase: Phase,
     /// Its services, while PID 1 answers.
     pub services: Vec<ServiceState>,
+}
+
+/// A server, found by its address.
+#[derive(Debug, Clone)]
+pub struct Resident {
+    /// What it was launched as.
+    pub record: Record,
+    /// The secrets it was launched with; none if an earlier process launched it.
+    pub secrets: Option<Arc<Secrets>>,
 }
 
 /// The servers of one state directory on this host.
@@ -204,6 +215,22 @@ impl Runtime {
     pub fn observe(&self) -> Result<Vec<Observed>> {
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
         servers.iter().map(|server| see(server)).collect()
+    }
+
+    /// The server at an address of the network, running or just ended.
+    pub fn at(&self, address: Ipv4Addr) -> Option<Resident> {
+        let slot = self.inner.network.as_ref()?.subnet().slot(address)?;
+        let servers = self.inner.servers();
+        let server = servers.values().find(|server| server.record.slot == slot)?;
+        Some(Resident { record: server.record.clone(), secrets: server.secrets.clone() })
+    }
+
+    /// Which server and launch of it are at an address: what [`Self::at`] answers, without copies.
+    pub fn who_is_at(&self, address: Ipv4Addr) -> Option<(ServerId, u64)> {
+        let slot = self.inner.network.as_ref()?.subnet().slot(address)?;
+        let servers = self.inner.servers();
+        let server = servers.values().find(|server| server.record.slot == slot)?;
+        Some((server.record.server.clone(), server.record.generation))
     }
 
     /// Asks PID 1 to stop all services, and waits at most `limit`; then kills.

@@ -42,6 +42,7 @@ use error::failed;
 pub use findings::Finding;
 use forwarding::Forwarding;
 pub use names::Names;
+pub use rules::METADATA;
 use shared::{Shared, forget_subnet};
 pub use subnet::{FIRST_BUILD_SLOT, SLOTS, Subnet, SubnetError};
 use surroundings::{Surroundings, settle_subnet};
@@ -127,6 +128,8 @@ pub struct Network {
     subnet: Subnet,
     bridge: u32,
     mtu: u32,
+    /// Interfaces that forward only because of Kiln.
+    uplinks: Vec<String>,
     route: Mutex<Connection>,
 }
 
@@ -141,31 +144,41 @@ impl Network {
         let subnet = settle_subnet(&names, &options, &surroundings)?;
         let mtu = surroundings.mtu();
         let bridge = make_bridge(&mut route, &names, subnet, mtu).map_err(names.kernel("make the bridge"))?;
-        let network = Self { names, options, subnet, bridge, mtu, route: Mutex::new(route) };
+        let mut network = Self { names, options, subnet, bridge, mtu, uplinks: Vec::new(), route: Mutex::new(route) };
         network.filter_and_forward(&surroundings.uplinks())?;
         Ok(network)
     }
 
     /// The rules are in place before anything is forwarded.
-    fn filter_and_forward(&self, uplinks: &BTreeSet<String>) -> Result<(), NetworkError> {
-        let forwarding = self.forwarding();
+    fn filter_and_forward(&mut self, uplinks: &BTreeSet<String>) -> Result<(), NetworkError> {
         let mut ours = Vec::new();
         for uplink in uplinks {
-            if forwarding.would_borrow(uplink)? {
+            if self.forwarding().would_borrow(uplink)? {
                 ours.push(uplink.clone());
             }
         }
+        self.uplinks = ours;
+        self.load_filter(None)?;
+        self.forwarding().switch_on_own(&self.names.bridge)?;
+        self.uplinks.iter().try_for_each(|uplink| self.forwarding().borrow(uplink))
+    }
+
+    fn load_filter(&self, metadata: Option<u16>) -> Result<(), NetworkError> {
         let input = rules::RuleInput {
             names: &self.names,
             subnet: self.subnet,
             offered: &self.options.offered_ports,
-            uplinks: &ours,
+            metadata,
+            uplinks: &self.uplinks,
         };
         Connection::open_netfilter()
             .and_then(|mut netfilter| nftables::replace(&mut netfilter, &rules::tables(&input)))
-            .map_err(self.names.kernel("load the packet filter"))?;
-        forwarding.switch_on_own(&self.names.bridge)?;
-        ours.iter().try_for_each(|uplink| forwarding.borrow(uplink))
+            .map_err(self.names.kernel("load the packet filter"))
+    }
+
+    /// Leads servers that ask [`METADATA`] to this port of the bridge's address. Until then they get no answer.
+    pub fn offer_metadata(&self, port: u16) -> Result<(), NetworkError> {
+        self.load_filter(Some(port))
     }
 
     fn forwarding(&self) -> Forwarding<'_> {
@@ -356,8 +369,9 @@ fn configure(inside: &mut Connection, to: &Attachment, mode: Mode) -> Result<(),
         address::add_address(interface, to.address, to.prefix),
         address::add_neighbour(interface, to.gateway, Subnet::mac(to.gateway)),
     ];
-    if mode != Mode::Isolated {
-        requests.push(address::add_default_route(interface, to.gateway));
-    }
+    requests.push(match mode {
+        Mode::Isolated => address::add_host_route(interface, METADATA, to.gateway),
+        Mode::Fleet | Mode::Build => address::add_default_route(interface, to.gateway),
+    });
     inside.execute(requests)
 }

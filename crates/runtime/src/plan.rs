@@ -1,19 +1,21 @@
 //! What one server is made of, from its manifest and configuration: pure, and describable before it is executed.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use kiln_boot::{
+    render::{self, Rendering, Source},
     setup::{Mount, NO_DEVICES, NO_SUID, Operation},
     spec::{BootSpec, Restart, ServiceSpec, VERSION},
 };
 use kiln_model::{
-    ImageManifest, ServerId,
-    manifest::{self, Service, Writable, WritableKind},
+    GroupName, ImageManifest, Release, ServerId,
+    manifest::{self, Service, Template, Writable, WritableKind},
 };
 
 use crate::{
     error::{Result, RuntimeError},
     isolation,
+    values::{self, Values},
 };
 
 /// Memory file systems that every server has: path, mode, size. A declared writable path of the same name replaces it.
@@ -21,7 +23,7 @@ const ALWAYS: [(&str, u32, u64); 3] =
     [("/run", 0o755, 64 << 20), ("/tmp", 0o1777, 256 << 20), ("/var/tmp", 0o1777, 256 << 20)];
 
 /// A descriptor that PID 1 is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Descriptor {
     /// The image's root.
     Root,
@@ -35,6 +37,8 @@ pub enum Descriptor {
     Filter(usize),
     /// A small file of the server's own: name below `/etc`, content.
     Etc(&'static str, String),
+    /// A memory file with templates and what they can name; always the last.
+    Rendering(Box<Rendering>),
     /// A memory file system of this size that starts as a copy of the image's directory.
     Ephemeral {
         /// The directory.
@@ -45,7 +49,7 @@ pub enum Descriptor {
 }
 
 /// A server, as it will be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// Executed by PID 1, in order.
     pub operations: Vec<Operation>,
@@ -60,10 +64,14 @@ pub struct Plan {
 pub struct Input<'a> {
     /// The server: its host name too.
     pub server: &'a ServerId,
-    /// The image's services and writable paths.
+    /// Its group; none for a test server.
+    pub group: Option<&'a GroupName>,
+    /// Its release.
+    pub release: Release,
+    /// The image's services, writable paths and templates.
     pub manifest: &'a ImageManifest,
-    /// Configuration, over the image's own environment.
-    pub environment: &'a BTreeMap<String, String>,
+    /// Its configuration.
+    pub values: &'a Values<'a>,
     /// The server's address.
     pub address: Option<Ipv4Addr>,
     /// Name servers, for servers that have a way out.
@@ -94,6 +102,7 @@ impl Plan {
             spool_bytes: input.spool_bytes,
             ending: builder.descriptor(Descriptor::Ending),
             filters: (0..input.filters).map(|number| builder.descriptor(Descriptor::Filter(number))).collect(),
+            files: files(input, &mut builder)?,
         };
         Ok(Self { operations: builder.operations, boot, descriptors: builder.descriptors })
     }
@@ -102,7 +111,9 @@ impl Plan {
     pub fn describe(&self) -> Vec<String> {
         let services =
             self.boot.services.iter().map(|service| format!("start {}: {}", service.name, service.command.join(" ")));
-        self.operations.iter().map(ToString::to_string).chain(services).collect()
+        let files = self.boot.files.iter().flat_map(|files| &files.files);
+        let files = files.map(|file| format!("render {} for {}, mode {:04o}", file.path, file.user, file.mode));
+        self.operations.iter().map(ToString::to_string).chain(files).chain(services).collect()
     }
 }
 
@@ -188,10 +199,30 @@ fn etc_files(input: &Input<'_>) -> [(&'static str, String); 3] {
     ]
 }
 
+/// None for an image without templates: nothing is forked then.
+fn files(input: &Input<'_>, builder: &mut Builder) -> Result<Option<render::Files>> {
+    let templates = &input.manifest.templates;
+    if templates.is_empty() {
+        return Ok(None);
+    }
+    let source = |template: &Template| Source { name: template.source.clone(), content: template.content.clone() };
+    let target = |template: &Template| render::Target {
+        path: template.path.clone(),
+        user: template.user.clone(),
+        mode: template.mode,
+    };
+    let rendering = Rendering { context: values::context(input)?, templates: templates.iter().map(source).collect() };
+    let source = builder.descriptor(Descriptor::Rendering(Box::new(rendering)));
+    Ok(Some(render::Files { source, files: templates.iter().map(target).collect() }))
+}
+
 fn services(input: &Input<'_>) -> Result<Vec<ServiceSpec>> {
     let service = |name: &str, service: &Service| {
         let mut environment = service.environment.clone();
-        environment.extend(input.environment.iter().map(|(key, value)| (key.clone(), value.clone())));
+        for (name, key) in &service.configured {
+            environment.extend(input.values.text(key)?.map(|text| (name.clone(), text)));
+        }
+        environment.extend(input.values.config.environment.clone());
         Ok(ServiceSpec {
             name: name.to_owned(),
             command: service.command.clone(),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_model::{GroupName, ImageDigest, ReleaseId, ServerId};
+use kiln_model::{FrozenConfig, GroupName, ImageDigest, ReleaseId, ServerId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{OnFile as _, Result};
@@ -48,6 +48,9 @@ pub struct Record {
     pub started_at_ms: i64,
     /// Its address, if it has a network.
     pub address: Option<Ipv4Addr>,
+    /// Its configuration; secrets only as their hashes.
+    #[serde(default)]
+    pub config: FrozenConfig,
 }
 
 /// The directory of a server's small files.

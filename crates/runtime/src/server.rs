@@ -3,7 +3,7 @@
 use std::{
     os::fd::{AsFd as _, OwnedFd},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use kiln_boot::{
     spec::Ending,
     spool,
 };
+use kiln_model::config::Secrets;
 use kiln_sys::{cgroup, pidfd};
 
 use crate::{
@@ -62,11 +63,19 @@ pub(crate) struct Server {
     process: Option<OwnedFd>,
     stopping: AtomicBool,
     reason: OnceLock<String>,
+    /// The secrets it was launched with; none if an earlier process launched it.
+    pub(crate) secrets: Option<Arc<Secrets>>,
 }
 
 impl Server {
     pub(crate) fn new(record: Record, process: Option<OwnedFd>, group: cgroup::Group, files: Files) -> Self {
-        Self { record, group, files, process, stopping: AtomicBool::new(false), reason: OnceLock::new() }
+        let (stopping, reason) = (AtomicBool::new(false), OnceLock::new());
+        Self { record, group, files, process, stopping, reason, secrets: None }
+    }
+
+    /// Keeps its secrets for as long as this process runs.
+    pub(crate) fn with_secrets(self, secrets: Arc<Secrets>) -> Self {
+        Self { secrets: Some(secrets), ..self }
     }
 
     /// Finds the process of a record again. A process that got the same number later is told apart by when it started

@@ -8,7 +8,7 @@ mod host;
 use std::{net::Ipv4Addr, time::Instant};
 
 use host::{Host, Reach, answer, namespace};
-use kiln_runtime::network::{Mode, NetworkError, SLOTS};
+use kiln_runtime::network::{METADATA, Mode, NetworkError, SLOTS};
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
@@ -86,6 +86,53 @@ fn root_ports_the_host_offers_are_reachable_at_the_gateway_only() {
     let _services = [host.answer(a.gateway), host.answer(Host::ADDRESS)];
     assert_eq!(server.reach(a.gateway), Reach::Answered);
     assert_eq!(server.reach(Host::ADDRESS), Reach::Silent);
+}
+
+#[test]
+fn root_metadata_is_led_to_the_bridge_and_nothing_else_is_opened() {
+    let host = Host::new();
+    let network = host.open("00000019");
+    let (fleet, isolated, other) = (namespace(), namespace(), namespace());
+    let f = network.attach(0, fleet.fd(), Mode::Fleet).unwrap();
+    let i = network.attach(1, isolated.fd(), Mode::Isolated).unwrap();
+    let o = network.attach(2, other.fd(), Mode::Fleet).unwrap();
+    host.give_outside(METADATA);
+    let _services = [host.answer(f.gateway), host.answer(Host::ADDRESS), answer(&host.outside, METADATA)];
+    let _servers = [answer(&other, o.address)];
+    assert_eq!(fleet.ask_metadata(), None, "until it is offered");
+    network.offer_metadata(host::PORT).unwrap();
+    assert_eq!(fleet.ask_metadata(), Some(f.address), "by its own address");
+    assert_eq!(isolated.ask_metadata(), Some(i.address));
+    assert_eq!(host.reach(METADATA), Reach::Answered, "the host still reaches the cloud's");
+    for server in [&fleet, &isolated] {
+        assert_eq!(server.reach(METADATA), Reach::Silent, "another port");
+        assert_eq!(server.reach(f.gateway), Reach::Silent, "the port itself");
+        assert_eq!(server.reach(Host::ADDRESS), Reach::Silent);
+    }
+    assert_eq!(isolated.reach(o.address), Reach::Silent);
+    assert_eq!(isolated.reach(OUTSIDE), Reach::Silent);
+    fleet.add_address(o.address);
+    assert_eq!(fleet.ask_metadata_from(o.address), None, "not in another's name");
+    drop(network);
+    let again = host.open("00000019");
+    again.offer_metadata(host::PORT).unwrap();
+    assert_eq!(isolated.ask_metadata(), Some(i.address), "after the daemon came back");
+}
+
+#[test]
+fn root_metadata_of_two_state_directories_stays_apart() {
+    let host = Host::new();
+    let (one, two) = (host.open("0000001a"), host.open("0000001b"));
+    let (a, b) = (namespace(), namespace());
+    let first = one.attach(0, a.fd(), Mode::Fleet).unwrap();
+    let second = two.attach(0, b.fd(), Mode::Isolated).unwrap();
+    let _services = [host.answer(first.gateway), host.answer(second.gateway)];
+    one.offer_metadata(host::PORT).unwrap();
+    assert_eq!((a.ask_metadata(), b.ask_metadata()), (Some(first.address), None));
+    two.offer_metadata(host::PORT).unwrap();
+    assert_eq!((a.ask_metadata(), b.ask_metadata()), (Some(first.address), Some(second.address)));
+    one.purge().unwrap();
+    assert_eq!(b.ask_metadata(), Some(second.address));
 }
 
 #[test]

@@ -13,8 +13,15 @@ use kiln_image::store::Store;
 use kiln_model::ImageDigest;
 use kiln_runtime::{BoxError, RootProvider, Runtime, RuntimeOptions};
 
-use super::{DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, Parts, StateLock, host::LocalHost, log, run};
-use crate::{keys::Keys, library::StoreLibrary};
+use super::{
+    DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, MetadataParts, Parts, StateLock, host::LocalHost, log,
+    run,
+};
+use crate::{
+    keys::Keys,
+    library::StoreLibrary,
+    metadata::{Identity, Listener, LocalResidents},
+};
 
 /// How the daemon starts the gateway.
 #[derive(Debug, Clone)]
@@ -37,9 +44,11 @@ pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), Daemon
         .enable_all()
         .build()
         .map_err(broken)?;
+    let entered = threads.enter();
     let (options, parts) = parts(state_dir, gateway).inspect_err(|error| {
         tracing::error!(reason = kiln_api::error::chain(error), "the daemon could not start");
     })?;
+    drop(entered);
     let ended = threads.block_on(run(lock, options, parts));
     threads.shutdown_timeout(std::time::Duration::from_secs(2));
     ended
@@ -60,9 +69,18 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
         keys,
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
+        metadata: metadata(&runtime, &state_dir)?,
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
     Ok((DaemonOptions { state_dir, run_dir }, parts))
+}
+
+/// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.
+pub fn metadata(runtime: &Arc<Runtime>, state_dir: &Path) -> Result<Option<MetadataParts>, DaemonError> {
+    let Some(network) = runtime.network() else { return Ok(None) };
+    let listener = Listener::open(network)?;
+    let residents = Arc::new(LocalResidents::new(runtime.clone(), Arc::new(|_| None)));
+    Ok(Some(MetadataParts { listener, residents, identity: Arc::new(Identity::open(state_dir)?) }))
 }
 
 /// Roots of servers from the image store.

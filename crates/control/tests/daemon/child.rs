@@ -63,6 +63,7 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
         keys,
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
+        metadata: daemon::metadata(&runtime, &state)?,
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
     daemon::run(lock, DaemonOptions { state_dir: state, run_dir }, parts).await

@@ -7,3 +7,4 @@ mod child;
 mod faults;
 mod library;
 mod life;
+mod metadata;

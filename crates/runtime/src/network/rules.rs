@@ -7,10 +7,12 @@
 //! Family `bridge`, on frames between ports:
 //! 1. from a port: only IPv4 and ARP, and only with the slot's own Ethernet and IPv4 address;
 //! 2. from port to port: only between servers of the fleet;
-//! 3. from an isolated server to the host: only to the host's address on the bridge.
+//! 3. from an isolated server to the host: only to the host's address on the bridge and to [`METADATA`].
 //!
 //! Family `inet`, on packets that the host receives or routes:
-//! 4. to the host: answers, ICMP, and the ports that Kiln offers; nothing else the host runs;
+//! 4. to the host: answers, ICMP, the ports that Kiln offers, and the metadata service, which is only reached by asking
+//!    for [`METADATA`]; nothing else the host runs. The host itself never gets that address: it may run on a cloud
+//!    and need the cloud's;
 //! 5. through the host: out, but never to link-local addresses (a cloud's metadata service) or to another state
 //!    directory's servers; in, only answers;
 //! 6. for interfaces that forward only because Kiln asked for it: nothing that is not for servers;
@@ -26,10 +28,14 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
 const ICMP: [u8; 1] = [1];
 const TCP: [u8; 1] = [6];
+/// Where servers look for their metadata.
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+const METADATA_PORT: u16 = 80;
 const LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 0);
 const BEFORE_FILTER: i32 = -10;
 const BEFORE_BRIDGE_FILTER: i32 = -300;
 const SOURCE_NAT: i32 = 100;
+const DESTINATION_NAT: i32 = -100;
 
 /// What the tables are made from.
 pub(super) struct RuleInput<'a> {
@@ -37,6 +43,8 @@ pub(super) struct RuleInput<'a> {
     pub(super) subnet: Subnet,
     /// TCP ports of the host that servers may connect to, at the bridge's address.
     pub(super) offered: &'a [u16],
+    /// The port of the metadata service at the bridge's address, once there is one.
+    pub(super) metadata: Option<u16>,
     /// Interfaces that forward only because of Kiln.
     pub(super) uplinks: &'a [String],
 }
@@ -112,7 +120,11 @@ fn isolated_to_gateway_only(input: &RuleInput<'_>) -> Vec<Rule> {
             .is(Field::InputGroup, &Mode::Isolated.group().to_ne_bytes())
     };
     vec![
-        from_isolated().is(Field::EtherType, &IPV4).is_not(Field::Destination, &input.subnet.gateway().octets()).drop(),
+        from_isolated()
+            .is(Field::EtherType, &IPV4)
+            .is_not(Field::Destination, &input.subnet.gateway().octets())
+            .is_not(Field::Destination, &METADATA.octets())
+            .drop(),
     ]
 }
 
@@ -127,7 +139,7 @@ fn inet_table(input: &RuleInput<'_>) -> Table {
             keys: input.offered.iter().map(|port| port.to_be_bytes().to_vec()).collect(),
         }],
         chains: vec![
-            Chain { name: "to_host", kind: ChainKind::Regular, rules: to_host(input.subnet.gateway()) },
+            Chain { name: "to_host", kind: ChainKind::Regular, rules: to_host(input) },
             base(
                 "input",
                 Hook::Input,
@@ -135,6 +147,11 @@ fn inet_table(input: &RuleInput<'_>) -> Table {
                 vec![Rule::new().named(Field::InputName, bridge).go_to("to_host")],
             ),
             base("forward", Hook::Forward, BEFORE_FILTER, through_host(input)),
+            Chain {
+                name: "prerouting",
+                kind: ChainKind::Nat(Hook::Prerouting, DESTINATION_NAT),
+                rules: to_metadata(input).into_iter().collect(),
+            },
             Chain {
                 name: "postrouting",
                 kind: ChainKind::Nat(Hook::Postrouting, SOURCE_NAT),
@@ -150,18 +167,32 @@ fn inet_table(input: &RuleInput<'_>) -> Table {
     }
 }
 
-fn to_host(gateway: Ipv4Addr) -> Vec<Rule> {
-    vec![
+fn to_metadata(input: &RuleInput<'_>) -> Option<Rule> {
+    let asked = Rule::new()
+        .named(Field::InputName, &input.names.bridge)
+        .ipv4()
+        .is(Field::Destination, &METADATA.octets())
+        .is(Field::Protocol, &TCP)
+        .is(Field::DestinationPort, &METADATA_PORT.to_be_bytes());
+    input.metadata.map(|port| asked.redirect(input.subnet.gateway(), port))
+}
+
+fn to_host(input: &RuleInput<'_>) -> Vec<Rule> {
+    let to_gateway = || {
+        let gateway = input.subnet.gateway().octets();
+        Rule::new().ipv4().is(Field::Destination, &gateway).is(Field::Protocol, &TCP)
+    };
+    let metadata =
+        input.metadata.map(|port| to_gateway().is(Field::DestinationPort, &port.to_be_bytes()).redirected().accept());
+    [
         Rule::new().established().accept(),
         Rule::new().is(Field::Protocol, &ICMP).accept(),
-        Rule::new()
-            .ipv4()
-            .is(Field::Destination, &gateway.octets())
-            .is(Field::Protocol, &TCP)
-            .in_set(&[Field::DestinationPort], "offered")
-            .accept(),
-        Rule::new().drop(),
+        to_gateway().in_set(&[Field::DestinationPort], "offered").accept(),
     ]
+    .into_iter()
+    .chain(metadata)
+    .chain([Rule::new().drop()])
+    .collect()
 }
 
 fn through_host(input: &RuleInput<'_>) -> Vec<Rule> {

@@ -94,13 +94,17 @@ fn serve(address: Ipv4Addr) -> Answering {
 }
 
 fn ask(from: Option<Ipv4Addr>, to: Ipv4Addr) -> Option<String> {
+    ask_port(from, to, PORT)
+}
+
+fn ask_port(from: Option<Ipv4Addr>, to: Ipv4Addr, port: u16) -> Option<String> {
     use rustix::net;
     let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).unwrap();
     if let Some(from) = from {
         net::bind(&socket, &SocketAddrV4::new(from, 0)).unwrap();
     }
     net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Send, Some(PATIENCE)).unwrap();
-    net::connect(&socket, &SocketAddrV4::new(to, PORT)).ok()?;
+    net::connect(&socket, &SocketAddrV4::new(to, port)).ok()?;
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut text = String::new();
@@ -131,6 +135,15 @@ impl Namespace {
 
     pub fn reach(&self, to: Ipv4Addr) -> Reach {
         self.within(|| reach(None, to))
+    }
+
+    /// The address that whoever answers at the place of a cloud's metadata sees.
+    pub fn ask_metadata(&self) -> Option<Ipv4Addr> {
+        self.within(|| ask_port(None, kiln_runtime::network::METADATA, 80))?.parse().ok()
+    }
+
+    pub fn ask_metadata_from(&self, from: Ipv4Addr) -> Option<String> {
+        self.within(|| ask_port(Some(from), kiln_runtime::network::METADATA, 80))
     }
 
     pub fn reach_from(&self, from: Ipv4Addr, to: Ipv4Addr) -> Reach {

@@ -13,6 +13,7 @@ use std::{
 
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, ServerId, VerifiedRelease,
+    config::Secrets,
     fleet::Limits,
     manifest::{Service, Stop, Writable, WritableKind},
     size::ByteSize,
@@ -108,8 +109,25 @@ impl Bench {
         manifest: ImageManifest,
         limits: Limits,
     ) -> kiln_runtime::Result<Observed> {
-        let request = Request { server: id(name), generation, group: None, manifest: Arc::new(manifest), limits };
+        let manifest = Arc::new(manifest);
+        let secrets = Arc::default();
+        let request = Request { server: id(name), generation, group: None, manifest, limits, secrets };
         self.runtime().launch(&release(), &request)
+    }
+
+    /// Launches with a configuration.
+    pub fn configured(
+        &self,
+        name: &str,
+        manifest: ImageManifest,
+        config: FrozenConfig,
+        secrets: Secrets,
+    ) -> kiln_runtime::Result<Observed> {
+        let (manifest, secrets) = (Arc::new(manifest), Arc::new(secrets));
+        let server = id(name);
+        let request = Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets };
+        let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
+        self.runtime().launch(&release, &request)
     }
 
     /// Runs a shell script inside, as a user.

@@ -39,7 +39,16 @@ fn root_processor_time_is_limited() {
 #[test]
 fn root_pid_1_takes_little_memory() {
     let bench = Bench::new();
-    let servers = ["first", "second"].map(|name| bench.launch(name, image("while :; do echo x; sleep 0.01; done")));
+    let mut manifest = image("while :; do echo x; sleep 0.01; done");
+    // Rendering must leave nothing in PID 1.
+    manifest.templates = vec![kiln_model::manifest::Template {
+        path: "/run/app.conf".into(),
+        source: "app.conf.j2".into(),
+        content: format!("{{{{ server.id }}}} {}", "x".repeat(500_000)),
+        user: "root".into(),
+        mode: 0o644,
+    }];
+    let servers = ["first", "second"].map(|name| bench.launch(name, manifest.clone()));
     std::thread::sleep(std::time::Duration::from_millis(300));
     for server in servers {
         bench.runtime().stat(&server.record.server, "/etc").unwrap();

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod delivery;
 mod faults;
 mod isolation;
 mod life;

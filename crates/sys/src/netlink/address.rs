@@ -54,6 +54,17 @@ pub fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request {
     Request::new("set the default route", message)
 }
 
+/// Sends what is for one address to a gateway.
+pub fn add_host_route(index: u32, destination: Ipv4Addr, gateway: Ipv4Addr) -> Request {
+    let body = [AF_INET, 32, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0];
+    let message = Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
+        .body(&body)
+        .attribute(RTA_DST, &destination.octets())
+        .attribute(RTA_GATEWAY, &gateway.octets())
+        .u32(RTA_OIF, index);
+    Request::new("set the route to an address", message)
+}
+
 fn neighbour(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
     let mut body = [0; 12];
     body[0] = family;

@@ -46,6 +46,8 @@ pub enum Field {
     DestinationPort,
     /// State of the connection: a bit mask in the host's byte order.
     ConnectionState,
+    /// What was done to the connection: a bit mask in the host's byte order.
+    ConnectionStatus,
 }
 
 enum Origin {
@@ -71,6 +73,7 @@ impl Field {
             Self::ArpSource => Origin::Payload { base: 1, offset: 14 },
             Self::DestinationPort => Origin::Payload { base: 2, offset: 2 },
             Self::ConnectionState => Origin::Connection(0),
+            Self::ConnectionStatus => Origin::Connection(2),
         }
     }
 
@@ -82,7 +85,8 @@ impl Field {
             Self::EtherType | Self::DestinationPort => 2,
             Self::Family | Self::Protocol => 1,
             Self::InputGroup | Self::OutputGroup => 4,
-            Self::Source | Self::Destination | Self::ArpSource | Self::ConnectionState => 4,
+            Self::Source | Self::Destination | Self::ArpSource => 4,
+            Self::ConnectionState | Self::ConnectionStatus => 4,
         }
     }
 
@@ -123,6 +127,7 @@ enum Part {
     Masked { field: Field, mask: Vec<u8>, operator: u32, value: Vec<u8> },
     Lookup { fields: Vec<Field>, set: &'static str },
     Masquerade,
+    Redirect { address: Ipv4Addr, port: u16 },
     Verdict { code: i32, chain: Option<&'static str> },
 }
 
@@ -183,6 +188,12 @@ impl Rule {
         self.with(Part::Masked { field: Field::ConnectionState, mask, operator: NOT_EQUAL, value: vec![0; 4] })
     }
 
+    /// The packet belongs to a connection whose destination a rule has changed (`IPS_DST_NAT`).
+    pub fn redirected(self) -> Self {
+        let mask = 0x20u32.to_ne_bytes().to_vec();
+        self.with(Part::Masked { field: Field::ConnectionStatus, mask, operator: NOT_EQUAL, value: vec![0; 4] })
+    }
+
     /// The packet is IPv4 (in a table of family inet).
     pub fn ipv4(self) -> Self {
         self.is(Field::Family, &[2])
@@ -213,6 +224,11 @@ impl Rule {
         self.with(Part::Masquerade)
     }
 
+    /// The connection goes to this address and port instead; its answers come from where it was sent to.
+    pub fn redirect(self, address: Ipv4Addr, port: u16) -> Self {
+        self.with(Part::Redirect { address, port })
+    }
+
     pub(crate) fn encode(&self, list: Message) -> Message {
         self.0.iter().fold(list, |list, part| part.encode(list))
     }
@@ -240,6 +256,7 @@ impl Part {
             }
             Self::Lookup { fields, set } => lookup(list, fields, set),
             Self::Masquerade => expression(list, "masq", |data| data),
+            Self::Redirect { address, port } => redirect(list, *address, *port),
             Self::Verdict { code, chain } => verdict(list, *code, *chain),
         }
     }
@@ -263,6 +280,18 @@ fn lookup(list: Message, fields: &[Field], set: &str) -> Message {
         register += field.padded_length() / 4;
     }
     expression(list, "lookup", |data| data.text(1, set).be32(2, FIRST_REGISTER))
+}
+
+/// `NFT_NAT_DNAT` of family IPv4, address and port from registers.
+fn redirect(list: Message, address: Ipv4Addr, port: u16) -> Message {
+    let (address_register, port_register) = (FIRST_REGISTER, FIRST_REGISTER + 1);
+    let list = immediate(list, address_register, &address.octets());
+    let list = immediate(list, port_register, &port.to_be_bytes());
+    expression(list, "nat", |data| data.be32(1, 1).be32(2, 2).be32(3, address_register).be32(5, port_register))
+}
+
+fn immediate(list: Message, register: u32, value: &[u8]) -> Message {
+    expression(list, "immediate", |data| data.be32(1, register).nested(2, |content| content.attribute(1, value)))
 }
 
 fn verdict(list: Message, code: i32, chain: Option<&str>) -> Message {

@@ -1,0 +1,104 @@
+//! Configuration values on their way to a server. Secrets are in clear here and in what is handed to the server, nowhere
+//! else.
+
+use kiln_model::{
+    FrozenConfig,
+    config::{ConfigKey, ConfigValue, Frozen, Secrets},
+};
+use serde_json::{Map, Value, json};
+
+use crate::plan::Input;
+
+/// What stands for the group of a test server.
+pub const TEST_GROUP: &str = "test";
+
+/// A value that a server needs is not at hand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// The frozen configuration names a secret that the launch was not given.
+    #[error(
+        "the secret `{0}` is not at hand; give the value again, for it may have been removed from the secrets of this host"
+    )]
+    Secret(String),
+}
+
+/// A configuration with its secrets.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// The frozen configuration.
+    pub config: &'a FrozenConfig,
+    /// Its secrets.
+    pub secrets: &'a Secrets,
+}
+
+impl<'a> Values<'a> {
+    /// The value of a key in clear; none where it has none.
+    pub fn get(&self, key: &ConfigKey) -> Result<Option<&'a ConfigValue>, ValueError> {
+        self.config.values.get(key).map(|frozen| self.clear(key.as_str(), frozen)).transpose()
+    }
+
+    /// The value as the environment holds it: texts as they are, everything else as JSON.
+    pub fn text(&self, key: &ConfigKey) -> Result<Option<String>, ValueError> {
+        Ok(self.get(key)?.map(|value| match value {
+            ConfigValue::Text(text) => text.clone(),
+            other => json!(other).to_string(),
+        }))
+    }
+
+    /// Every value, as an object.
+    pub fn all(&self) -> Result<Map<String, Value>, ValueError> {
+        self.object("", self.config.values.iter())
+    }
+
+    /// The fields of every binding, as objects.
+    pub fn bindings(&self) -> Result<Map<String, Value>, ValueError> {
+        let object = |(name, fields): (&'a _, &'a std::collections::BTreeMap<ConfigKey, Frozen>)| {
+            let name = kiln_model::id::BindingName::to_string(name);
+            let fields = self.object(&format!("{name}."), fields.iter())?;
+            Ok((name, Value::Object(fields)))
+        };
+        self.config.bindings.iter().map(object).collect()
+    }
+
+    fn object(
+        &self,
+        prefix: &str,
+        values: impl Iterator<Item = (&'a ConfigKey, &'a Frozen)>,
+    ) -> Result<Map<String, Value>, ValueError> {
+        values
+            .map(|(key, frozen)| Ok((key.to_string(), json!(self.clear(&format!("{prefix}{key}"), frozen)?))))
+            .collect()
+    }
+
+    fn clear(&self, name: &str, frozen: &'a Frozen) -> Result<&'a ConfigValue, ValueError> {
+        match frozen {
+            Frozen::Value(value) => Ok(value),
+            Frozen::Secret(hash) => self.secrets.0.get(hash).ok_or_else(|| ValueError::Secret(name.to_owned())),
+        }
+    }
+}
+
+/// What templates can name. Bindings can be named with `_` for `-`, as a template's names have no `-`.
+pub(crate) fn context(input: &Input<'_>) -> Result<Value, ValueError> {
+    let bindings: Map<String, Value> =
+        input.values.bindings()?.into_iter().map(|(name, fields)| (name.replace('-', "_"), fields)).collect();
+    Ok(json!({
+        "config": input.values.all()?,
+        "binding": bindings,
+        "server": {
+            "id": input.server,
+            "group": input.group.map_or(TEST_GROUP, |group| group.as_str()),
+            "address": input.address,
+        },
+        "release": input.release.id().to_string(),
+    }))
+}
+
+/// A message without the secrets that it may quote.
+pub(crate) fn masked(message: String, secrets: &Secrets) -> String {
+    let texts = secrets.0.values().filter_map(|value| match value {
+        ConfigValue::Text(text) if !text.is_empty() => Some(text),
+        _ => None,
+    });
+    texts.fold(message, |message, text| message.replace(text.as_str(), "••••••"))
+}
