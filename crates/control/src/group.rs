@@ -3,7 +3,8 @@
 //! Everything reaches it as a [`Message`]: wishes of people, snapshots of the engine, answers of actions under way. After
 //! each it makes one pass: it asks the planner what to do next, changes its state accordingly, writes the state and an
 //! intention for each action in one transaction, and only then begins the actions, all at once. Their answers come back as
-//! messages and close the intentions in the transaction of the next pass.
+//! messages and close the intentions in the transaction of the next pass. How far a server has come is seen again after a
+//! crash, so a pass that changes nothing else does not wait for the disk: it is written with the next, or soon.
 
 mod admission;
 mod adopt;
@@ -44,6 +45,8 @@ use crate::{
 
 /// Without any event a group looks again after this time.
 const TICK: Duration = Duration::from_secs(10);
+/// What need not be on disk at once is there after this time.
+const WRITE_SOON: Duration = Duration::from_millis(20);
 /// A state file that cannot be written (a full disk) is tried again after this time.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 
@@ -85,12 +88,34 @@ pub(crate) struct Wish {
 
 /// The end of something that was under way.
 pub(crate) enum Ended {
-    Launched { server: ServerId, intention: IntentionId, result: Result<Observed, EngineError> },
-    Readiness { server: ServerId, result: Result<(), String> },
-    Routed { changes: Vec<(TrafficChange, ServerId, IntentionId)>, result: Routed },
-    Drained { server: ServerId, intention: IntentionId, cut: u64 },
-    Stopped { server: ServerId, intention: IntentionId, result: Result<StopOutcome, EngineError> },
-    Destroyed { server: ServerId, intention: IntentionId },
+    Launched {
+        server: ServerId,
+        intention: IntentionId,
+        result: Result<Observed, EngineError>,
+    },
+    /// Ready so long after its launch, or the reason why not.
+    Readiness {
+        server: ServerId,
+        result: Result<Duration, String>,
+    },
+    Routed {
+        changes: Vec<(TrafficChange, ServerId, IntentionId)>,
+        result: Routed,
+    },
+    Drained {
+        server: ServerId,
+        intention: IntentionId,
+        cut: u64,
+    },
+    Stopped {
+        server: ServerId,
+        intention: IntentionId,
+        result: Result<StopOutcome, EngineError>,
+    },
+    Destroyed {
+        server: ServerId,
+        intention: IntentionId,
+    },
 }
 
 /// What a new table means to the servers it was made for.
@@ -152,6 +177,8 @@ pub(crate) struct GroupTask {
     routes_changed: bool,
     /// Changes that are not on disk yet.
     batch: Batch,
+    /// When the oldest of them was put off.
+    put_off: Option<Instant>,
     /// Who waits for them to be.
     acknowledge: Vec<Box<dyn FnOnce() + Send>>,
     settling: Vec<(u64, oneshot::Sender<Settled>)>,
@@ -177,6 +204,7 @@ impl GroupTask {
             routing: 0,
             routes_changed: false,
             batch: Batch::default(),
+            put_off: None,
             acknowledge: Vec::new(),
             settling: Vec::new(),
             removed: Vec::new(),
@@ -262,7 +290,10 @@ impl GroupTask {
         for name in &names {
             self.shared.fail_point(|| format!("{name}: before journal")).await;
         }
-        self.write().await;
+        let later = self.puts_off(&names);
+        if later.is_none() {
+            self.write().await;
+        }
         for name in &names {
             self.shared.fail_point(|| format!("{name}: after journal")).await;
         }
@@ -270,11 +301,22 @@ impl GroupTask {
         works.into_iter().for_each(|work| self.start(work));
         self.answer_settled();
         let wake = next.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        wake.unwrap_or(TICK).clamp(Duration::from_millis(1), TICK)
+        wake.unwrap_or(TICK).min(later.unwrap_or(TICK)).clamp(Duration::from_millis(1), TICK)
+    }
+
+    /// For how long the changes of this pass need not be on disk; none if they must be now.
+    fn puts_off(&mut self, works: &[String]) -> Option<Duration> {
+        let may_wait = works.is_empty() && self.acknowledge.is_empty() && self.batch.may_wait();
+        if !may_wait || self.batch.is_empty() {
+            return None;
+        }
+        let since = *self.put_off.get_or_insert_with(Instant::now);
+        WRITE_SOON.checked_sub(since.elapsed())
     }
 
     /// Puts what changed on disk. A disk that is full is waited for: nothing is begun that is not written.
     async fn write(&mut self) {
+        self.put_off = None;
         let batch = Arc::new(std::mem::take(&mut self.batch));
         let mut said = false;
         while let Err(error) = self.shared.db.write(batch.clone()).await {

@@ -25,6 +25,15 @@ impl Drop for Process {
     }
 }
 
+impl Process {
+    /// Asks it to end, as a program with children must be asked, and waits for that.
+    pub fn end(mut self) -> Outcome {
+        crate::command::output(Command::new("kill").arg(self.0.id().to_string()))?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
 /// Starts a program found on the path.
 pub fn spawn(command: &mut Command) -> Outcome<Process> {
     Ok(Process(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?))

@@ -42,6 +42,10 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+    /// Whether losing it in a crash loses nothing that the engine does not tell again: how far servers have come.
+    pub fn may_wait(&self) -> bool {
+        self.0.iter().all(|write| matches!(write, Write::Server(_) | Write::Close(..)))
+    }
     pub fn group(&mut self, row: &GroupRow) {
         self.0.push(Write::Group(Box::new(row.clone())));
     }

@@ -287,9 +287,9 @@ impl GroupTask {
             look: self.shared.look.clone(),
             launched: server.launched,
         };
-        let (mailbox, id) = (self.mailbox.clone(), id.clone());
+        let (mailbox, id, launched) = (self.mailbox.clone(), id.clone(), server.launched);
         let task = self.shared.spawn(async move {
-            let result = readiness::wait(watched).await;
+            let result = readiness::wait(watched).await.map(|()| launched.elapsed());
             drop(mailbox.send(Message::Ended(Ended::Readiness { server: id, result })));
         });
         server.watch = Some(task.abort_handle());

@@ -29,7 +29,7 @@ impl GroupTask {
                 }
             }
             Ended::Readiness { server, result } => match result {
-                Ok(()) => self.ready(&server),
+                Ok(after) => self.ready(&server, after),
                 Err(reason) => self.fail(&server, reason, true),
             },
             Ended::Routed { changes, result } => self.routed(changes, result),
@@ -74,11 +74,11 @@ impl GroupTask {
         self.watch(id);
     }
 
-    fn ready(&mut self, id: &ServerId) {
+    fn ready(&mut self, id: &ServerId, after: Duration) {
         let now = self.shared.now();
         let Some(server) = self.servers.get_mut(id).filter(|s| s.row.state == ServerState::Starting) else { return };
         server.row.ready_at = Some(now);
-        server.row.ready_ms = Some(server.launched.elapsed().as_millis() as u64);
+        server.row.ready_ms = Some(after.as_millis() as u64);
         server.watch = None;
         self.step_to(id, ServerState::Ready);
     }
