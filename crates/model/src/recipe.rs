@@ -6,6 +6,8 @@
 pub(crate) mod base;
 mod check;
 pub(crate) mod command;
+pub(crate) mod config;
+pub(crate) mod file;
 mod files;
 pub(crate) mod service;
 pub(crate) mod step;

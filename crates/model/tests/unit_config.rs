@@ -48,7 +48,12 @@ fn kinds() -> Vec<(ConfigType, Vec<ConfigValue>, ConfigValue, Vec<ConfigValue>)>
     let pattern = Some("[a-z]+".to_owned());
     let ten = Some(serde_json::Number::from(10));
     vec![
-        (ConfigType::String { pattern: None }, vec![text("a")], text("a"), vec![int(1), text("a\0"), text(&"x".repeat(65_537))]),
+        (
+            ConfigType::String { pattern: None },
+            vec![text("a")],
+            text("a"),
+            vec![int(1), text("a\0"), text(&"x".repeat(65_537))],
+        ),
         (ConfigType::String { pattern }, vec![text("abc")], text("abc"), vec![text("abc1"), text(""), text("1abc")]),
         (
             ConfigType::Integer { min: Some(1), max: Some(9) },
@@ -80,7 +85,12 @@ fn kinds() -> Vec<(ConfigType, Vec<ConfigValue>, ConfigValue, Vec<ConfigValue>)>
             text("1MiB"),
             vec![text("2GiB"), text("1MB")],
         ),
-        (ConfigType::Url, vec![text("HTTP://A/x"), text("http://a/x")], text("http://a/x"), vec![text("a/x"), text("http://")]),
+        (
+            ConfigType::Url,
+            vec![text("HTTP://A/x"), text("http://a/x")],
+            text("http://a/x"),
+            vec![text("a/x"), text("http://")],
+        ),
         (ConfigType::Address, vec![text("DB:5432")], text("db:5432"), vec![text("db"), text("db:0")]),
         (
             ConfigType::Enum { values: vec!["a".into(), "b".into()] },
@@ -115,7 +125,8 @@ fn unit_config_values_are_checked_and_normalised_by_their_type() {
 #[test]
 fn unit_config_everything_wrong_is_told_at_once() {
     let optional = KeySpec { optional: true, ..spec(ConfigType::Boolean) };
-    let image = image(vec![("needed", spec(ConfigType::Url)), ("workers", spec(ConfigType::Boolean)), ("extra", optional)]);
+    let image =
+        image(vec![("needed", spec(ConfigType::Url)), ("workers", spec(ConfigType::Boolean)), ("extra", optional)]);
     let problems = freeze(&image, &raw(vec![("worker", text("1")), ("workers", text("x"))]), &KEY).unwrap_err();
     let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -130,8 +141,10 @@ fn unit_config_everything_wrong_is_told_at_once() {
 
 #[test]
 fn unit_config_defaults_are_frozen_and_live_keys_are_not() {
-    let live = KeySpec { delivery: Delivery::Live, default: Some(text("info")), ..spec(ConfigType::String { pattern: None }) };
-    let plain = KeySpec { default: Some(ConfigValue::Integer(4)), ..spec(ConfigType::Integer { min: None, max: None }) };
+    let live =
+        KeySpec { delivery: Delivery::Live, default: Some(text("info")), ..spec(ConfigType::String { pattern: None }) };
+    let plain =
+        KeySpec { default: Some(ConfigValue::Integer(4)), ..spec(ConfigType::Integer { min: None, max: None }) };
     let image = image(vec![("level", live), ("workers", plain)]);
     let quiet = froze(&image, vec![]);
     let loud = froze(&image, vec![("level", text("debug"))]);
@@ -149,7 +162,10 @@ fn unit_config_bindings_are_checked_like_keys() {
     let binding = Binding { kind: "redis".into(), fields, wait: false, test: Default::default() };
     image.bindings.insert("cache".parse().unwrap(), binding);
     let given = |name: &str, values: Vec<(&str, &str)>| RawConfig {
-        bindings: BTreeMap::from([(name.parse().unwrap(), values.into_iter().map(|(k, v)| (key(k), text(v))).collect())]),
+        bindings: BTreeMap::from([(
+            name.parse().unwrap(),
+            values.into_iter().map(|(k, v)| (key(k), text(v))).collect(),
+        )]),
         ..RawConfig::default()
     };
     let froze = freeze(&image, &given("cache", vec![("address", "A:1"), ("password", "hunter22")]), &KEY).unwrap();
@@ -163,11 +179,15 @@ fn unit_config_bindings_are_checked_like_keys() {
 
 #[test]
 fn unit_config_the_canonical_form_is_pinned() {
-    let image = image(vec![("workers", spec(ConfigType::Integer { min: None, max: None })), ("on", spec(ConfigType::Boolean))]);
+    let image =
+        image(vec![("workers", spec(ConfigType::Integer { min: None, max: None })), ("on", spec(ConfigType::Boolean))]);
     let config = froze(&image, vec![("workers", ConfigValue::Integer(4)), ("on", ConfigValue::Boolean(true))]).config;
     let json = r#"{"environment":{},"values":{"on":{"value":true},"workers":{"value":4}}}"#;
     assert_eq!(serde_json::to_string(&config).unwrap(), json);
-    assert_eq!(config.digest().to_string(), kiln_model::Digest::of(format!("kiln-config-v1\0{json}").as_bytes()).to_string());
+    assert_eq!(
+        config.digest().to_string(),
+        kiln_model::Digest::of(format!("kiln-config-v1\0{json}").as_bytes()).to_string()
+    );
 }
 
 proptest! {

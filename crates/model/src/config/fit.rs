@@ -20,10 +20,9 @@ impl ConfigType {
     /// no other type: where another one is wanted it is read as that.
     pub fn read(&self, value: &ConfigValue) -> Fit {
         match (value, self) {
-            (ConfigValue::Text(text), Self::Integer { .. }) => self.fit(&text.trim().parse().map_or_else(
-                |_| value.clone(),
-                ConfigValue::Integer,
-            )),
+            (ConfigValue::Text(text), Self::Integer { .. }) => {
+                self.fit(&text.trim().parse().map_or_else(|_| value.clone(), ConfigValue::Integer))
+            }
             (ConfigValue::Text(text), Self::Number { .. } | Self::Boolean | Self::List { .. }) => {
                 self.fit(&serde_json::from_str(text).unwrap_or_else(|_| value.clone()))
             }

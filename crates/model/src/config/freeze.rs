@@ -196,7 +196,9 @@ impl Work<'_> {
                 continue;
             };
             match spec.kind.read(value) {
-                Ok(value) => frozen.extend(self.put(binding, key, spec.delivery, value).map(|value| (key.clone(), value))),
+                Ok(value) => {
+                    frozen.extend(self.put(binding, key, spec.delivery, value).map(|value| (key.clone(), value)))
+                }
                 Err(unfit) => self.wrong(binding, key, ProblemKind::Unfit { wanted: unfit.0 }),
             }
         }

@@ -68,14 +68,17 @@ mod tests {
         ] {
             assert_eq!(url(text).as_deref(), Some(normal));
         }
-        for text in ["", "api.example", "http://", "http:///x", "http://a b/", "http://a:0/", "1http://a", "http://a:b"] {
+        for text in ["", "api.example", "http://", "http:///x", "http://a b/", "http://a:0/", "1http://a", "http://a:b"]
+        {
             assert_eq!(url(text), None, "{text}");
         }
     }
 
     #[test]
     fn unit_addresses_are_a_host_and_a_port() {
-        for (text, normal) in [("DB.example:5432", "db.example:5432"), ("[FE80::1]:1", "[fe80::1]:1"), ("10.0.0.1:80", "10.0.0.1:80")] {
+        for (text, normal) in
+            [("DB.example:5432", "db.example:5432"), ("[FE80::1]:1", "[fe80::1]:1"), ("10.0.0.1:80", "10.0.0.1:80")]
+        {
             assert_eq!(address(text).as_deref(), Some(normal));
         }
         for text in ["db", ":1", "db:", "db:0", "db:70000", "::1:80", "[x]:1", "a b:1", "db:+1"] {

@@ -1,6 +1,6 @@
 //! The text form of a recipe: its top level, and what only the whole can tell.
 
-use super::{Base, Recipe, RecipeFiles, Step, StepKind, base, check, service, step, test, writable};
+use super::{Base, Recipe, RecipeFiles, Step, StepKind, base, check, config, file, service, step, test, writable};
 use crate::{
     diagnostic::{Diagnostics, shown},
     id::ImageName,
@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// The keys of a recipe.
-pub(crate) const KEYS: Keys = Keys { of: "a recipe", valid: &["name", "base", "step", "service", "writable", "test"] };
+pub(crate) const KEYS: Keys =
+    Keys { of: "a recipe", valid: &["name", "base", "step", "service", "writable", "config", "file", "test"] };
 
 /// What readers of a recipe's parts need beside the text.
 pub(super) struct Context<'a> {
@@ -36,8 +37,10 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
         .required("base", "[base]` followed by `debian = \"bookworm\"")
         .and_then(|value| base::read(&value.table(base::KEYS, "{ debian = \"bookworm\" }")?, context));
     let steps = step::read_all(root, context);
-    let services = service::read_all(root);
+    let schema = config::read_all(root);
+    let services = service::read_all(root, schema.as_ref());
     let writable = writable::read_all(root);
+    let templates = file::read_all(root, context, schema.as_ref(), writable.as_deref());
     let tests = test::read_all(root, context, services.as_ref());
     if let (Some(base), Some(steps)) = (&base, &steps) {
         packages_need_an_archive(base, steps);
@@ -48,6 +51,8 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
     let services = services?.into_iter().map(|(name, (service, _))| (name, service)).collect();
     let manifest = ImageManifest {
         writable: writable?.into_iter().map(|(writable, _)| writable).collect(),
+        config: schema?,
+        templates: templates?,
         ..ImageManifest::new(name.clone()?, services)
     };
     let steps = steps?.into_iter().map(|(step, _)| step).collect();

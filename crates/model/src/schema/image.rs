@@ -1,5 +1,6 @@
 //! The text form of `image.toml`.
 
+mod config;
 mod test;
 
 use std::collections::BTreeMap;
@@ -7,12 +8,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::config::{Configured, File, Items, ItemsTable, Key, KeyItem, KeyType, KeyValue, Variable};
 pub use self::test::{
     CommandTest, Expectation, Expectations, FileTest, HttpTest, PackageTest, PortTest, ProcessTest, ScriptTest,
     TcpTest, Test, UserTest,
 };
 use super::{DurationText, ImagePath, ImageText, ModeText, PackageText, RecipePath, SizeText, UrlPath, UserText};
 use crate::{
+    config::ConfigKey,
     id::{ImageName, ServiceName, VolumeName},
     manifest::{Protocol, Restart},
 };
@@ -32,6 +35,10 @@ pub struct ImageToml {
     pub service: Option<BTreeMap<ServiceName, Service>>,
     /// The only paths of a server that can be written, beside /run, /tmp, /var/tmp and /dev, which always can.
     pub writable: Option<BTreeMap<ImagePath, Writable>>,
+    /// What servers of the image can be told, by key.
+    pub config: Option<BTreeMap<ConfigKey, Key>>,
+    /// Files in memory that are rendered from templates before services start, by path.
+    pub file: Option<BTreeMap<ImagePath, File>>,
     /// What must hold in the frozen, booted image.
     pub test: Option<Vec<Test>>,
 }
@@ -190,7 +197,7 @@ pub struct Service {
     /// User of the image; root where nothing is said.
     pub user: Option<UserText>,
     /// Variables.
-    pub environment: Option<BTreeMap<String, String>>,
+    pub environment: Option<BTreeMap<String, Variable>>,
     /// Absolute directory; `/` where nothing is said.
     pub working_directory: Option<ImagePath>,
     /// Ports it listens on.
