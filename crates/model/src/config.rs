@@ -11,6 +11,7 @@
 mod fit;
 mod freeze;
 mod key;
+mod named;
 mod place;
 mod registry;
 mod schema;
@@ -24,6 +25,7 @@ pub(crate) use fit::whole;
 pub use fit::{MAX_ITEMS, MAX_TEXT, Unfit};
 pub use freeze::{ConfigProblem, Froze, HashKey, ProblemKind, RawConfig, freeze};
 pub use key::{ConfigKey, InvalidKey};
+pub use named::{keys_named, keys_of_template};
 pub use registry::{InvalidAddress, Login, Password, Registry, RegistryAddress, RegistryTls};
 pub use schema::{ConfigSchema, ConfigType, Delivery, KeySpec};
 use serde::{Deserialize, Serialize};

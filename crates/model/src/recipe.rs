@@ -7,6 +7,8 @@ pub(crate) mod base;
 pub(crate) mod binding;
 mod check;
 pub(crate) mod command;
+pub(crate) mod config;
+pub(crate) mod file;
 mod files;
 mod oci_base;
 pub(crate) mod service;
@@ -19,7 +21,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) use self::{
     check::argument,
-    command::{environment as read_environment, variable as read_variable},
+    command::{environment as read_environment, named_variable as read_variable},
     service::PROTOCOLS,
 };
 pub use self::{

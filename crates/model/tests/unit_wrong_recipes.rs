@@ -62,6 +62,33 @@ fn unit_base() {
 }
 
 #[test]
+fn unit_configuration() {
+    insta::assert_snapshot!(shown(&[
+        "[config.Workers]\ntype = \"integer\"\n",
+        "[config.workers]\nmin = 1\n",
+        "[config.workers]\ntype = \"int\"\ntyp = 1\n",
+        "[config.workers]\ntype = \"integer\"\nmin = 8\ndefault = 4\n",
+        "[config.greeting]\ntype = \"string\"\nmin = 1\npattern = \"(\"\n",
+        "[config.password]\ntype = \"string\"\nsecret = true\nlive = true\n",
+        "[config.password]\ntype = \"string\"\nsecret = true\ndefault = \"x\"\n",
+        "[config.on]\ntype = \"boolean\"\noptional = true\ndefault = true\n",
+        "[config.level]\ntype = \"enum\"\nvalues = [\"a\", \"a\"]\n[config.hosts]\ntype = \"list\"\n",
+        "[config.workers]\ntype = \"integer\"\n[service.web]\ncommand = \"x\"\nenvironment = { W = { config = \"worker\" } }\n",
+    ]));
+}
+
+#[test]
+fn unit_files() {
+    insta::assert_snapshot!(shown(&[
+        "[file.\"/etc/app.conf\"]\ntemplate = \"app.conf.j2\"\n[config.workers]\ntype = \"integer\"\n",
+        "[file.\"/run/app.conf\"]\nmode = \"0644\"\n",
+        "[file.\"/run/app.conf\"]\ntemplate = \"missing.j2\"\nowner = \"app\"\n",
+        "[file.\"/run/app.conf\"]\ntemplate = \"broken.j2\"\n",
+        "[file.\"/run/app.conf\"]\ntemplate = \"stray.j2\"\n[config.workers]\ntype = \"integer\"\n",
+    ]));
+}
+
+#[test]
 fn unit_steps() {
     insta::assert_snapshot!(shown(&[
         "[[step]]\nto = \"/srv\"\n",

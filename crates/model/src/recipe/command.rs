@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::check;
-use crate::{diagnostic::shown, text::Value};
+use crate::{
+    diagnostic::shown,
+    text::{Entry, Value},
+};
 
 /// What runs a `run` step that is written as one text.
 pub(crate) const SHELL: [&str; 2] = ["/bin/sh", "-euc"];
@@ -80,23 +83,28 @@ fn runnable(value: &Value<'_>, program: &str) -> bool {
 
 /// Variables: names and texts.
 pub(crate) fn environment(value: &Value<'_>) -> Option<BTreeMap<String, String>> {
-    let variables: Vec<_> = value
-        .map("{ LANG = \"C.UTF-8\" }")?
-        .entries()
-        .map(|entry| {
-            let name = check::variable(entry.key).map_err(|message| {
-                entry.place.report::<()>(message, "for example: `LOG_LEVEL = \"info\"`");
-            });
-            let text = entry.value.checked("\"…\"", check::argument);
-            Some((name.ok().map(|()| entry.key.to_owned())?, text?))
-        })
-        .collect();
+    let variables: Vec<_> = value.map("{ LANG = \"C.UTF-8\" }")?.entries().map(|entry| variable(&entry)).collect();
     variables.into_iter().collect()
 }
 
 /// The name of a variable.
-pub(crate) fn variable(value: &Value<'_>) -> Option<String> {
+pub(crate) fn named_variable(value: &Value<'_>) -> Option<String> {
     value.checked("\"GREETING\"", check::variable)
+}
+
+/// A variable and its text.
+pub(super) fn variable(entry: &Entry<'_>) -> Option<(String, String)> {
+    let name = variable_name(entry);
+    let text = entry.value.checked("\"…\"", check::argument);
+    Some((name?, text?))
+}
+
+/// A variable's name.
+pub(super) fn variable_name(entry: &Entry<'_>) -> Option<String> {
+    match check::variable(entry.key) {
+        Ok(()) => Some(entry.key.to_owned()),
+        Err(message) => entry.place.report(message, "for example: `LOG_LEVEL = \"info\"`"),
+    }
 }
 
 /// An absolute directory.

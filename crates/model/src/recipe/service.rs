@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{check, command, text::Placed};
+use super::{check, command, config, text::Placed};
 use crate::{
+    config::{ConfigKey, ConfigSchema},
     diagnostic::shown,
     id::ServiceName,
     manifest::{Port, Protocol, Readiness, ReadinessCheck, Restart, Service, Stop},
@@ -21,6 +22,9 @@ pub(crate) const PORT: Keys = Keys { of: "a port", valid: &["port", "protocol"] 
 pub(crate) const READINESS: Keys = Keys { of: "`readiness`", valid: &["http", "tcp", "command", "port", "within"] };
 /// The keys of `stop`.
 pub(crate) const STOP: Keys = Keys { of: "`stop`", valid: &["signal", "grace"] };
+
+/// The keys of a variable that is configured.
+pub(crate) const CONFIGURED: Keys = Keys { of: "a variable", valid: &["config"] };
 
 /// The words for what is spoken on a port.
 pub(crate) const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
@@ -44,10 +48,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A port and where it stands.
 type PlacedPort<'d> = Placed<'d, Port>;
 
-pub(super) fn read_all<'d>(root: &Table<'d>) -> Option<BTreeMap<ServiceName, Placed<'d, Service>>> {
+pub(super) fn read_all<'d>(
+    root: &Table<'d>,
+    schema: Option<&ConfigSchema>,
+) -> Option<BTreeMap<ServiceName, Placed<'d, Service>>> {
     let Some(value) = root.get("service") else { return Some(BTreeMap::new()) };
     let table = value.map("{ web = { command = \"nginx -g 'daemon off;'\" } }")?;
-    let read: Vec<_> = table.entries().map(|entry| read(&entry)).collect();
+    let read: Vec<_> = table.entries().map(|entry| read(&entry, schema)).collect();
     if read.len() > MAX_SERVICES {
         return value
             .place
@@ -75,7 +82,7 @@ fn ports_are_distinct<'a, 'd: 'a>(services: impl Iterator<Item = &'a Vec<PlacedP
 
 type Read<'d> = (ServiceName, Placed<'d, Service>, Vec<PlacedPort<'d>>);
 
-fn read<'d>(entry: &Entry<'d>) -> Option<Read<'d>> {
+fn read<'d>(entry: &Entry<'d>, schema: Option<&ConfigSchema>) -> Option<Read<'d>> {
     let name = entry.key.parse::<ServiceName>().map_err(|error| {
         entry.place.report::<()>(error.to_string(), "for example: `[service.web]`");
     });
@@ -84,7 +91,7 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Read<'d>> {
         .required("command", "command = \"nginx -g 'daemon off;'\"")
         .and_then(|value| command::read(&value, command::Text::Words));
     let user = table.get("user").map_or(Some("root".to_owned()), |v| v.checked("\"www-data\"", check::user));
-    let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| command::environment(&v));
+    let variables = table.get("environment").map_or(Some(Default::default()), |v| variables(&v, schema));
     let working_directory = table.get("working_directory").map_or(Some("/".to_owned()), |v| command::directory(&v));
     let ports = table.get("ports").map_or(Some(vec![]), |v| ports(&v));
     let readiness = table.get("readiness").map_or(Some(None), |v| readiness(&v, ports.as_deref()?).map(Some));
@@ -93,12 +100,12 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Read<'d>> {
     if restart == Some(Restart::Once) {
         a_task_serves_nothing(&table);
     }
-    let ports = ports?;
+    let (ports, (environment, configured)) = (ports?, variables?);
     let service = Service {
         command: command?,
         user: user?,
-        environment: environment?,
-        configured: BTreeMap::new(),
+        environment,
+        configured,
         working_directory: working_directory?,
         ports: ports.iter().map(|(port, _)| *port).collect(),
         readiness: readiness?,
@@ -106,6 +113,27 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Read<'d>> {
         restart: restart?,
     };
     Some((name.ok()?, (service, entry.place), ports))
+}
+
+/// Variables with texts, and variables with the values of configuration keys.
+fn variables(
+    value: &Value<'_>,
+    schema: Option<&ConfigSchema>,
+) -> Option<(BTreeMap<String, String>, BTreeMap<String, ConfigKey>)> {
+    let entries: Vec<_> = value.map("{ LANG = \"C.UTF-8\" }")?.entries().collect();
+    let (keys, texts): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.value.is_table());
+    let texts: Vec<_> = texts.iter().map(command::variable).collect();
+    let keys: Vec<_> = keys.iter().map(|entry| configured(entry, schema)).collect();
+    Some((texts.into_iter().collect::<Option<_>>()?, keys.into_iter().collect::<Option<_>>()?))
+}
+
+fn configured(entry: &Entry<'_>, schema: Option<&ConfigSchema>) -> Option<(String, ConfigKey)> {
+    let name = command::variable_name(entry);
+    let value = entry.value.table(CONFIGURED, "{ config = \"greeting\" }")?.required("config", "config = \"greeting\"");
+    let value = value?;
+    let key = value.parsed::<ConfigKey>("\"greeting\"")?;
+    config::must_exist(schema?, &(key.clone(), value.place));
+    Some((name?, key))
 }
 
 fn a_task_serves_nothing(table: &Table<'_>) {

@@ -1,6 +1,8 @@
 //! The text form of a recipe: its top level, and what only the whole can tell.
 
-use super::{Base, Recipe, RecipeFiles, Step, StepKind, base, binding, check, service, step, test, writable};
+use super::{
+    Base, Recipe, RecipeFiles, Step, StepKind, base, binding, check, config, file, service, step, test, writable,
+};
 use crate::{
     diagnostic::{Diagnostics, shown},
     id::ImageName,
@@ -10,8 +12,10 @@ use crate::{
 };
 
 /// The keys of a recipe.
-pub(crate) const KEYS: Keys =
-    Keys { of: "a recipe", valid: &["name", "base", "step", "service", "service_binding", "writable", "test"] };
+pub(crate) const KEYS: Keys = Keys {
+    of: "a recipe",
+    valid: &["name", "base", "step", "service", "service_binding", "writable", "config", "file", "test"],
+};
 
 /// What readers of a recipe's parts need beside the text.
 pub(super) struct Context<'a> {
@@ -37,9 +41,11 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
         .required("base", "[base]` followed by `debian = \"bookworm\"")
         .and_then(|value| base::read(&value.table(base::KEYS, "{ debian = \"bookworm\" }")?, context));
     let steps = step::read_all(root, context);
-    let services = service::read_all(root);
+    let schema = config::read_all(root);
+    let services = service::read_all(root, schema.as_ref());
     let bindings = binding::read_all(root);
     let writable = writable::read_all(root);
+    let templates = file::read_all(root, context, schema.as_ref(), writable.as_deref());
     let tests = test::read_all(root, context, services.as_ref());
     if let (Some(base), Some(steps)) = (&base, &steps) {
         packages_need_an_archive(base, steps);
@@ -51,6 +57,8 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
     let manifest = ImageManifest {
         writable: writable?.into_iter().map(|(writable, _)| writable).collect(),
         bindings: bindings?,
+        config: schema?,
+        templates: templates?,
         ..ImageManifest::new(name.clone()?, services)
     };
     let steps = steps?.into_iter().map(|(step, _)| step).collect();

@@ -1,5 +1,6 @@
 //! The text form of `image.toml`.
 
+mod config;
 mod test;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::config::{Configured, File, Items, ItemsTable, Key, KeyItem, KeyType, KeyValue, Variable};
 pub use self::test::{
     CommandTest, Expectation, Expectations, FileTest, HttpTest, PackageTest, PortTest, ProcessTest, ScriptTest,
     TcpTest, Test, UserTest,
@@ -35,6 +37,10 @@ pub struct ImageToml {
     pub service_binding: Option<BTreeMap<BindingName, ServiceBinding>>,
     /// The only paths of a server that can be written, beside /run, /tmp, /var/tmp and /dev, which always can.
     pub writable: Option<BTreeMap<ImagePath, Writable>>,
+    /// What servers of the image can be told, by key.
+    pub config: Option<BTreeMap<ConfigKey, Key>>,
+    /// Files in memory that are rendered from templates before services start, by path.
+    pub file: Option<BTreeMap<ImagePath, File>>,
     /// What must hold in the frozen, booted image.
     pub test: Option<Vec<Test>>,
 }
@@ -253,7 +259,7 @@ pub struct Service {
     /// User of the image; root where nothing is said.
     pub user: Option<UserText>,
     /// Variables.
-    pub environment: Option<BTreeMap<String, String>>,
+    pub environment: Option<BTreeMap<String, Variable>>,
     /// Absolute directory; `/` where nothing is said.
     pub working_directory: Option<ImagePath>,
     /// Ports it listens on.

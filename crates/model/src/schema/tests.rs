@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     fleet::{rollout, source, text as fleet_text},
-    recipe::{base, binding, service, step, test, text as recipe_text, writable},
+    recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
 
@@ -37,6 +37,10 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     agree(&schema, step::ANY, &["CopyStep", "RunStep", "PackagesStep", "RemoveStep"]);
     agree(&schema, service::KEYS, &["Service"]);
     agree(&schema, binding::KEYS, &["ServiceBinding"]);
+    agree(&schema, config::KEYS, &["Key"]);
+    agree(&schema, config::ITEMS, &["ItemsTable"]);
+    agree(&schema, file::KEYS, &["File"]);
+    agree(&schema, service::CONFIGURED, &["Configured"]);
     agree(&schema, service::PORT, &["SpokenPort"]);
     agree(&schema, service::READINESS, &["HttpReadiness", "TcpReadiness", "CommandReadiness"]);
     agree(&schema, service::STOP, &["Stop"]);

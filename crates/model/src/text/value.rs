@@ -130,6 +130,24 @@ impl<'d> Value<'d> {
         }
     }
 
+    /// The value of a configuration key, of whichever type it is.
+    pub fn config(&self) -> Option<ConfigValue> {
+        match self.value {
+            DeValue::String(text) => Some(ConfigValue::Text(text.to_string())),
+            DeValue::Boolean(flag) => Some(ConfigValue::Boolean(*flag)),
+            DeValue::Integer(_) => self.integer(i64::MIN..=i64::MAX, "1").map(ConfigValue::Integer),
+            DeValue::Float(_) => {
+                let number = self.number(f64::MIN..=f64::MAX, "0.5")?;
+                Some(ConfigValue::Number(serde_json::Number::from_f64(number)?))
+            }
+            DeValue::Array(_) => {
+                let items: Vec<_> = self.list("[]")?.iter().map(Value::config).collect();
+                items.into_iter().collect::<Option<_>>().map(ConfigValue::List)
+            }
+            DeValue::Datetime(_) | DeValue::Table(_) => self.wrong("a text, a number, true, false, or a list", "\"…\""),
+        }
+    }
+
     /// True or false.
     pub fn boolean(&self) -> Option<bool> {
         match self.value {

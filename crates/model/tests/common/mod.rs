@@ -19,6 +19,9 @@ impl Default for Files {
             ("tests/check.sh", b"#!/bin/sh\nexit 0\n"),
             ("tests/plain.txt", b"exit 0\n"),
             ("tests/binary", b"#!\xff\xfe"),
+            ("app.conf.j2", b"workers {{ config.workers }};\n"),
+            ("broken.j2", b"a\n{% if %}\n"),
+            ("stray.j2", b"{{ config.worker }}\n"),
             ("pipe", b""),
             ("away", b""),
         ]))
