@@ -93,7 +93,7 @@ fn default(
     let Some(value) = table.get("default") else { return Some(None) };
     if delivery == Some(Delivery::Secret) {
         let place = table.get("secret").map_or(value.place, |secret| secret.place);
-        let help = "remove it: a fleet gives the value; for tests, a configuration of `[[matrix]]` does";
+        let help = "remove it: a fleet gives the value";
         return value.place.contradicts(place, "a secret has no default: everyone could read it", "it is secret", help);
     }
     if optional == Some(true) {
