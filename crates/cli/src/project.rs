@@ -47,6 +47,12 @@ pub fn both(directory: &Path) -> Result<(Recipe, Fleet), Failure> {
     Ok((recipe(directory)?, fleet(directory)?))
 }
 
+/// A directory as the daemon must be told it: absolute.
+pub fn absolute(directory: &Path) -> Result<PathBuf, Failure> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    directory.canonicalize().map_err(|source| Failure::Read { path: directory.to_owned(), source })
+}
+
 fn read(directory: &Path, file: &'static str) -> Result<(PathBuf, String), Failure> {
     let path = directory.join(file);
     match std::fs::read_to_string(&path) {

@@ -18,6 +18,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Apply) -> Result<Exit
     let request = ApplyRequest {
         fleet,
         baked: BTreeMap::new(),
+        directory: project::absolute(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?,
         plan_only: arguments.plan,
         fresh: if arguments.retest { Fresh::Always } else { Fresh::Reuse },
     };

@@ -66,6 +66,7 @@ async fn up(context: &Context<'_>, arguments: &Up) -> Result<events::Ended, Fail
     let request = ApplyRequest {
         fleet,
         baked: BTreeMap::from([(baked.name.clone(), baked.image)]),
+        directory: project::absolute(directory)?,
         plan_only: false,
         fresh: if arguments.retest { Fresh::Always } else { Fresh::Reuse },
     };

@@ -164,7 +164,8 @@ pub fn web() -> GroupName {
 /// A fleet of one group on image `n`.
 pub fn wanted(n: u8, group: Group) -> Wanted {
     let fleet = Fleet { groups: BTreeMap::from([(web(), group)]), evidence: EvidencePolicy::default() };
-    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]) }
+    let configs = BTreeMap::from([(web(), FrozenConfig::default())]);
+    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]), configs }
 }
 
 /// Everything that outlives a daemon.
