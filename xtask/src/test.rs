@@ -1,5 +1,6 @@
 //! Every test: the workspace's, the documentation's, and the examples with real servers.
 
+mod contract;
 mod examples;
 mod isolated;
 

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::contract::Contract;
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
@@ -46,8 +47,7 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
 fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     up(kiln, state, example)?;
     if example.ends_with("hello") {
-        demo::change_page(example)?;
-        up(kiln, state, example)?;
+        Contract { kiln, state, project: example }.check()?;
     }
     let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
     let status: Value = serde_json::from_slice(&status.stdout)?;
