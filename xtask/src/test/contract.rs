@@ -109,7 +109,7 @@ impl Contract<'_> {
         let image = self.json(&["bake", self.project()?])?.last().map(|baked| baked["image"].clone());
         let image = image.as_ref().and_then(Value::as_str).ok_or("a bake has an image")?.to_owned();
         fs::write(self.state.join("keys/revoked"), format!("{image}\n"))?;
-        let refused = self.ends_with(3, &["promote", &format!("hello@{image}"), "stable"]);
+        let refused = self.ends_with(3, &["promote", &format!("hello@{image}"), "--to", "stable"]);
         fs::remove_file(self.state.join("keys/revoked"))?;
         refused
     }
@@ -126,7 +126,7 @@ impl Contract<'_> {
     fn a_lock_is_used_exactly_and_can_be_refreshed(&self) -> Outcome {
         let path = self.project.join("kiln.lock");
         let lock = fs::read_to_string(&path)?;
-        let marker = "sha256 = \"";
+        let marker = "sha256 = \"sha256:";
         let at = lock.find(marker).ok_or("a lock has hashes")? + marker.len();
         let wrong = format!("{}{}{}", &lock[..at], "0".repeat(64), &lock[at + 64..]);
         fs::write(&path, wrong)?;
