@@ -163,7 +163,7 @@ pub fn web() -> GroupName {
 
 /// A fleet of one group on image `n`.
 pub fn wanted(n: u8, group: Group) -> Wanted {
-    let fleet = Fleet { groups: BTreeMap::from([(web(), group)]), evidence: EvidencePolicy::default() };
+    let fleet = Fleet { groups: BTreeMap::from([(web(), group)]), evidence: EvidencePolicy::default(), config: BTreeMap::new() };
     Wanted { fleet, images: BTreeMap::from([(web(), image(n))]) }
 }
 
