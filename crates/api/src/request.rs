@@ -1,10 +1,14 @@
 //! What the daemon can be asked to do, and the short answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use kiln_model::{ChannelName, Fleet, FrozenConfig, GroupName, ImageDigest, ImageName, ServerId, fleet::ImageRef};
+use kiln_model::{ChannelName, Fleet, Group, GroupName, ImageDigest, ImageName, ServerId, fleet::ImageRef};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+fn root() -> PathBuf {
+    PathBuf::from("/")
+}
 
 /// `POST /v1/test`: run the newest suite of an image on it and sign what was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -13,10 +17,14 @@ pub struct TestRequest {
     /// The image: `name`, `name@channel` or `name@sha256:…`.
     #[schema(value_type = String, example = "hello@dev")]
     pub image: ImageRef,
-    /// The configuration it is booted with.
+    /// The group of a fleet whose configuration it is booted with; the recipe's own values where there is none.
     #[serde(default)]
     #[schema(value_type = Object)]
-    pub config: FrozenConfig,
+    pub group: Option<Box<Group>>,
+    /// Where the fleet's file is.
+    #[serde(default = "root")]
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
     /// Whether to test even if a valid report exists.
     #[serde(default)]
     pub fresh: Fresh,
@@ -48,6 +56,10 @@ pub struct ApplyRequest {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     pub baked: BTreeMap<ImageName, ImageDigest>,
+    /// Where the fleet's file is: files and commands that give values are looked for from there.
+    #[serde(default = "root")]
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
     /// Only say what would be done and why.
     #[serde(default)]
     pub plan_only: bool,

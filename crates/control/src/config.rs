@@ -4,6 +4,10 @@
 //! said is in the frozen configuration from then on, so a registry that is away stops nothing that was frozen before.
 //! Secrets go into the sealed store before anything names them.
 
+mod freezer;
+mod secrets;
 mod source;
 
+pub use freezer::{ConfigError, Freezer, without_secrets};
+pub use secrets::{SecretStore, SecretsError};
 pub use source::{HostSources, SourceError, Sources};

@@ -40,6 +40,7 @@ pub use self::{
 };
 use crate::{
     Control, ControlError, ControlOptions,
+    config::{Freezer, HostSources, SecretStore, SecretsError},
     keys::{Keys, KeysError},
     metadata::{Identity, ListenError, Listener, Metadata, Resident, Residents, Running},
     reads::KeyReads,
@@ -122,6 +123,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// The metadata service.
     #[error(transparent)]
     Metadata(#[from] ListenError),
@@ -155,6 +159,7 @@ pub(crate) struct App {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) library: Arc<dyn Library>,
     pub(crate) prover: Prover,
+    pub(crate) freezer: Freezer,
     pub(crate) keys: Arc<Keys>,
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
     pub(crate) host: Arc<dyn Host>,
@@ -178,7 +183,8 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let state_dir = options.state_dir.clone();
     let listener = listen::bind(&state_dir)?;
     remove_test_servers(parts.engine.as_ref()).await;
-    let control_options = ControlOptions::new(state_dir.clone());
+    let secrets = Arc::new(SecretStore::open(&state_dir)?);
+    let control_options = ControlOptions { secrets: Some(secrets.clone()), ..ControlOptions::new(state_dir.clone()) };
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
@@ -186,7 +192,8 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let app = Arc::new(App {
         options,
         control,
-        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone()),
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone()),
+        freezer: Freezer::new(Arc::new(HostSources), secrets),
         engine: parts.engine,
         library: parts.library,
         keys: parts.keys,

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::SecretStore,
     db::{Batch, Db, DbError, Loaded, PastRelease},
     failpoint::{FailPoint, NeverFails},
     group::{self, GroupTask, Mailboxes, Message, Wish},
@@ -47,12 +48,19 @@ pub struct ControlOptions {
     pub clock: Clock,
     /// Where a test kills the core.
     pub fail_point: Arc<dyn FailPoint>,
+    /// The secrets that configurations name; without them no release that has some is launched.
+    pub secrets: Option<Arc<SecretStore>>,
 }
 
 impl ControlOptions {
     /// The system's clock, and no fail points.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { state_dir: state_dir.into(), clock: Arc::new(Timestamp::now), fail_point: Arc::new(NeverFails) }
+        Self {
+            state_dir: state_dir.into(),
+            clock: Arc::new(Timestamp::now),
+            fail_point: Arc::new(NeverFails),
+            secrets: None,
+        }
     }
 }
 
@@ -63,6 +71,8 @@ pub struct Wanted {
     pub fleet: Fleet,
     /// The image of every group of the fleet.
     pub images: BTreeMap<GroupName, ImageDigest>,
+    /// The frozen configuration of every group of the fleet.
+    pub configs: BTreeMap<GroupName, FrozenConfig>,
 }
 
 /// What is to be rebuilt.
@@ -137,6 +147,9 @@ pub enum ControlError {
     /// The fleet has a group whose image nobody resolved.
     #[error("no image was chosen for group `{0}`")]
     NoImage(GroupName),
+    /// The fleet has a group whose configuration nobody froze.
+    #[error("no configuration was frozen for group `{0}`")]
+    NoConfig(GroupName),
     /// Somebody asked for the group again while it was being taken away.
     #[error("group `{0}` was asked for again while it was being taken away")]
     Superseded(GroupName),
@@ -183,6 +196,7 @@ impl Control {
             db,
             engine,
             releases,
+            secrets: options.secrets,
             traffic,
             routes,
             events,
@@ -461,16 +475,17 @@ async fn ask<T>(
 }
 
 fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName, Wish>, ControlError> {
-    let Wanted { fleet, images } = wanted;
+    let Wanted { fleet, images, mut configs } = wanted;
     let evidence: EvidencePolicy = fleet.evidence;
-    let wish = |(name, spec): (GroupName, Group)| {
+    let mut wish = |(name, spec): (GroupName, Group)| {
         let image = images.get(&name).ok_or_else(|| ControlError::NoImage(name.clone()))?;
         let image = releases.image(image)?;
-        let config = FrozenConfig::of_environment(spec.environment.clone());
+        let config = configs.remove(&name).ok_or_else(|| ControlError::NoConfig(name.clone()))?;
+        let spec = crate::config::without_secrets(spec, &image.manifest);
         let release = PastRelease { image: image.digest, config, suite: image.suite, settled: None };
         Ok((name, Wish { spec, evidence, release }))
     };
-    fleet.groups.into_iter().map(wish).collect()
+    fleet.groups.into_iter().map(&mut wish).collect()
 }
 
 /// The table as the earlier daemon left it, so that no route is missing from the first one of this.

@@ -29,6 +29,7 @@ use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{
     FrozenConfig, ImageDigest, ImageManifest, ImageName, Suite,
+    config::Secrets,
     evidence::{Report, TestOutcome, Verdict},
     trust,
 };
@@ -44,6 +45,8 @@ pub struct Subject {
     pub image: ImageDigest,
     /// Its services and writable paths.
     pub manifest: Arc<ImageManifest>,
+    /// The secrets of the configuration it is tested with. They appear in no message.
+    pub secrets: Arc<Secrets>,
 }
 
 /// A report and how long things took.

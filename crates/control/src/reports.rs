@@ -17,6 +17,7 @@ use kiln_model::{
 };
 
 use crate::{
+    config::{SecretStore, SecretsError},
     harness::{self, Events, HarnessError, ImageTree, Subject},
     keys::Keys,
     releases::{ImageInfo, NotAdmitted, Releases, ReleasesError},
@@ -48,6 +49,9 @@ pub enum ProveError {
         /// The suite.
         suite: SuiteDigest,
     },
+    /// The secrets of the configuration are not at hand.
+    #[error("the secrets of the configuration cannot be read")]
+    Secrets(#[from] SecretsError),
     /// The suite could not be run.
     #[error(transparent)]
     Harness(#[from] HarnessError),
@@ -76,13 +80,15 @@ pub struct Prover {
     engine: Arc<dyn Engine>,
     library: Arc<dyn Library>,
     keys: Arc<Keys>,
+    secrets: Arc<SecretStore>,
     running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Prover {
     /// Makes evidence on this engine, for images of this library, signed with the signing key.
-    pub fn new(engine: Arc<dyn Engine>, library: Arc<dyn Library>, keys: Arc<Keys>) -> Self {
-        Self { engine, library, keys, running: Mutex::default() }
+    /// The secrets of configurations are in this store.
+    pub fn new(engine: Arc<dyn Engine>, library: Arc<dyn Library>, keys: Arc<Keys>, secrets: Arc<SecretStore>) -> Self {
+        Self { engine, library, keys, secrets, running: Mutex::default() }
     }
 
     /// The report on an image with a configuration: a valid one of an earlier run, or a new one, good or bad.
@@ -134,7 +140,10 @@ impl Prover {
         let (library, digest) = (self.library.clone(), image.suite);
         let suite = blocking(move || library.suite(&digest)).await?;
         let suite = suite.ok_or(ProveError::NoSuite { image: image.digest, suite: image.suite })?;
-        let subject = Subject { name: image.name.clone(), image: image.digest, manifest: image.manifest.clone() };
+        let (store, named) = (self.secrets.clone(), config.clone());
+        let secrets = tokio::task::spawn_blocking(move || store.of(&named)).await.expect("reading does not panic")?;
+        let (name, manifest) = (image.name.clone(), image.manifest.clone());
+        let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets) };
         let tree: Arc<dyn ImageTree> = self.library.clone();
         let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, events).await?;
         let envelope = evidence::seal(&run.report, self.keys.signing());

@@ -11,7 +11,9 @@ use kiln_engine::Engine;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::{db::Db, failpoint::FailPoint, releases::Releases, routes::RoutesHandle, traffic::Traffic};
+use crate::{
+    config::SecretStore, db::Db, failpoint::FailPoint, releases::Releases, routes::RoutesHandle, traffic::Traffic,
+};
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -21,6 +23,7 @@ pub(crate) struct Shared {
     pub db: Db,
     pub engine: Arc<dyn Engine>,
     pub releases: Arc<dyn Releases>,
+    pub secrets: Option<Arc<SecretStore>>,
     pub traffic: Arc<dyn Traffic>,
     pub routes: RoutesHandle,
     pub events: broadcast::Sender<Event>,

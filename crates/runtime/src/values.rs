@@ -95,10 +95,14 @@ pub(crate) fn context(input: &Input<'_>) -> Result<Value, ValueError> {
 }
 
 /// A message without the secrets that it may quote.
-pub(crate) fn masked(message: String, secrets: &Secrets) -> String {
+pub fn masked(message: String, secrets: &Secrets) -> String {
     let texts = secrets.0.values().filter_map(|value| match value {
         ConfigValue::Text(text) if !text.is_empty() => Some(text),
         _ => None,
     });
-    texts.fold(message, |message, text| message.replace(text.as_str(), "••••••"))
+    texts.fold(message, |message, text| {
+        // As it stands, and as a message that shows control characters and quotes quotes it.
+        let quoted = text.escape_debug().to_string();
+        message.replace(text.as_str(), "••••••").replace(&quoted, "••••••")
+    })
 }

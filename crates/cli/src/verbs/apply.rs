@@ -13,11 +13,15 @@ use crate::{cli::Apply, daemon, exit::Exit, failure::Failure, project, ui::event
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Apply) -> Result<Exit, Failure> {
     let path = &arguments.fleet;
-    let fleet = if path.is_dir() { project::fleet(path)? } else { project::fleet_file(path)? };
+    let environment = arguments.env.as_ref();
+    let files =
+        if path.is_dir() { project::fleet(path, environment)? } else { project::fleet_file(path, environment)? };
+    let fleet = project::with_variables(files.fleet)?;
     let client = daemon::ensure(&context.state, context.ui).await?;
     let request = ApplyRequest {
         fleet,
         baked: BTreeMap::new(),
+        directory: project::absolute(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?,
         plan_only: arguments.plan,
         fresh: if arguments.retest { Fresh::Always } else { Fresh::Reuse },
     };

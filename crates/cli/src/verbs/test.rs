@@ -1,6 +1,6 @@
 //! `kiln test`: boots a frozen image and runs its tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_api::{
     Client,
@@ -9,7 +9,7 @@ use kiln_api::{
 };
 use kiln_image::bake::LockMode;
 use kiln_model::{
-    Fleet, FrozenConfig, ImageName,
+    Fleet, Group, ImageName, Recipe,
     fleet::{ImageRef, Selector},
 };
 
@@ -19,7 +19,7 @@ use crate::{baking, cli::Test, daemon, exit::Exit, failure::Failure, project, ui
 pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit, Failure> {
     let directory = Path::new(&arguments.what);
     let (image, fleet) = if directory.is_dir() {
-        (bake(context, directory, arguments.offline)?, project::fleet_if_any(directory)?)
+        prepare(context, directory, arguments)?
     } else {
         let unknown = |_| Failure::Unknown { kind: "directory or image", name: arguments.what.clone() };
         (arguments.what.parse::<ImageRef>().map_err(unknown)?, None)
@@ -27,8 +27,9 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit,
     let client = daemon::ensure(&context.state, context.ui).await?;
     let mut reports = Vec::new();
     let mut exit = Exit::Ok;
-    for config in configurations(fleet.as_ref(), &image.name, arguments)? {
-        let (tested, outcome) = test(context, &client, &image, config).await?;
+    let directory = if directory.is_dir() { project::absolute(directory)? } else { "/".into() };
+    for group in configured(fleet.as_ref(), &image.name, arguments)? {
+        let (tested, outcome) = test(context, &client, &image, (group, directory.clone())).await?;
         reports.extend(tested);
         exit = if outcome == Exit::Ok { exit } else { outcome };
     }
@@ -39,28 +40,48 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit,
     Ok(exit)
 }
 
-fn bake(context: &Context<'_>, directory: &Path, offline: bool) -> Result<ImageRef, Failure> {
+/// Bakes the image of a directory; its fleet, if there is one, is read and checked before.
+fn prepare(context: &Context<'_>, directory: &Path, arguments: &Test) -> Result<(ImageRef, Option<Fleet>), Failure> {
     let recipe = project::recipe(directory)?;
+    let fleet = match project::fleet_if_any(directory, arguments.env.as_ref())? {
+        Some(files) => {
+            files.check(&recipe.manifest)?;
+            let mut fleet = project::with_variables(files.fleet)?;
+            fleet.spread(|_| Some(&recipe.manifest.config));
+            Some(fleet)
+        }
+        None => None,
+    };
+    Ok((bake(context, directory, &recipe, arguments.offline)?, fleet))
+}
+
+fn bake(context: &Context<'_>, directory: &Path, recipe: &Recipe, offline: bool) -> Result<ImageRef, Failure> {
     let settings =
         baking::Settings { lock: LockMode::Use, offline, fresh: false, shell_on_failure: false, stream: true };
-    let baked = baking::bake(&context.state, directory, &recipe, settings, context.ui)?;
+    let baked = baking::bake(&context.state, directory, recipe, settings, context.ui)?;
     Ok(ImageRef { name: baked.name, selector: Selector::Digest(baked.image) })
 }
 
-/// The configurations of the groups that use the image; an empty one where there are none.
-fn configurations(fleet: Option<&Fleet>, image: &ImageName, arguments: &Test) -> Result<Vec<FrozenConfig>, Failure> {
+/// One group for each configuration of those that use the image; none in particular where there are none.
+fn configured(fleet: Option<&Fleet>, image: &ImageName, arguments: &Test) -> Result<Vec<Option<Group>>, Failure> {
     let groups = fleet.into_iter().flat_map(|fleet| &fleet.groups);
     let ours = groups.filter(|(name, group)| match &arguments.group {
         Some(wanted) => *name == wanted,
         None => group.image.name == *image,
     });
-    let mut found: Vec<FrozenConfig> =
-        ours.map(|(_, group)| FrozenConfig::of_environment(group.environment.clone())).collect();
-    found.dedup();
+    let mut found: Vec<Group> = Vec::new();
+    for (_, group) in ours {
+        let same = |other: &Group| {
+            (&other.environment, &other.config, &other.bindings) == (&group.environment, &group.config, &group.bindings)
+        };
+        if !found.iter().any(same) {
+            found.push(group.clone());
+        }
+    }
     match &arguments.group {
         Some(wanted) if found.is_empty() => Err(Failure::Unknown { kind: "group", name: wanted.to_string() }),
-        _ if found.is_empty() => Ok(vec![FrozenConfig::default()]),
-        _ => Ok(found),
+        _ if found.is_empty() => Ok(vec![None]),
+        _ => Ok(found.into_iter().map(Some).collect()),
     }
 }
 
@@ -68,9 +89,15 @@ async fn test(
     context: &Context<'_>,
     client: &Client,
     image: &ImageRef,
-    config: FrozenConfig,
+    (group, directory): (Option<Group>, PathBuf),
 ) -> Result<(Vec<TestReport>, Exit), Failure> {
-    let request = TestRequest { image: image.clone(), config, fresh: Fresh::Always, move_dev: false };
+    let request = TestRequest {
+        image: image.clone(),
+        group: group.map(Box::new),
+        directory,
+        fresh: Fresh::Always,
+        move_dev: false,
+    };
     let ended = events::follow(context.ui, client.test(&request).await?).await?;
     let reports = ended.reports.clone();
     let exit = match ended.finish(context.ui) {

@@ -40,16 +40,18 @@ async fn try_apply(
 ) -> Result<Ended, Failure> {
     room(&app.options.state_dir)?;
     let images = resolve(app, &request).await?;
+    let configs = freeze(app, &request, &images).await?;
     let wanted = || Wanted {
         fleet: request.fleet.clone(),
         images: images.iter().map(|(group, image)| (group.clone(), image.digest)).collect(),
+        configs: configs.clone(),
     };
     if request.plan_only {
-        missing_evidence(app, &request.fleet, &images, sink).await?;
+        missing_evidence(app, &request.fleet, &images, &configs, sink).await?;
         app.control.plan_only(wanted()).await?.into_iter().for_each(|event| sink.send(event));
         return Ok(Ended::default());
     }
-    let proofs = prove(app, &request, &images, sink).await?;
+    let proofs = prove(app, &request, &images, &configs, sink).await?;
     reports.extend(proofs.iter().map(|proof| TestReport::from(&proof.report)));
     if let Some(proof) = proofs.iter().find(|proof| !proof.passed()) {
         return Ok(Ended::failed(tests_failed(&proof.report)));
@@ -80,19 +82,36 @@ fn baked(baked: &BTreeMap<ImageName, ImageDigest>, group: &Group) -> ImageRef {
     }
 }
 
-/// The configuration that a group's release is tested and launched with.
-fn config(group: &Group) -> FrozenConfig {
-    FrozenConfig::of_environment(group.environment.clone())
+type Configs = BTreeMap<GroupName, FrozenConfig>;
+
+/// The configurations that the groups' releases are tested and launched with: every source is asked once, here.
+async fn freeze(
+    app: &Arc<App>,
+    request: &ApplyRequest,
+    images: &BTreeMap<GroupName, ImageInfo>,
+) -> Result<Configs, Failure> {
+    let groups = request.fleet.groups.iter().filter_map(|(name, group)| Some((name, group, images.get(name)?)));
+    let frozen = groups.map(|(name, group, image)| async move {
+        match app.freezer.freeze(group, &image.manifest, &request.directory).await {
+            Ok(config) => Ok((name.clone(), config)),
+            Err(error) => {
+                let error = error.into_api();
+                Err(Failure(ApiError { message: format!("group {name}: {}", error.message), ..error }))
+            }
+        }
+    });
+    join_all(frozen).await.into_iter().collect()
 }
 
 async fn prove(
     app: &Arc<App>,
     request: &ApplyRequest,
     images: &BTreeMap<GroupName, ImageInfo>,
+    configs: &Configs,
     sink: &Sink,
 ) -> Result<Vec<Proof>, Failure> {
     let events = |event| sink.send(event);
-    let releases = releases(&request.fleet, images);
+    let releases = releases(images, configs);
     let proofs = releases
         .iter()
         .map(|(image, config)| app.prover.prove(image, config, request.fleet.evidence, request.fresh, &events));
@@ -101,8 +120,8 @@ async fn prove(
 }
 
 /// Every release of the fleet once.
-fn releases(fleet: &Fleet, images: &BTreeMap<GroupName, ImageInfo>) -> Vec<(ImageInfo, FrozenConfig)> {
-    let all = fleet.groups.iter().filter_map(|(name, group)| Some((images.get(name)?.clone(), config(group))));
+fn releases(images: &BTreeMap<GroupName, ImageInfo>, configs: &Configs) -> Vec<(ImageInfo, FrozenConfig)> {
+    let all = configs.iter().filter_map(|(name, config)| Some((images.get(name)?.clone(), config.clone())));
     let mut once = BTreeMap::new();
     for (image, config) in all {
         once.entry((image.digest, config.digest())).or_insert((image, config));
@@ -115,11 +134,12 @@ async fn missing_evidence(
     app: &Arc<App>,
     fleet: &Fleet,
     images: &BTreeMap<GroupName, ImageInfo>,
+    configs: &Configs,
     sink: &Sink,
 ) -> Result<(), Failure> {
-    for (name, group) in &fleet.groups {
+    for (name, config) in configs {
         let Some(image) = images.get(name) else { continue };
-        if app.prover.valid(image, &config(group), fleet.evidence).await?.is_none() {
+        if app.prover.valid(image, config, fleet.evidence).await?.is_none() {
             let reason = format!("{} {} has no valid report with this configuration", image.name, image.digest.short());
             sink.send(Event::Step { group: name.to_string(), server: None, action: "test".to_owned(), reason });
         }

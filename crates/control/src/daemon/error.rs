@@ -9,7 +9,10 @@ use kiln_api::{ApiError, ErrorBody, ErrorCode};
 use kiln_engine::EngineError;
 use serde::de::DeserializeOwned;
 
-use crate::{ControlError, NotAdmitted, ReleasesError, Unsettled, harness::HarnessError, reports::ProveError};
+use crate::{
+    ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError,
+    reports::ProveError,
+};
 
 /// An [`ApiError`] as an answer.
 #[derive(Debug)]
@@ -46,11 +49,26 @@ impl IntoApi for ControlError {
             Self::NoGroup(_) | Self::NoServer(_) => ErrorCode::NotFound,
             Self::NoEarlierRelease(_) | Self::Superseded(_) | Self::Closed => ErrorCode::Conflict,
             Self::Releases(error) => releases_code(error),
-            Self::NoImage(_) => ErrorCode::Invalid,
+            Self::NoImage(_) | Self::NoConfig(_) => ErrorCode::Invalid,
             Self::Db(_) => ErrorCode::Host,
             Self::Engine(error) => engine_code(error),
         };
         ApiError::from_chain(code, &self)
+    }
+}
+
+impl IntoApi for ConfigError {
+    fn into_api(self) -> ApiError {
+        let (code, help) = match &self {
+            Self::Source { .. } => {
+                (ErrorCode::Host, "nothing was changed; servers that run go on with what was frozen for them")
+            }
+            Self::Problems(_) => {
+                (ErrorCode::Invalid, "nothing was changed; `[config.KEY]` of the recipe says what a value must be")
+            }
+            Self::Secrets(_) => (ErrorCode::Host, "nothing was changed"),
+        };
+        ApiError::from_chain(code, &self).help(help)
     }
 }
 
@@ -85,6 +103,7 @@ impl IntoApi for ProveError {
         match self {
             Self::Releases(error) => error.into_api(),
             Self::NoSuite { .. } => ApiError::from_chain(ErrorCode::NotFound, &self),
+            Self::Secrets(_) => ApiError::from_chain(ErrorCode::Host, &self),
             Self::Harness(ref error) => ApiError::from_chain(harness_code(error), &self),
         }
     }

@@ -18,6 +18,7 @@ use super::{
     run,
 };
 use crate::{
+    config::SecretStore,
     keys::Keys,
     library::StoreLibrary,
     metadata::{Identity, Listener, LocalResidents},
@@ -79,7 +80,8 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
 pub fn metadata(runtime: &Arc<Runtime>, state_dir: &Path) -> Result<Option<MetadataParts>, DaemonError> {
     let Some(network) = runtime.network() else { return Ok(None) };
     let listener = Listener::open(network)?;
-    let residents = Arc::new(LocalResidents::new(runtime.clone(), Arc::new(|_| None)));
+    let secrets = SecretStore::open(state_dir)?;
+    let residents = Arc::new(LocalResidents::new(runtime.clone(), Arc::new(move |config| secrets.of(config).ok())));
     Ok(Some(MetadataParts { listener, residents, identity: Arc::new(Identity::open(state_dir)?) }))
 }
 

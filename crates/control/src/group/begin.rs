@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kiln_engine::{EngineError, LaunchSpec, Observed, ServiceStatus};
 use kiln_model::{
     ReleaseId, ServerId, ServerState, VerifiedRelease,
+    config::Secrets,
     plan::{Action, PlannedAction},
 };
 use rand::RngExt as _;
@@ -367,10 +368,24 @@ async fn launch(
     if prepare {
         shared.engine.prepare(release.release().image).await?;
     }
-    match shared.engine.launch(release, spec).await {
-        Err(EngineError::Failed { .. }) => shared.engine.launch(release, spec).await,
+    let mut spec = spec.clone();
+    spec.secrets = secrets(shared, release).await?;
+    match shared.engine.launch(release, &spec).await {
+        Err(EngineError::Failed { .. }) => shared.engine.launch(release, &spec).await,
         answer => answer,
     }
+}
+
+/// The secrets that a release's configuration names.
+async fn secrets(shared: &Shared, release: &VerifiedRelease) -> Result<Arc<Secrets>, EngineError> {
+    let config = release.config();
+    let Some(store) = shared.secrets.clone().filter(|_| config.secrets().next().is_some()) else {
+        return Ok(Arc::default());
+    };
+    let failed = |source| EngineError::Failed { action: "find the secrets of the release".to_owned(), source };
+    let config = config.clone();
+    let found = tokio::task::spawn_blocking(move || store.of(&config)).await;
+    found.map_err(|error| failed(error.into()))?.map(Arc::new).map_err(|error| failed(error.into()))
 }
 
 /// Drains one server. A gateway that does not answer is asked again: it knows what is in flight, nobody else does.

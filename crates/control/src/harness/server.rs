@@ -1,14 +1,12 @@
 //! One test server: launch, wait until ready, test, stop, destroy.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, future::join_all};
 use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
 use kiln_model::{ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
+use kiln_runtime::values::masked;
 
 use super::{Events, HarnessError, Subject, conformance, outcome, readiness, test};
 
@@ -38,7 +36,7 @@ pub(super) async fn run(
         group: None,
         manifest: subject.manifest.clone(),
         limits: Limits::default(),
-        secrets: Arc::default(),
+        secrets: subject.secrets.clone(),
     };
     let launched = engine.launch(release, &spec).await;
     let boot = match &launched {
@@ -109,7 +107,9 @@ impl Run<'_> {
         names.map(|name| self.ended(outcome(name, Duration::ZERO, Some(format!("not run: {reason}"))))).collect()
     }
 
-    fn ended(&self, outcome: TestOutcome) -> TestOutcome {
+    /// The one place where what a test saw leaves the harness.
+    fn ended(&self, mut outcome: TestOutcome) -> TestOutcome {
+        outcome.message = outcome.message.map(|message| masked(message, &self.subject.secrets));
         let image = self.subject.image.to_string();
         (self.events)(Event::Test { image, result: TestResult::from(&outcome) });
         outcome

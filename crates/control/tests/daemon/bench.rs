@@ -101,7 +101,7 @@ impl Bench {
 
     pub async fn test(&self, image: ImageDigest) -> (Event, Vec<Event>) {
         let image = format!("web@{image}").parse().unwrap();
-        let request = TestRequest { image, config: Default::default(), fresh: Fresh::Reuse, move_dev: false };
+        let request = TestRequest { image, group: None, directory: "/".into(), fresh: Fresh::Reuse, move_dev: false };
         let mut seen = Vec::new();
         let stream = self.client.test(&request).await.unwrap();
         let last = stream.finish(|event| seen.push(event.clone())).await.unwrap();
@@ -225,8 +225,9 @@ pub fn request(image: ImageDigest) -> ApplyRequest {
         ..Group::new(format!("web@{image}").parse().unwrap())
     };
     let name: GroupName = "web".parse().unwrap();
-    let fleet = Fleet { groups: BTreeMap::from([(name, group)]), evidence: EvidencePolicy::default(), config: BTreeMap::new() };
-    ApplyRequest { fleet, baked: BTreeMap::new(), plan_only: false, fresh: Fresh::Reuse }
+    let fleet =
+        Fleet { groups: BTreeMap::from([(name, group)]), evidence: EvidencePolicy::default(), config: BTreeMap::new() };
+    ApplyRequest { fleet, baked: BTreeMap::new(), directory: "/".into(), plan_only: false, fresh: Fresh::Reuse }
 }
 
 fn web() -> ImageManifest {

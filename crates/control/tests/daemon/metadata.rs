@@ -243,14 +243,14 @@ async fn root_test_servers_are_told_their_configuration_and_what_they_read_is_no
         let path = bench.directory.path().join("images/one/root/bin").join(applet);
         symlink("busybox", path).unwrap();
     }
-    let values = [(
-        "motto".parse().unwrap(),
-        kiln_model::config::Frozen::Value(kiln_model::config::ConfigValue::Text("stay calm".into())),
-    )];
-    let config = kiln_model::FrozenConfig { values: values.into(), ..Default::default() };
+    let image_ref: kiln_model::fleet::ImageRef = format!("web@{image}").parse().unwrap();
+    let mut group = kiln_model::Group::new(image_ref.clone());
+    let motto = kiln_model::config::ConfigValue::Text("stay calm".into());
+    group.config.insert("motto".parse().unwrap(), kiln_model::config::ConfigSource::Literal(motto));
     let request = kiln_api::request::TestRequest {
-        image: format!("web@{image}").parse().unwrap(),
-        config,
+        image: image_ref,
+        group: Some(Box::new(group)),
+        directory: "/".into(),
         fresh: kiln_api::request::Fresh::Reuse,
         move_dev: false,
     };

@@ -71,8 +71,12 @@ impl Bench {
     }
 
     pub async fn run(&self, manifest: ImageManifest, tests: Vec<Test>) -> SuiteRun {
-        let subject =
-            Subject { name: manifest.name.clone(), image: ImageDigest(Digest::of(b"x")), manifest: Arc::new(manifest) };
+        let subject = Subject {
+            name: manifest.name.clone(),
+            image: ImageDigest(Digest::of(b"x")),
+            manifest: Arc::new(manifest),
+            secrets: Arc::default(),
+        };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
         let events = move |event| events.lock().unwrap().push(event);

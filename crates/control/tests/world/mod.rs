@@ -163,8 +163,13 @@ pub fn web() -> GroupName {
 
 /// A fleet of one group on image `n`.
 pub fn wanted(n: u8, group: Group) -> Wanted {
-    let fleet = Fleet { groups: BTreeMap::from([(web(), group)]), evidence: EvidencePolicy::default(), config: BTreeMap::new() };
-    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]) }
+    let fleet = Fleet {
+        groups: BTreeMap::from([(web(), group)]),
+        evidence: EvidencePolicy::default(),
+        config: BTreeMap::new(),
+    };
+    let configs = BTreeMap::from([(web(), FrozenConfig::default())]);
+    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]), configs }
 }
 
 /// Everything that outlives a daemon.

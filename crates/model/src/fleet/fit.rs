@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{FleetFiles, Group, Origin};
+use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
     config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec, ProblemKind},
     diagnostic::{Diagnostic, Diagnostics, shown},
@@ -31,9 +31,9 @@ enum At {
 }
 
 impl FleetFiles {
-    /// Checks the groups that use this image. What is wrong in the first file that has something wrong is told.
+    /// Checks the groups that get this image when it has been baked, those of its channel `dev`. What is wrong in the first file that has something wrong is told.
     pub fn check(&self, image: &ImageManifest) -> Result<(), Diagnostics> {
-        let ours = || self.fleet.groups.iter().filter(|(_, group)| group.image.name == image.name);
+        let ours = || self.fleet.groups.iter().filter(|(_, group)| baked(group, image));
         let mut found: Vec<_> = ours().flat_map(|(name, group)| self.group(name, group, image)).collect();
         if ours().count() == self.fleet.groups.len() {
             found.extend(self.shared(image));
@@ -93,12 +93,17 @@ impl FleetFiles {
         for (name, group) in &self.fleet.groups {
             let path = |last: &str| ["group".to_owned(), name.to_string(), last.to_owned()];
             let other = ConfigSchema::default();
-            let schema = if group.image.name == image.name { &image.config } else { &other };
+            let schema = if baked(group, image) { &image.config } else { &other };
             hidden.extend(values_but(document, &path("config"), schema));
             hidden.extend(document.children(&path("service_binding")).map(|(_, span)| span));
         }
         hidden
     }
+}
+
+fn baked(group: &Group, image: &ImageManifest) -> bool {
+    let dev = matches!(&group.image.selector, Selector::Channel(channel) if channel.as_str() == "dev");
+    dev && group.image.name == image.name
 }
 
 fn misfit(
@@ -165,7 +170,9 @@ fn of_kind(kind: &ConfigType) -> String {
         ConfigType::Integer { min, max } => min.or(*max).unwrap_or(1).to_string(),
         ConfigType::Number { min, max } => min.as_ref().or(max.as_ref()).map_or("1.5".to_owned(), ToString::to_string),
         ConfigType::Boolean => "true".to_owned(),
-        ConfigType::Duration { min, max } => format!("\"{}\"", min.as_ref().or(max.as_ref()).map_or("30s", |text| text)),
+        ConfigType::Duration { min, max } => {
+            format!("\"{}\"", min.as_ref().or(max.as_ref()).map_or("30s", |text| text))
+        }
         ConfigType::Size { min, max } => {
             format!("\"{}\"", min.or(*max).map_or("64MiB".to_owned(), |size| size.to_string()))
         }

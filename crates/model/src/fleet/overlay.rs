@@ -95,13 +95,8 @@ fn group(entry: &Entry<'_>, fleet: &Fleet) -> Option<(GroupName, GroupOverlay)> 
     let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| read_environment(&v));
     let config = table.get("config").map_or(Some(BTreeMap::new()), |v| source::read_all(&v));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| text::limits(&v));
-    let group = GroupOverlay {
-        image: image?,
-        count: count?,
-        environment: environment?,
-        config: config?,
-        limits: limits?,
-    };
+    let group =
+        GroupOverlay { image: image?, count: count?, environment: environment?, config: config?, limits: limits? };
     Some((name.clone(), group))
 }
 

@@ -30,6 +30,16 @@ impl Fleet {
         shared.chain(&group.config).map(|(key, source)| (key.clone(), source.clone())).collect()
     }
 
+    /// Gives every group whose image is known its values of `[config]`, so that each group says all of its own.
+    pub fn spread<'a>(&mut self, schema_of: impl Fn(&GroupName) -> Option<&'a ConfigSchema>) {
+        let known = |name: &GroupName, group: &Group| schema_of(name).map(|schema| self.values_of(group, schema));
+        let all: Vec<_> =
+            self.groups.iter().filter_map(|(name, group)| Some((name.clone(), known(name, group)?))).collect();
+        for (name, values) in all {
+            self.groups.entry(name).and_modify(|group| group.config = values);
+        }
+    }
+
     /// The fleet with the values of variables in their place. `find` knows the variables.
     pub fn with_variables(mut self, find: &dyn Fn(&str) -> Option<String>) -> Result<Self, NoVariable> {
         put(&mut self.config, None, "", find)?;

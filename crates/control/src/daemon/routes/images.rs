@@ -11,7 +11,7 @@ use kiln_api::{
     request::{PromoteRequest, Promoted, TestRequest},
 };
 use kiln_model::{
-    ChannelName,
+    ChannelName, Group,
     evidence::{self, Verdict},
     fleet::EvidencePolicy,
     trust,
@@ -50,7 +50,10 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let image = blocking(move || library.resolve(&reference)).await?;
     let events = |event| sink.send(event);
     let policy = EvidencePolicy::default();
-    let proof = app.prover.prove(&image, &request.config, policy, request.fresh, &events).await?;
+    let alone = || Box::new(Group::new(request.image.clone()));
+    let group = request.group.clone().unwrap_or_else(alone);
+    let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?;
+    let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
     let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));
     if request.move_dev && error.is_none() {
         sink.send(super::super::apply::move_dev(app, &image).await?);
