@@ -98,7 +98,7 @@ impl<'a> Line<'a> {
     fn cells(&self) -> Vec<String> {
         let none = if self.spec.is_required() { "missing" } else { "none" };
         let value = self.value().map_or_else(|| none.to_owned(), |value| one_line(&value));
-        let live = if self.spec.delivery == Delivery::Live { "live" } else { "" };
+        let live = if self.spec.delivery == Delivery::Live { "yes" } else { "" };
         vec![self.key.to_string(), value, self.from.clone().unwrap_or_default(), live.to_owned()]
     }
 }
@@ -108,7 +108,7 @@ fn text(lines: &[Line<'_>]) -> String {
         return "the image has no configuration keys".to_owned();
     }
     let cells: Vec<_> = lines.iter().map(Line::cells).collect();
-    table::render(&["KEY", "VALUE", "FROM", ""], &cells).trim_end().to_owned()
+    table::render(&["KEY", "VALUE", "FROM", "LIVE"], &cells).trim_end().to_owned()
 }
 
 /// A value in one line of at most 60 characters; control characters cannot get to the terminal.
