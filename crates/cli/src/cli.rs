@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use kiln_model::{ChannelName, GroupName, ImageName, ServerId, fleet::ImageRef};
+use kiln_model::{ChannelName, EnvironmentName, GroupName, ImageName, ServerId, fleet::ImageRef};
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
 ///
@@ -53,6 +53,8 @@ pub enum Verb {
     Test(Test),
     /// Bring the groups of a fleet to what fleet.toml says
     Apply(Apply),
+    /// Show what a group is configured with, and where each value comes from
+    Config(Config),
     /// Show what runs
     Status(Status),
     /// Bring a group back to the release it had before
@@ -105,6 +107,9 @@ pub struct Up {
     /// Directory with image.toml and fleet.toml
     #[arg(default_value = ".", value_name = "DIR")]
     pub directory: PathBuf,
+    /// What differs in this environment: fleet.ENV.toml beside fleet.toml
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<EnvironmentName>,
     /// Bake without the network, from what is cached
     #[arg(long)]
     pub offline: bool,
@@ -156,6 +161,9 @@ pub struct Test {
     /// The group of fleet.toml whose configuration is tested; every group of the image where nothing is said
     #[arg(long)]
     pub group: Option<GroupName>,
+    /// What differs in this environment: fleet.ENV.toml beside fleet.toml
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<EnvironmentName>,
     /// Write the outcome as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -170,12 +178,43 @@ pub struct Apply {
     /// The fleet, or a directory with fleet.toml
     #[arg(default_value = ".", value_name = "FILE")]
     pub fleet: PathBuf,
+    /// What differs in this environment: fleet.ENV.toml beside fleet.toml
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<EnvironmentName>,
     /// Show what would be done and why, and do nothing
     #[arg(long)]
     pub plan: bool,
     /// Test again, also where a good report is there
     #[arg(long)]
     pub retest: bool,
+}
+
+/// `kiln config`
+#[derive(Debug, Args)]
+pub struct Config {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: ConfigVerb,
+}
+
+/// What can be asked of a configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Show every key of the recipe with the value a group gets, and where it comes from
+    Show(ConfigShow),
+}
+
+/// `kiln config show`
+#[derive(Debug, Args)]
+pub struct ConfigShow {
+    /// The group of fleet.toml
+    pub group: GroupName,
+    /// Directory with image.toml and fleet.toml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// What differs in this environment: fleet.ENV.toml beside fleet.toml
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<EnvironmentName>,
 }
 
 /// `kiln status`

@@ -9,7 +9,7 @@ use kiln_image::{
     bake::{BakeError, LockProblem},
     oci::OciError,
 };
-use kiln_model::diagnostic::Diagnostics;
+use kiln_model::{EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable};
 use serde_json::json;
 
 use crate::{exit::Exit, ui::Ui};
@@ -53,6 +53,27 @@ pub enum Failure {
         directory: PathBuf,
         /// What does not fit.
         reason: String,
+    },
+    /// The directory has no file of this environment.
+    #[error("there is no {} for the environment `{environment}`", path.display())]
+    NoEnvironment {
+        /// The environment.
+        environment: EnvironmentName,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A variable that the fleet takes a value from is not set.
+    #[error(transparent)]
+    NoVariable(#[from] NoVariable),
+    /// The group runs the image of another recipe.
+    #[error("group `{group}` uses the image `{image}`, and the recipe in {} is of another", directory.display())]
+    OtherImage {
+        /// The group.
+        group: GroupName,
+        /// Its image.
+        image: ImageName,
+        /// Where the recipe is.
+        directory: PathBuf,
     },
     /// Something is in the way.
     #[error("{} is there already", path.display())]
@@ -128,6 +149,7 @@ impl Failure {
     /// The exit code that stands for it.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::NoEnvironment { .. } | Self::NoVariable(_) | Self::OtherImage { .. } => Exit::Usage,
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
@@ -187,6 +209,11 @@ impl Failure {
         match self {
             Self::NoFile { .. } => Some("`kiln new NAME` writes a recipe and a fleet to start from".into()),
             Self::Misfit { .. } => Some("list the port in the service's `ports`, or publish one that is listed".into()),
+            Self::NoEnvironment { .. } => {
+                Some("write it with what differs there from fleet.toml, or leave `--env` out".into())
+            }
+            Self::NoVariable(missing) => Some(format!("set it for this call: `{}=… kiln …`", missing.variable)),
+            Self::OtherImage { .. } => Some("name the directory of the group's own recipe".into()),
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
             Self::Daemon(ClientError::NoDaemon { .. }) => Some(

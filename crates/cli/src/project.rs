@@ -4,7 +4,10 @@ mod files;
 
 use std::path::{Path, PathBuf};
 
-use kiln_model::{Fleet, Recipe};
+use kiln_model::{
+    EnvironmentName, Fleet, Recipe,
+    fleet::{FleetFiles, FleetText},
+};
 
 use self::files::DirectoryFiles;
 use crate::failure::Failure;
@@ -21,21 +24,41 @@ pub fn recipe(directory: &Path) -> Result<Recipe, Failure> {
     Ok(Recipe::parse(&text, &path.display().to_string(), &files)?)
 }
 
-/// Reads and checks the fleet of a directory.
-pub fn fleet(directory: &Path) -> Result<Fleet, Failure> {
+/// Reads and checks the fleet of a directory, with an environment's file over it.
+pub fn fleet(directory: &Path, environment: Option<&EnvironmentName>) -> Result<FleetFiles, Failure> {
     let (path, text) = read(directory, FLEET)?;
-    Ok(Fleet::parse(&text, &path.display().to_string())?)
+    layered(&path, text, environment)
 }
 
-/// Reads and checks a fleet that is called otherwise, or stands elsewhere.
-pub fn fleet_file(path: &Path) -> Result<Fleet, Failure> {
+/// Reads and checks a fleet that is called otherwise, or stands elsewhere. The environment's file stands beside it.
+pub fn fleet_file(path: &Path, environment: Option<&EnvironmentName>) -> Result<FleetFiles, Failure> {
     let text = std::fs::read_to_string(path).map_err(|source| Failure::Read { path: path.to_owned(), source })?;
-    Ok(Fleet::parse(&text, &path.display().to_string())?)
+    layered(path, text, environment)
+}
+
+/// The fleet as the daemon is told it: with the values of the caller's variables in their place.
+pub fn with_variables(fleet: Fleet) -> Result<Fleet, Failure> {
+    Ok(fleet.with_variables(&|name| std::env::var(name).ok())?)
+}
+
+fn layered(path: &Path, text: String, environment: Option<&EnvironmentName>) -> Result<FleetFiles, Failure> {
+    let named = |path: &Path, text| FleetText { file: path.display().to_string(), text };
+    let over = environment.map(|environment| {
+        let path = path.with_extension(format!("{environment}.toml"));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(named(&path, text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Failure::NoEnvironment { environment: environment.clone(), path })
+            }
+            Err(source) => Err(Failure::Read { path, source }),
+        }
+    });
+    Ok(FleetFiles::parse(named(path, text), over.transpose()?)?)
 }
 
 /// The fleet of a directory, if it has one.
-pub fn fleet_if_any(directory: &Path) -> Result<Option<Fleet>, Failure> {
-    match fleet(directory) {
+pub fn fleet_if_any(directory: &Path, environment: Option<&EnvironmentName>) -> Result<Option<FleetFiles>, Failure> {
+    match fleet(directory, environment) {
         Ok(fleet) => Ok(Some(fleet)),
         Err(Failure::NoFile { .. }) => Ok(None),
         Err(failure) => Err(failure),
@@ -43,8 +66,8 @@ pub fn fleet_if_any(directory: &Path) -> Result<Option<Fleet>, Failure> {
 }
 
 /// The recipe and the fleet of a directory; what is wrong with the recipe is shown first.
-pub fn both(directory: &Path) -> Result<(Recipe, Fleet), Failure> {
-    Ok((recipe(directory)?, fleet(directory)?))
+pub fn both(directory: &Path, environment: Option<&EnvironmentName>) -> Result<(Recipe, FleetFiles), Failure> {
+    Ok((recipe(directory)?, fleet(directory, environment)?))
 }
 
 /// A directory as the daemon must be told it: absolute.

@@ -7,9 +7,13 @@ use kiln_model::schema::{fleet::FleetToml, image::ImageToml};
 
 fn check(directory: &Path) {
     let shown = directory.display();
-    let (recipe, fleet) = project::both(directory).unwrap_or_else(|failure| panic!("{shown}: {failure}"));
+    let (recipe, files) = project::both(directory, None).unwrap_or_else(|failure| panic!("{shown}: {failure}"));
     assert!(!recipe.suite.tests.is_empty(), "{shown} has no tests");
-    assert!(fleet.groups.values().any(|group| group.image.name == recipe.name), "{shown}: no group uses the image");
+    assert!(
+        files.fleet.groups.values().any(|group| group.image.name == recipe.name),
+        "{shown}: no group uses the image"
+    );
+    files.check(&recipe.manifest).unwrap_or_else(|found| panic!("{shown}: {found}"));
     let read = |file| std::fs::read_to_string(directory.join(file)).expect("the file is there");
     toml::from_str::<ImageToml>(&read("image.toml")).unwrap_or_else(|error| panic!("{shown}: {error}"));
     toml::from_str::<FleetToml>(&read("fleet.toml")).unwrap_or_else(|error| panic!("{shown}: {error}"));

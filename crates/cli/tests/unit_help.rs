@@ -8,11 +8,16 @@ fn unit_the_whole_help() {
     let mut command = Cli::command().term_width(100);
     command.build();
     let mut text = command.render_long_help().to_string();
-    for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
-        let name = verb.get_name().to_owned();
-        text += &format!("\n======== kiln {name}\n{}", verb.render_long_help());
-    }
+    below(&mut command, "kiln", &mut text);
     insta::assert_snapshot!(text);
+}
+
+fn below(command: &mut clap::Command, name: &str, text: &mut String) {
+    for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
+        let name = format!("{name} {}", verb.get_name());
+        *text += &format!("\n======== {name}\n{}", verb.render_long_help());
+        below(verb, &name, text);
+    }
 }
 
 #[test]

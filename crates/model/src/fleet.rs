@@ -1,12 +1,21 @@
 //! A fleet: the groups wanted in one environment.
 
+mod files;
+mod fit;
+pub(crate) mod overlay;
 pub(crate) mod rollout;
 pub(crate) mod source;
 pub(crate) mod text;
+mod values;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::{
+    files::{FleetFiles, FleetText, Origin},
+    values::NoVariable,
+};
 
 use crate::{
     config::{ConfigKey, ConfigSource},
@@ -24,6 +33,9 @@ pub struct Fleet {
     pub groups: BTreeMap<GroupName, Group>,
     /// How old evidence may be.
     pub evidence: EvidencePolicy,
+    /// Values for every group whose image has the key and that gives none itself ([`Fleet::values_of`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<ConfigKey, ConfigSource>,
 }
 
 /// How old evidence may be.

@@ -85,4 +85,6 @@ names! {
     VolumeName = "volume name";
     /// An external service that servers of an image need (`[service_binding.db]`).
     BindingName = "binding name";
+    /// An environment of a fleet: what differs there stands in a file of its own (`fleet.staging.toml`).
+    EnvironmentName = "environment name";
 }

@@ -13,11 +13,11 @@ use std::{cell::RefCell, ops::Range};
 
 use toml::{
     Spanned,
-    de::{DeTable, Error},
+    de::{DeTable, DeValue, Error},
 };
 
 pub(crate) use self::{
-    keys::{Keys, suggest},
+    keys::{Keys, listed, suggest},
     table::Table,
     value::{Entry, Value},
 };
@@ -62,6 +62,34 @@ impl<'t> Document<'t> {
         Table::new(start, keys.of.to_owned(), self.root.get_ref(), Some(keys))
     }
 
+    /// The entry to which these keys lead, or the last one on the way that is there.
+    pub fn find<'d>(&'d self, path: &[String]) -> Option<Entry<'d>> {
+        let mut entries = self.root.get_ref();
+        let mut last = None;
+        for wanted in path {
+            let Some((key, value)) = entries.iter().find(|(key, _)| key.get_ref() == wanted) else { break };
+            last = Some(Entry::new(self, key, value));
+            let DeValue::Table(inside) = value.get_ref() else { break };
+            entries = inside;
+        }
+        last
+    }
+
+    /// The keys of the table to which these keys lead, with the places of their values; a table below a header has no place of
+    /// its own, and its values count instead.
+    pub fn children(&self, path: &[String]) -> impl Iterator<Item = (&str, Range<usize>)> {
+        let mut entries = Some(self.root.get_ref());
+        for wanted in path {
+            let value = entries.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == wanted));
+            entries = value.and_then(|(_, value)| match value.get_ref() {
+                DeValue::Table(inside) => Some(inside),
+                _ => None,
+            });
+        }
+        let all = entries.into_iter().flat_map(|table| table.iter());
+        all.flat_map(|(key, value)| leaves(value).into_iter().map(|span| (&**key.get_ref(), span)))
+    }
+
     /// The result, if nothing was found wrong.
     pub fn finish<T>(&self, result: Option<T>) -> Result<T, Diagnostics> {
         match (Diagnostics::new(self.file, self.text, self.found.take()), result) {
@@ -75,6 +103,11 @@ impl<'t> Document<'t> {
 impl<'d> Place<'d> {
     fn at(document: &'d Document<'d>, span: Range<usize>) -> Self {
         Self { document, start: span.start, end: span.end }
+    }
+
+    /// Its bytes of the file.
+    pub fn span(&self) -> Range<usize> {
+        self.start..self.end
     }
 
     /// Records what is wrong here. Always `None`, so that a reader can end with it.
@@ -102,6 +135,13 @@ impl<'d> Place<'d> {
 
     fn diagnostic(&self, message: String, help: String) -> Diagnostic {
         Diagnostic::new(self.document.file, self.document.text, self.start..self.end, message, help)
+    }
+}
+
+fn leaves(value: &Spanned<DeValue<'_>>) -> Vec<Range<usize>> {
+    match value.get_ref() {
+        DeValue::Table(inside) => inside.iter().flat_map(|(_, value)| leaves(value)).collect(),
+        _ => vec![value.span()],
     }
 }
 

@@ -76,6 +76,15 @@ fn unit_bindings_and_sources() {
 }
 
 #[test]
+fn unit_values_of_keys() {
+    insta::assert_snapshot!(shown(&[
+        "config = 1\n[group.web]\nimage = \"hello\"\nconfig = \"x\"\n",
+        "[config]\nGreeting = \"x\"\n[group.web]\nimage = \"hello\"\n[group.web.config]\nday = 1979-05-27\n",
+        "[group.web]\nimage = \"hello\"\nconfig = { greeting = { fil = \"x\" } }\n",
+    ]));
+}
+
+#[test]
 fn unit_evidence() {
     let group = "[group.web]\nimage = \"hello\"\n[evidence]\n";
     let pieces = ["max_age = \"0d\"\non_expiry = \"ignore\"\n", "max_age = 30\non_expiry = true\nmaxage = 1\n"]

@@ -13,7 +13,10 @@ use crate::{cli::Apply, daemon, exit::Exit, failure::Failure, project, ui::event
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Apply) -> Result<Exit, Failure> {
     let path = &arguments.fleet;
-    let fleet = if path.is_dir() { project::fleet(path)? } else { project::fleet_file(path)? };
+    let environment = arguments.env.as_ref();
+    let files =
+        if path.is_dir() { project::fleet(path, environment)? } else { project::fleet_file(path, environment)? };
+    let fleet = project::with_variables(files.fleet)?;
     let client = daemon::ensure(&context.state, context.ui).await?;
     let request = ApplyRequest {
         fleet,

@@ -9,7 +9,7 @@ use kiln_api::{
 };
 use kiln_image::bake::LockMode;
 use kiln_model::{
-    Fleet, Group, ImageName,
+    Fleet, Group, ImageName, Recipe,
     fleet::{ImageRef, Selector},
 };
 
@@ -19,7 +19,7 @@ use crate::{baking, cli::Test, daemon, exit::Exit, failure::Failure, project, ui
 pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit, Failure> {
     let directory = Path::new(&arguments.what);
     let (image, fleet) = if directory.is_dir() {
-        (bake(context, directory, arguments.offline)?, project::fleet_if_any(directory)?)
+        prepare(context, directory, arguments)?
     } else {
         let unknown = |_| Failure::Unknown { kind: "directory or image", name: arguments.what.clone() };
         (arguments.what.parse::<ImageRef>().map_err(unknown)?, None)
@@ -40,11 +40,25 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit,
     Ok(exit)
 }
 
-fn bake(context: &Context<'_>, directory: &Path, offline: bool) -> Result<ImageRef, Failure> {
+/// Bakes the image of a directory; its fleet, if there is one, is read and checked before.
+fn prepare(context: &Context<'_>, directory: &Path, arguments: &Test) -> Result<(ImageRef, Option<Fleet>), Failure> {
     let recipe = project::recipe(directory)?;
+    let fleet = match project::fleet_if_any(directory, arguments.env.as_ref())? {
+        Some(files) => {
+            files.check(&recipe.manifest)?;
+            let mut fleet = project::with_variables(files.fleet)?;
+            fleet.spread(|_| Some(&recipe.manifest.config));
+            Some(fleet)
+        }
+        None => None,
+    };
+    Ok((bake(context, directory, &recipe, arguments.offline)?, fleet))
+}
+
+fn bake(context: &Context<'_>, directory: &Path, recipe: &Recipe, offline: bool) -> Result<ImageRef, Failure> {
     let settings =
         baking::Settings { lock: LockMode::Use, offline, fresh: false, shell_on_failure: false, stream: true };
-    let baked = baking::bake(&context.state, directory, &recipe, settings, context.ui)?;
+    let baked = baking::bake(&context.state, directory, recipe, settings, context.ui)?;
     Ok(ImageRef { name: baked.name, selector: Selector::Digest(baked.image) })
 }
 

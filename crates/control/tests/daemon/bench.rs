@@ -225,7 +225,8 @@ pub fn request(image: ImageDigest) -> ApplyRequest {
         ..Group::new(format!("web@{image}").parse().unwrap())
     };
     let name: GroupName = "web".parse().unwrap();
-    let fleet = Fleet { groups: BTreeMap::from([(name, group)]), evidence: EvidencePolicy::default() };
+    let fleet =
+        Fleet { groups: BTreeMap::from([(name, group)]), evidence: EvidencePolicy::default(), config: BTreeMap::new() };
     ApplyRequest { fleet, baked: BTreeMap::new(), directory: "/".into(), plan_only: false, fresh: Fresh::Reuse }
 }
 

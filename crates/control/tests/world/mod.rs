@@ -163,7 +163,11 @@ pub fn web() -> GroupName {
 
 /// A fleet of one group on image `n`.
 pub fn wanted(n: u8, group: Group) -> Wanted {
-    let fleet = Fleet { groups: BTreeMap::from([(web(), group)]), evidence: EvidencePolicy::default() };
+    let fleet = Fleet {
+        groups: BTreeMap::from([(web(), group)]),
+        evidence: EvidencePolicy::default(),
+        config: BTreeMap::new(),
+    };
     let configs = BTreeMap::from([(web(), FrozenConfig::default())]);
     Wanted { fleet, images: BTreeMap::from([(web(), image(n))]), configs }
 }

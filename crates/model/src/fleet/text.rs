@@ -15,11 +15,21 @@ use crate::{
 };
 
 /// The keys of a fleet.
-pub(crate) const KEYS: Keys = Keys { of: "a fleet", valid: &["group", "evidence"] };
+pub(crate) const KEYS: Keys = Keys { of: "a fleet", valid: &["config", "group", "evidence"] };
 /// The keys of a group.
 pub(crate) const GROUP: Keys = Keys {
     of: "a group",
-    valid: &["image", "count", "environment", "service_binding", "on_source_change", "limits", "publish", "rollout"],
+    valid: &[
+        "image",
+        "count",
+        "environment",
+        "config",
+        "service_binding",
+        "on_source_change",
+        "limits",
+        "publish",
+        "rollout",
+    ],
 };
 /// The keys of `limits`.
 pub(crate) const LIMITS: Keys = Keys { of: "`limits`", valid: &["memory", "cpu", "pids"] };
@@ -30,7 +40,7 @@ pub(crate) const EVIDENCE: Keys = Keys { of: "`[evidence]`", valid: &["max_age",
 
 const ON_SOURCE_CHANGE: [(&str, OnSourceChange); 3] =
     [("ignore", OnSourceChange::Ignore), ("report", OnSourceChange::Report), ("rollout", OnSourceChange::Rollout)];
-const MAX_COUNT: i64 = 10_000;
+pub(super) const MAX_COUNT: i64 = 10_000;
 /// A group's name and the random end of a server's id share the 63 characters of a host name.
 const MAX_GROUP_NAME: usize = 50;
 const PUBLISHED: &str = "[{ listen = 8080, port = 80, protocol = \"http\" }]";
@@ -47,6 +57,7 @@ impl Fleet {
 }
 
 fn read(root: &Table<'_>) -> Option<Fleet> {
+    let config = root.get("config").map_or(Some(BTreeMap::new()), |v| source::read_all(&v));
     let evidence = root.get("evidence").map_or(Some(EvidencePolicy::default()), |v| evidence(&v));
     let groups = root.required("group", "[group.web]` followed by `image = \"hello\"").and_then(|value| {
         let table = value.map("{ web = { image = \"hello\" } }")?;
@@ -59,7 +70,7 @@ fn read(root: &Table<'_>) -> Option<Fleet> {
         listens_are_distinct(read.iter().flat_map(|(_, listens)| listens));
         read.into_iter().map(|(group, _)| group).collect::<Option<BTreeMap<_, _>>>()
     });
-    Some(Fleet { groups: groups?, evidence: evidence? })
+    Some(Fleet { groups: groups?, evidence: evidence?, config: config? })
 }
 
 fn listens_are_distinct<'a, 'd: 'a>(listens: impl Iterator<Item = &'a PlacedListen<'d>>) {
@@ -84,6 +95,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
     let count = table.get("count").map_or(Some(1), |v| v.integer(0..=MAX_COUNT, "3"));
     let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| read_environment(&v));
+    let config = table.get("config").map_or(Some(BTreeMap::new()), |v| source::read_all(&v));
     let bindings = table.get("service_binding").map_or(Some(BTreeMap::new()), |v| source::bindings(&v));
     let changes = table.get("on_source_change").map_or(Some(OnSourceChange::default()), |v| v.word(&ON_SOURCE_CHANGE));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
@@ -98,6 +110,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
             Group {
                 count: count?,
                 environment,
+                config: config?,
                 bindings: bindings?,
                 on_source_change: changes?,
                 limits: limits?,
@@ -121,7 +134,7 @@ fn group_name(entry: &Entry<'_>) -> Option<GroupName> {
     }
 }
 
-fn limits(value: &Value<'_>) -> Option<Limits> {
+pub(super) fn limits(value: &Value<'_>) -> Option<Limits> {
     let table = value.table(LIMITS, "{ memory = \"256MiB\", cpu = 0.5, pids = 200 }")?;
     let sizes = ByteSize::mib(4)..=ByteSize::bytes(64 << 40);
     let memory = table.get("memory").map_or(Some(None), |v| v.size(sizes, "\"256MiB\"").map(Some));

@@ -18,6 +18,8 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[schemars(title = "fleet.toml")]
 pub struct FleetToml {
+    /// Values for every group whose image has the key and that gives none itself.
+    pub config: Option<BTreeMap<ConfigKey, ValueOrSource>>,
     /// The groups, by name.
     pub group: BTreeMap<GroupName, Group>,
     /// How old the evidence for a release may be.
@@ -35,6 +37,8 @@ pub struct Group {
     pub count: Option<u32>,
     /// Environment variables of every service: the group's configuration, part of the release.
     pub environment: Option<BTreeMap<String, String>>,
+    /// Values of the image's configuration keys, or where they come from.
+    pub config: Option<BTreeMap<ConfigKey, ValueOrSource>>,
     /// What the image's service bindings lead to: the fields of each.
     pub service_binding: Option<BTreeMap<BindingName, BTreeMap<ConfigKey, ValueOrSource>>>,
     /// What happens when a source gives another value; `report` where nothing is said.

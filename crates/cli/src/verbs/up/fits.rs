@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use kiln_model::{Fleet, Group, Recipe};
+use kiln_model::{Group, Recipe, fleet::FleetFiles};
 
 use crate::failure::Failure;
 
-/// Every group of the image may publish only ports that one of its services listens on.
-pub(super) fn check(recipe: &Recipe, fleet: &Fleet, directory: &Path) -> Result<(), Failure> {
-    let ours = fleet.groups.iter().filter(|(_, group)| group.image.name == recipe.name);
+/// Values must fit the image's keys, and every group of the image may publish only ports that one of its services listens on.
+pub(super) fn check(recipe: &Recipe, files: &FleetFiles, directory: &Path) -> Result<(), Failure> {
+    files.check(&recipe.manifest)?;
+    let ours = files.fleet.groups.iter().filter(|(_, group)| group.image.name == recipe.name);
     for (name, group) in ours {
         if let Some(port) = unheard(recipe, group) {
             return Err(Failure::Misfit {

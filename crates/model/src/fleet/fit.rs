@@ -1,0 +1,210 @@
+//! Whether what a fleet says fits an image's keys, before anything is baked: shown at the line, with what to write instead.
+//!
+//! Values that are not known to be open are masked in what is shown: those of secret keys, of keys that the image does not
+//! have, and of other images.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use super::{FleetFiles, Group, Origin, Selector};
+use crate::{
+    config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec, ProblemKind},
+    diagnostic::{Diagnostic, Diagnostics, shown},
+    id::GroupName,
+    manifest::ImageManifest,
+    text::{Document, listed},
+};
+
+/// Something wrong, and the keys that lead to it.
+struct Misfit {
+    environment: bool,
+    path: Vec<String>,
+    at: At,
+    message: String,
+    help: String,
+}
+
+/// Which part of an entry is marked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Key,
+    Value,
+}
+
+impl FleetFiles {
+    /// Checks the groups that get this image when it has been baked, those of its channel `dev`. What is wrong in the first file that has something wrong is told.
+    pub fn check(&self, image: &ImageManifest) -> Result<(), Diagnostics> {
+        let ours = || self.fleet.groups.iter().filter(|(_, group)| baked(group, image));
+        let mut found: Vec<_> = ours().flat_map(|(name, group)| self.group(name, group, image)).collect();
+        if ours().count() == self.fleet.groups.len() {
+            found.extend(self.shared(image));
+        }
+        for environment in [false, true] {
+            if let Some(diagnostics) = self.shown(&found, environment, image) {
+                return Err(diagnostics);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys of `[config]` that no image of the fleet has.
+    fn shared(&self, image: &ImageManifest) -> Vec<Misfit> {
+        let unknown = self.fleet.config.keys().filter(|key| !image.config.0.contains_key(*key));
+        unknown
+            .map(|key| {
+                let environment = self.over.as_ref().is_some_and(|(_, overlay)| overlay.config.contains_key(key));
+                misfit(Origin { environment, own: false }, None, key, At::Key, unknown_key(image, key))
+            })
+            .collect()
+    }
+
+    fn group(&self, name: &GroupName, group: &Group, image: &ImageManifest) -> Vec<Misfit> {
+        let values = self.fleet.values_of(group, &image.config);
+        let given = values.iter().filter_map(|(key, source)| {
+            let origin = self.origin(name, key)?;
+            let (at, words) = wrong(image, key, source)?;
+            Some(misfit(origin, Some(name), key, at, words))
+        });
+        let missing = image.config.required().filter(|(key, _)| !values.contains_key(*key));
+        let missing = missing.map(|(key, spec)| {
+            let origin = Origin { environment: false, own: true };
+            misfit(origin, Some(name), key, At::Key, missing_key(name, key, spec))
+        });
+        given.chain(missing).collect()
+    }
+
+    fn shown(&self, found: &[Misfit], environment: bool, image: &ImageManifest) -> Option<Diagnostics> {
+        let found: Vec<_> = found.iter().filter(|misfit| misfit.environment == environment).collect();
+        let file = self.file(Origin { environment, own: false });
+        let document = Document::parse(&file.file, &file.text).ok().filter(|_| !found.is_empty())?;
+        let masked = masked(&file.text, &self.hidden(&document, image));
+        let diagnostics = found.into_iter().map(|misfit| {
+            let span = document.find(&misfit.path).map_or(0..0, |entry| match misfit.at {
+                At::Key => entry.place.span(),
+                At::Value => entry.value.place.span(),
+            });
+            Diagnostic::new(&file.file, &masked, span, misfit.message.clone(), misfit.help.clone())
+        });
+        Diagnostics::new(&file.file, &masked, diagnostics.collect())
+    }
+
+    /// The places of all values that are not known to be open.
+    fn hidden(&self, document: &Document<'_>, image: &ImageManifest) -> Vec<Range<usize>> {
+        let mut hidden = values_but(document, &["config".to_owned()], &image.config);
+        for (name, group) in &self.fleet.groups {
+            let path = |last: &str| ["group".to_owned(), name.to_string(), last.to_owned()];
+            let other = ConfigSchema::default();
+            let schema = if baked(group, image) { &image.config } else { &other };
+            hidden.extend(values_but(document, &path("config"), schema));
+            hidden.extend(document.children(&path("service_binding")).map(|(_, span)| span));
+        }
+        hidden
+    }
+}
+
+fn baked(group: &Group, image: &ImageManifest) -> bool {
+    let dev = matches!(&group.image.selector, Selector::Channel(channel) if channel.as_str() == "dev");
+    dev && group.image.name == image.name
+}
+
+fn misfit(
+    origin: Origin,
+    group: Option<&GroupName>,
+    key: &ConfigKey,
+    at: At,
+    (message, help): (String, String),
+) -> Misfit {
+    let own = group.filter(|_| origin.own).map(|group| vec!["group".to_owned(), group.to_string()]);
+    let path = [own.unwrap_or_default(), vec!["config".to_owned(), key.to_string()]].concat();
+    Misfit { environment: origin.environment, path, at, message, help }
+}
+
+fn wrong(image: &ImageManifest, key: &ConfigKey, source: &ConfigSource) -> Option<(At, (String, String))> {
+    let literal = match source {
+        ConfigSource::Literal(value) => Some(value),
+        _ => None,
+    };
+    match image.config.problem(key, literal)? {
+        ProblemKind::Unfit { wanted } => {
+            let spec = image.config.0.get(key)?;
+            let open = literal.filter(|_| spec.delivery != Delivery::Secret);
+            let found = open.map(|value| format!(", but this is {}", words(value))).unwrap_or_default();
+            let help = format!("write `{key} = {}`", example(key, spec));
+            Some((At::Value, (format!("`{key}` must be {wanted}{found}"), help)))
+        }
+        _ => Some((At::Key, unknown_key(image, key))),
+    }
+}
+
+fn unknown_key(image: &ImageManifest, key: &ConfigKey) -> (String, String) {
+    let message = format!("the image `{}` has no configuration key `{key}`", image.name);
+    let valid: Vec<_> = image.config.0.keys().map(ConfigKey::as_str).collect();
+    let help = match image.config.problem(key, None) {
+        _ if valid.is_empty() => {
+            format!("it has no keys at all: declare this one with `[config.{key}]` in image.toml, or remove it")
+        }
+        Some(ProblemKind::Unknown { meant: Some(meant) }) => {
+            format!("did you mean `{meant}`? Its keys are {}", listed(&valid))
+        }
+        _ => format!("its keys are {}", listed(&valid)),
+    };
+    (message, help)
+}
+
+fn missing_key(group: &GroupName, key: &ConfigKey, spec: &KeySpec) -> (String, String) {
+    let message = format!("group `{group}` gives no value for `{key}`, which must be {}", spec.kind.wanted());
+    (message, format!("add it below `[group.{group}.config]`: `{key} = {}`", example(key, spec)))
+}
+
+/// A value to write: where a secret is wanted, a source.
+fn example(key: &ConfigKey, spec: &KeySpec) -> String {
+    match (&spec.default, spec.delivery) {
+        (_, Delivery::Secret) => format!("{{ env = \"{}\" }}", key.as_str().to_uppercase()),
+        (Some(value), _) => serde_json::to_string(value).expect("a value always serialises"),
+        (None, _) => of_kind(&spec.kind),
+    }
+}
+
+fn of_kind(kind: &ConfigType) -> String {
+    match kind {
+        ConfigType::String { .. } => "\"…\"".to_owned(),
+        ConfigType::Integer { min, max } => min.or(*max).unwrap_or(1).to_string(),
+        ConfigType::Number { min, max } => min.as_ref().or(max.as_ref()).map_or("1.5".to_owned(), ToString::to_string),
+        ConfigType::Boolean => "true".to_owned(),
+        ConfigType::Duration { min, max } => {
+            format!("\"{}\"", min.as_ref().or(max.as_ref()).map_or("30s", |text| text))
+        }
+        ConfigType::Size { min, max } => {
+            format!("\"{}\"", min.or(*max).map_or("64MiB".to_owned(), |size| size.to_string()))
+        }
+        ConfigType::Url => "\"https://api.example/v1\"".to_owned(),
+        ConfigType::Address => "\"db.example:5432\"".to_owned(),
+        ConfigType::Enum { values } => format!("\"{}\"", values.first().map_or("", |word| word)),
+        ConfigType::List { items } => format!("[{}]", of_kind(items)),
+    }
+}
+
+fn words(value: &ConfigValue) -> String {
+    match value {
+        ConfigValue::Text(text) => format!("the text `{}`", shown(text)),
+        ConfigValue::Integer(_) | ConfigValue::Number(_) => format!("the number `{}`", value.to_text()),
+        ConfigValue::Boolean(flag) => format!("`{flag}`"),
+        ConfigValue::List(_) => "a list".to_owned(),
+    }
+}
+
+fn values_but(document: &Document<'_>, path: &[String], open: &ConfigSchema) -> Vec<Range<usize>> {
+    let is_open: BTreeMap<_, _> =
+        open.0.iter().map(|(key, spec)| (key.as_str(), spec.delivery != Delivery::Secret)).collect();
+    let children = document.children(path);
+    children.filter(|(key, _)| !is_open.get(key).copied().unwrap_or(false)).map(|(_, span)| span).collect()
+}
+
+/// The text with stars in these places, as long as it was.
+fn masked(text: &str, hidden: &[Range<usize>]) -> String {
+    let covered = |index: usize| hidden.iter().any(|span| span.contains(&index));
+    let stars = |(index, c): (usize, char)| match covered(index) && c != '\n' {
+        true => "*".repeat(c.len_utf8()),
+        false => c.to_string(),
+    };
+    text.char_indices().map(stars).collect()
+}
