@@ -9,9 +9,9 @@ use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
     config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec, ProblemKind},
     diagnostic::{Diagnostic, Diagnostics, shown},
-    id::GroupName,
+    id::{BindingName, GroupName},
     manifest::ImageManifest,
-    text::{Document, listed},
+    text::{Document, listed, suggest},
 };
 
 /// Something wrong, and the keys that lead to it.
@@ -52,7 +52,13 @@ impl FleetFiles {
         unknown
             .map(|key| {
                 let environment = self.over.as_ref().is_some_and(|(_, overlay)| overlay.config.contains_key(key));
-                misfit(Origin { environment, own: false }, None, key, At::Key, unknown_key(image, key))
+                misfit(
+                    Origin { environment, own: false },
+                    None,
+                    key,
+                    At::Key,
+                    unknown_key(&format!("the image `{}`", image.name), &image.config, key),
+                )
             })
             .collect()
     }
@@ -61,15 +67,19 @@ impl FleetFiles {
         let values = self.fleet.values_of(group, &image.config);
         let given = values.iter().filter_map(|(key, source)| {
             let origin = self.origin(name, key)?;
-            let (at, words) = wrong(image, key, source)?;
+            let (at, words) = wrong(&format!("the image `{}`", image.name), &image.config, key, source)?;
             Some(misfit(origin, Some(name), key, at, words))
         });
         let missing = image.config.required().filter(|(key, _)| !values.contains_key(*key));
         let missing = missing.map(|(key, spec)| {
             let origin = Origin { environment: false, own: true };
-            misfit(origin, Some(name), key, At::Key, missing_key(name, key, spec))
+            misfit(origin, Some(name), key, At::Key, missing_key(name, (&key.to_string(), "config"), key, spec))
         });
-        given.chain(missing).collect()
+        let bindings =
+            image.bindings.iter().flat_map(|(binding, wanted)| bound(name, group, (binding, &wanted.fields)));
+        let strange = group.bindings.keys().filter(|binding| !image.bindings.contains_key(*binding));
+        let strange = strange.map(|binding| unknown_binding(name, binding, image));
+        given.chain(missing).chain(bindings).chain(strange).collect()
     }
 
     fn shown(&self, found: &[Misfit], environment: bool, image: &ImageManifest) -> Option<Diagnostics> {
@@ -118,27 +128,68 @@ fn misfit(
     Misfit { environment: origin.environment, path, at, message, help }
 }
 
-fn wrong(image: &ImageManifest, key: &ConfigKey, source: &ConfigSource) -> Option<(At, (String, String))> {
+/// What is wrong with the fields of a binding.
+fn bound(name: &GroupName, group: &Group, (binding, schema): (&BindingName, &ConfigSchema)) -> Vec<Misfit> {
+    let nothing = BTreeMap::new();
+    let fields = group.bindings.get(binding).unwrap_or(&nothing);
+    let given = fields.iter().filter_map(|(key, source)| {
+        let (at, words) = wrong(&format!("the binding `{binding}`"), schema, key, source)?;
+        Some(misfit_of_binding(name, binding, Some(key), at, words))
+    });
+    let missing = schema.required().filter(|(key, _)| !fields.contains_key(*key)).map(|(key, spec)| {
+        let place = (format!("{binding}.{key}"), format!("service_binding.{binding}"));
+        let words = missing_key(name, (&place.0, &place.1), key, spec);
+        misfit_of_binding(name, binding, Some(key), At::Key, words)
+    });
+    given.chain(missing).collect()
+}
+
+fn unknown_binding(name: &GroupName, binding: &BindingName, image: &ImageManifest) -> Misfit {
+    let message = format!("the image `{}` has no service binding `{binding}`", image.name);
+    let valid: Vec<_> = image.bindings.keys().map(BindingName::as_str).collect();
+    let help = match suggest(binding.as_str(), &valid) {
+        Some(meant) => format!("did you mean `{meant}`? Its bindings are {}", listed(&valid)),
+        None if valid.is_empty() => {
+            format!("it has none at all: declare it with `[service_binding.{binding}]` in image.toml, or remove it")
+        }
+        None => format!("its bindings are {}", listed(&valid)),
+    };
+    misfit_of_binding(name, binding, None, At::Key, (message, help))
+}
+
+fn misfit_of_binding(
+    group: &GroupName,
+    binding: &BindingName,
+    key: Option<&ConfigKey>,
+    at: At,
+    (message, help): (String, String),
+) -> Misfit {
+    let mut path = vec!["group".to_owned(), group.to_string(), "service_binding".to_owned(), binding.to_string()];
+    path.extend(key.map(ToString::to_string));
+    Misfit { environment: false, path, at, message, help }
+}
+
+fn wrong(whose: &str, schema: &ConfigSchema, key: &ConfigKey, source: &ConfigSource) -> Option<(At, (String, String))> {
     let literal = match source {
         ConfigSource::Literal(value) => Some(value),
         _ => None,
     };
-    match image.config.problem(key, literal)? {
+    match schema.problem(key, literal)? {
         ProblemKind::Unfit { wanted } => {
-            let spec = image.config.0.get(key)?;
+            let spec = schema.0.get(key)?;
             let open = literal.filter(|_| spec.delivery != Delivery::Secret);
             let found = open.map(|value| format!(", but this is {}", words(value))).unwrap_or_default();
             let help = format!("write `{key} = {}`", example(key, spec));
             Some((At::Value, (format!("`{key}` must be {wanted}{found}"), help)))
         }
-        _ => Some((At::Key, unknown_key(image, key))),
+        _ => Some((At::Key, unknown_key(whose, schema, key))),
     }
 }
 
-fn unknown_key(image: &ImageManifest, key: &ConfigKey) -> (String, String) {
-    let message = format!("the image `{}` has no configuration key `{key}`", image.name);
-    let valid: Vec<_> = image.config.0.keys().map(ConfigKey::as_str).collect();
-    let help = match image.config.problem(key, None) {
+fn unknown_key(whose: &str, schema: &ConfigSchema, key: &ConfigKey) -> (String, String) {
+    let message = format!("{whose} has no configuration key `{key}`");
+    let valid: Vec<_> = schema.0.keys().map(ConfigKey::as_str).collect();
+    let help = match schema.problem(key, None) {
         _ if valid.is_empty() => {
             format!("it has no keys at all: declare this one with `[config.{key}]` in image.toml, or remove it")
         }
@@ -150,9 +201,9 @@ fn unknown_key(image: &ImageManifest, key: &ConfigKey) -> (String, String) {
     (message, help)
 }
 
-fn missing_key(group: &GroupName, key: &ConfigKey, spec: &KeySpec) -> (String, String) {
-    let message = format!("group `{group}` gives no value for `{key}`, which must be {}", spec.kind.wanted());
-    (message, format!("add it below `[group.{group}.config]`: `{key} = {}`", example(key, spec)))
+fn missing_key(group: &GroupName, (full, table): (&str, &str), key: &ConfigKey, spec: &KeySpec) -> (String, String) {
+    let message = format!("group `{group}` gives no value for `{full}`, which must be {}", spec.kind.wanted());
+    (message, format!("add it below `[group.{group}.{table}]`: `{key} = {}`", example(key, spec)))
 }
 
 /// A value to write: where a secret is wanted, a source.
