@@ -1,5 +1,6 @@
 //! Every test: the workspace's, the documentation's, and the examples with real servers.
 
+mod contract;
 mod examples;
 mod isolated;
 
@@ -23,6 +24,9 @@ pub struct Options {
     /// Only the tests of these crates; no documentation, no examples.
     #[arg(long = "package", short)]
     packages: Vec<String>,
+    /// Only this example.
+    #[arg(long, conflicts_with_all = ["no_examples", "packages"])]
+    example: Option<String>,
     /// Run each test with this runner even if cargo-nextest is there.
     #[arg(long)]
     no_nextest: bool,
@@ -32,6 +36,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Outcome {
     tools::need(tools::TEST, Missing::from_flag(options.install))?;
     let chosen = chosen(&options.packages);
+    if let Some(example) = &options.example {
+        return examples::run(Some(example));
+    }
     if which("cargo-nextest").is_some() && !options.no_nextest {
         run_command(cargo().args(["nextest", "run", "--no-fail-fast"]).args(&chosen))?;
     } else {
@@ -41,7 +48,7 @@ pub fn run(options: &Options) -> Outcome {
         return Ok(());
     }
     run_command(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-    if options.no_examples { Ok(()) } else { examples::run() }
+    if options.no_examples { Ok(()) } else { examples::run(None) }
 }
 
 fn chosen(packages: &[String]) -> Vec<&str> {

@@ -48,7 +48,9 @@ pub(crate) fn bake(
     let registries = registries::read(&places)?;
     let request = request(directory, recipe, &cache, &registries, settings);
     ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
-    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
+    // A shell that is opened in a broken tree has the terminal for itself.
+    let task = (!settings.shell_on_failure).then(|| ui.task("baking"));
+    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(task) };
     let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
     drop(shown);
     let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));

@@ -218,7 +218,8 @@ fn files(input: &Input<'_>, builder: &mut Builder) -> Result<Option<render::File
 
 fn services(input: &Input<'_>) -> Result<Vec<ServiceSpec>> {
     let service = |name: &str, service: &Service| {
-        let mut environment = service.environment.clone();
+        let mut environment = input.values.binding_variables(&input.manifest.bindings)?;
+        environment.extend(service.environment.clone());
         for (name, key) in &service.configured {
             environment.extend(input.values.text(key)?.map(|text| (name.clone(), text)));
         }

@@ -1,9 +1,13 @@
 //! Configuration values on their way to a server. Secrets are in clear here and in what is handed to the server, nowhere
 //! else.
 
+use std::collections::BTreeMap;
+
 use kiln_model::{
     FrozenConfig,
-    config::{ConfigKey, ConfigValue, Frozen, Secrets},
+    config::{ConfigKey, ConfigValue, Frozen, Secrets, binding_variables},
+    id::BindingName,
+    manifest::Binding,
 };
 use serde_json::{Map, Value, json};
 
@@ -39,10 +43,23 @@ impl<'a> Values<'a> {
 
     /// The value as the environment holds it: texts as they are, everything else as JSON.
     pub fn text(&self, key: &ConfigKey) -> Result<Option<String>, ValueError> {
-        Ok(self.get(key)?.map(|value| match value {
-            ConfigValue::Text(text) => text.clone(),
-            other => json!(other).to_string(),
-        }))
+        Ok(self.get(key)?.map(ConfigValue::to_text))
+    }
+
+    /// The variables of every binding.
+    pub fn binding_variables(
+        &self,
+        needed: &BTreeMap<BindingName, Binding>,
+    ) -> Result<BTreeMap<String, String>, ValueError> {
+        let mut variables = BTreeMap::new();
+        for (name, fields) in &self.config.bindings {
+            let Some(binding) = needed.get(name) else { continue };
+            let clear = fields
+                .iter()
+                .map(|(key, frozen)| Ok((key.clone(), self.clear(&format!("{name}.{key}"), frozen)?.clone())));
+            variables.extend(binding_variables(name, &binding.kind, &clear.collect::<Result<_, ValueError>>()?));
+        }
+        Ok(variables)
     }
 
     /// Every value, as an object.
@@ -52,8 +69,8 @@ impl<'a> Values<'a> {
 
     /// The fields of every binding, as objects.
     pub fn bindings(&self) -> Result<Map<String, Value>, ValueError> {
-        let object = |(name, fields): (&'a _, &'a std::collections::BTreeMap<ConfigKey, Frozen>)| {
-            let name = kiln_model::id::BindingName::to_string(name);
+        let object = |(name, fields): (&'a _, &'a BTreeMap<ConfigKey, Frozen>)| {
+            let name = BindingName::to_string(name);
             let fields = self.object(&format!("{name}."), fields.iter())?;
             Ok((name, Value::Object(fields)))
         };

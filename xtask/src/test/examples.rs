@@ -8,21 +8,26 @@ use std::{
 
 use serde_json::Value;
 
+use super::contract::Contract;
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
     demo,
 };
 
-/// Runs each example in a state directory of its own.
-pub fn run() -> Outcome {
+/// Runs each example, or only one, in a state directory of its own.
+pub fn run(only: Option<&str>) -> Outcome {
     if !is_root() {
         return Err("the examples launch servers, which needs root. `--no-examples` leaves them out".into());
     }
     let kiln = build_kiln(false)?;
     let mut examples: Vec<PathBuf> =
         fs::read_dir(root().join("examples"))?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-    examples.retain(|path| path.join("image.toml").exists());
+    let chosen = |path: &Path| only.is_none_or(|name| path.ends_with(name));
+    examples.retain(|path| path.join("image.toml").exists() && chosen(path));
+    if examples.is_empty() {
+        return Err("there is no such example".into());
+    }
     examples.sort();
     let work = root().join("target/example-runs");
     fs::create_dir_all(&work)?;
@@ -46,8 +51,7 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
 fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     up(kiln, state, example)?;
     if example.ends_with("hello") {
-        demo::change_page(example)?;
-        up(kiln, state, example)?;
+        Contract { kiln, state, project: example }.check()?;
     }
     let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
     let status: Value = serde_json::from_slice(&status.stdout)?;

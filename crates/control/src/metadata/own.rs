@@ -1,7 +1,6 @@
 //! Kiln's own tree, `/kiln/v1/`: a server's configuration, release, group, peers and identity.
 
 use hyper::StatusCode;
-use kiln_model::config::ConfigValue;
 use serde_json::json;
 
 use super::{
@@ -34,14 +33,6 @@ pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: 
     found.unwrap_or_else(|| refused(StatusCode::NOT_FOUND))
 }
 
-/// The value as one text: texts as they are, everything else as JSON.
-pub(super) fn as_text(value: &ConfigValue) -> String {
-    match value {
-        ConfigValue::Text(text) => text.clone(),
-        other => json!(other).to_string(),
-    }
-}
-
 /// Values whose secrets are not at hand are not given by halves.
 fn all(metadata: &Metadata, resident: &Resident) -> Option<Answer> {
     let Some(values) = resident.all() else { return Some(refused(StatusCode::SERVICE_UNAVAILABLE)) };
@@ -52,7 +43,7 @@ fn all(metadata: &Metadata, resident: &Resident) -> Option<Answer> {
 fn one(metadata: &Metadata, resident: &Resident, key: &str) -> Option<Answer> {
     let known = key.parse().ok().filter(|key| resident.config.values.contains_key(key))?;
     metadata.note_read(resident, kiln_model::config::ConfigKey::as_str(&known));
-    Some(resident.value(key).map_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE), |value| text(as_text(value))))
+    Some(resident.value(key).map_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE), |value| text(value.to_text())))
 }
 
 /// `audience=…` is taken as it is: letters, digits and signs that need no escape.

@@ -108,7 +108,7 @@ fn meta_data(home: &Home, path: &str) -> Option<Answer> {
 fn user_data(metadata: &Metadata, home: &Home) -> Option<Answer> {
     let value = home.resident.value(USER_DATA)?;
     metadata.note_read(&home.resident, USER_DATA);
-    Some(text(own::as_text(value)))
+    Some(text(value.to_text()))
 }
 
 pub(super) fn now_ms() -> i64 {

@@ -4,6 +4,7 @@
 
 mod bench;
 mod child;
+mod config;
 mod faults;
 mod library;
 mod life;

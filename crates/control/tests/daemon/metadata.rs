@@ -238,6 +238,7 @@ async fn root_test_servers_are_told_their_configuration_and_what_they_read_is_no
         let within = std::time::Duration::from_secs(5);
         suite.tests.push(Test { name: "metadata".into(), within, kind: exec });
         manifest.name = "web".parse().unwrap();
+        manifest.config = crate::config::schema(&[("motto", "{ \"type\": \"string\" }")]);
     });
     for applet in ["nc", "tail", "printf"] {
         let path = bench.directory.path().join("images/one/root/bin").join(applet);

@@ -18,9 +18,9 @@ impl ConfigSchema {
     }
 }
 
-/// One key.
+/// One key. A flattened type and the refusal of unknown fields exclude each other in serde; this is read only from manifests
+/// that Kiln wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct KeySpec {
     /// What its values are.
     #[serde(flatten)]

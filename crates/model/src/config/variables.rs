@@ -14,7 +14,7 @@ pub fn binding_variables(
 ) -> BTreeMap<String, String> {
     let prefix = name.as_str().to_ascii_uppercase().replace('-', "_");
     let own =
-        fields.iter().map(|(key, value)| (format!("{prefix}_{}", key.as_str().to_ascii_uppercase()), text(value)));
+        fields.iter().map(|(key, value)| (format!("{prefix}_{}", key.as_str().to_ascii_uppercase()), value.to_text()));
     let mut variables: BTreeMap<String, String> = own.collect();
     if let Some(url) = url(kind, fields) {
         variables.entry(format!("{prefix}_URL")).or_insert(url);
@@ -22,20 +22,9 @@ pub fn binding_variables(
     variables
 }
 
-/// A value as a variable holds it: texts as they are, lists as JSON.
-fn text(value: &ConfigValue) -> String {
-    match value {
-        ConfigValue::Text(text) => text.clone(),
-        ConfigValue::Boolean(flag) => flag.to_string(),
-        ConfigValue::Integer(number) => number.to_string(),
-        ConfigValue::Number(number) => number.to_string(),
-        ConfigValue::List(_) => serde_json::to_string(value).expect("a value always serialises"),
-    }
-}
-
 /// `postgresql://user:password@host:port/database`, `redis://:password@host:port`.
 fn url(kind: &str, fields: &BTreeMap<ConfigKey, ConfigValue>) -> Option<String> {
-    let field = |wanted: &str| fields.iter().find(|(key, _)| key.as_str() == wanted).map(|(_, value)| text(value));
+    let field = |wanted: &str| fields.iter().find(|(key, _)| key.as_str() == wanted).map(|(_, value)| value.to_text());
     let (host, port) = (field("host")?, field("port")?);
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
     let password = field("password").map(|password| format!(":{}", escaped(&password))).unwrap_or_default();

@@ -3,12 +3,15 @@
 //! Values that are not known to be open are masked in what is shown: those of secret keys, of keys that the image does not
 //! have, and of other images.
 
+mod words;
+
 use std::{collections::BTreeMap, ops::Range};
 
+use self::words::{example, words};
 use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
-    config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec, ProblemKind},
-    diagnostic::{Diagnostic, Diagnostics, shown},
+    config::{ConfigKey, ConfigSchema, ConfigSource, Delivery, KeySpec, ProblemKind},
+    diagnostic::{Diagnostic, Diagnostics},
     id::{BindingName, GroupName},
     manifest::ImageManifest,
     text::{Document, listed, suggest},
@@ -204,43 +207,6 @@ fn unknown_key(whose: &str, schema: &ConfigSchema, key: &ConfigKey) -> (String, 
 fn missing_key(group: &GroupName, (full, table): (&str, &str), key: &ConfigKey, spec: &KeySpec) -> (String, String) {
     let message = format!("group `{group}` gives no value for `{full}`, which must be {}", spec.kind.wanted());
     (message, format!("add it below `[group.{group}.{table}]`: `{key} = {}`", example(key, spec)))
-}
-
-/// A value to write: where a secret is wanted, a source.
-fn example(key: &ConfigKey, spec: &KeySpec) -> String {
-    match (&spec.default, spec.delivery) {
-        (_, Delivery::Secret) => format!("{{ env = \"{}\" }}", key.as_str().to_uppercase()),
-        (Some(value), _) => serde_json::to_string(value).expect("a value always serialises"),
-        (None, _) => of_kind(&spec.kind),
-    }
-}
-
-fn of_kind(kind: &ConfigType) -> String {
-    match kind {
-        ConfigType::String { .. } => "\"…\"".to_owned(),
-        ConfigType::Integer { min, max } => min.or(*max).unwrap_or(1).to_string(),
-        ConfigType::Number { min, max } => min.as_ref().or(max.as_ref()).map_or("1.5".to_owned(), ToString::to_string),
-        ConfigType::Boolean => "true".to_owned(),
-        ConfigType::Duration { min, max } => {
-            format!("\"{}\"", min.as_ref().or(max.as_ref()).map_or("30s", |text| text))
-        }
-        ConfigType::Size { min, max } => {
-            format!("\"{}\"", min.or(*max).map_or("64MiB".to_owned(), |size| size.to_string()))
-        }
-        ConfigType::Url => "\"https://api.example/v1\"".to_owned(),
-        ConfigType::Address => "\"db.example:5432\"".to_owned(),
-        ConfigType::Enum { values } => format!("\"{}\"", values.first().map_or("", |word| word)),
-        ConfigType::List { items } => format!("[{}]", of_kind(items)),
-    }
-}
-
-fn words(value: &ConfigValue) -> String {
-    match value {
-        ConfigValue::Text(text) => format!("the text `{}`", shown(text)),
-        ConfigValue::Integer(_) | ConfigValue::Number(_) => format!("the number `{}`", value.to_text()),
-        ConfigValue::Boolean(flag) => format!("`{flag}`"),
-        ConfigValue::List(_) => "a list".to_owned(),
-    }
 }
 
 fn values_but(document: &Document<'_>, path: &[String], open: &ConfigSchema) -> Vec<Range<usize>> {

@@ -1,0 +1,178 @@
+//! What others script against, checked on `examples/hello` with the real program: the objects that `--json` prints, the exit
+//! codes, the lock, and a change under load.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{Outcome, command::output, demo};
+
+/// A `kiln` with a state directory, and a project whose servers are up.
+pub struct Contract<'a> {
+    pub kiln: &'a Path,
+    pub state: &'a Path,
+    pub project: &'a Path,
+}
+
+impl Contract<'_> {
+    /// All of it.
+    pub fn check(&self) -> Outcome {
+        self.json_objects_are_the_documented_ones()?;
+        self.a_changed_page_under_load_fails_no_request()?;
+        self.exit_codes_are_the_documented_ones()?;
+        self.a_lock_is_used_exactly_and_can_be_refreshed()
+    }
+
+    fn call(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.kiln);
+        command.arg("--state").arg(self.state).args(arguments);
+        command
+    }
+
+    fn project(&self) -> Outcome<&str> {
+        self.project.to_str().ok_or_else(|| "the path is not UTF-8".into())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Outcome<Vec<Value>> {
+        let said = String::from_utf8(output(self.call(arguments).arg("--json"))?.stdout)?;
+        if let Ok(one) = serde_json::from_str(&said) {
+            return Ok(vec![one]);
+        }
+        said.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    fn json_objects_are_the_documented_ones(&self) -> Outcome {
+        let baked = self.json(&["bake", self.project()?])?;
+        let baked = baked.last().ok_or("`bake --json` said nothing")?;
+        has(baked, &["image", "name", "seconds", "steps"])?;
+        each(&baked["steps"], &["name", "cached", "seconds"])?;
+        let events = self.json(&["up", self.project()?])?;
+        let (last, before) = events.split_last().ok_or("`up --json` said nothing")?;
+        has(last, &["result", "seconds", "endpoints"])?;
+        wanted(last["result"] == "ok" && last["endpoints"].as_array().is_some_and(|all| !all.is_empty()), last)?;
+        before.iter().try_for_each(|event| has(event, &["event"]))?;
+        let status = self.json(&["status"])?;
+        let groups = &status.first().ok_or("`status --json` said nothing")?["groups"];
+        each(groups, &["name", "image", "config", "release", "desired", "ready", "rollout", "endpoints", "servers"])?;
+        each(&groups[0]["servers"], &["id", "state", "release", "address", "pid", "started_at", "ready_ms"])
+    }
+
+    fn a_changed_page_under_load_fails_no_request(&self) -> Outcome {
+        let status = self.json(&["status"])?;
+        let endpoint = status[0]["groups"][0]["endpoints"][0].as_str().ok_or("the group has an endpoint")?.to_owned();
+        let address: SocketAddr = endpoint.trim_start_matches("http://").parse()?;
+        let before = self.servers()?;
+        let over = AtomicBool::new(false);
+        let asked = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| ask_until(&over, address))).collect();
+            let changed = demo::change_page(self.project).and_then(|()| self.json(&["up", self.project()?]));
+            over.store(true, Ordering::Relaxed);
+            let asked = clients.into_iter().map(|client| client.join().map_err(|_| "a client panicked"));
+            changed.and(asked.collect::<Result<Vec<_>, _>>().map_err(Into::into))
+        })?;
+        let (good, failed) = asked.iter().fold((0, 0), |(good, failed), (g, f)| (good + g, failed + f));
+        eprintln!("{good} requests answered during the change, {failed} failed");
+        let after = self.servers()?;
+        let replaced = after.len() >= 3 && after.iter().all(|id| !before.contains(id));
+        if failed > 0 || good == 0 || !replaced {
+            return Err(format!("{failed} requests failed, {good} did not; before {before:?}, after {after:?}").into());
+        }
+        Ok(())
+    }
+
+    /// Ids of the servers that are ready.
+    fn servers(&self) -> Outcome<Vec<String>> {
+        let status = self.json(&["status"])?;
+        let servers = status[0]["groups"][0]["servers"].as_array().ok_or("a group has servers")?;
+        let ready = servers.iter().filter(|server| server["state"] == "ready");
+        Ok(ready.filter_map(|server| server["id"].as_str().map(str::to_owned)).collect())
+    }
+
+    fn exit_codes_are_the_documented_ones(&self) -> Outcome {
+        let failing = self.project.with_file_name("failing");
+        demo::copy_fresh(self.project, &failing)?;
+        let recipe = fs::read_to_string(failing.join("image.toml"))?;
+        let failing_test = "\n[[test]]\nname = \"never\"\nfile = \"/never\"\nwithin = \"100ms\"\n";
+        fs::write(failing.join("image.toml"), recipe.clone() + failing_test)?;
+        self.ends_with(1, &["test", failing.to_str().ok_or("the path is not UTF-8")?])?;
+        fs::write(failing.join("image.toml"), recipe + "\nno_such_key = 1\n")?;
+        self.ends_with(2, &["bake", failing.to_str().ok_or("the path is not UTF-8")?])?;
+        self.ends_with(2, &["no-such-verb"])?;
+        let image = self.json(&["bake", self.project()?])?.last().map(|baked| baked["image"].clone());
+        let image = image.as_ref().and_then(Value::as_str).ok_or("a bake has an image")?.to_owned();
+        fs::write(self.state.join("keys/revoked"), format!("{image}\n"))?;
+        let refused = self.ends_with(3, &["promote", &format!("hello@{image}"), "--to", "stable"]);
+        fs::remove_file(self.state.join("keys/revoked"))?;
+        refused
+    }
+
+    fn ends_with(&self, code: i32, arguments: &[&str]) -> Outcome {
+        let ended = self.call(arguments).output()?;
+        if ended.status.code() == Some(code) {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        Err(format!("`kiln {}` ended with {}, not {code}:\n{said}", arguments.join(" "), ended.status).into())
+    }
+
+    fn a_lock_is_used_exactly_and_can_be_refreshed(&self) -> Outcome {
+        let path = self.project.join("kiln.lock");
+        let lock = fs::read_to_string(&path)?;
+        let marker = "sha256 = \"sha256:";
+        let at = lock.find(marker).ok_or("a lock has hashes")? + marker.len();
+        let wrong = format!("{}{}{}", &lock[..at], "0".repeat(64), &lock[at + 64..]);
+        fs::write(&path, wrong)?;
+        let baked = self.call(&["bake", "--offline", self.project()?]).output()?;
+        if baked.status.success() {
+            return Err("a bake went on with a package that is not the locked one".into());
+        }
+        output(&mut self.call(&["lock", "--update", self.project()?]))?;
+        let refreshed = fs::read_to_string(&path)?;
+        if !refreshed.contains(&lock[at..at + 64]) {
+            return Err("`kiln lock --update` did not bring the archive's hash back".into());
+        }
+        Ok(())
+    }
+}
+
+/// Asks again and again: answers with a status of 200, and others.
+fn ask_until(over: &AtomicBool, address: SocketAddr) -> (u64, u64) {
+    let (mut good, mut failed) = (0, 0);
+    while !over.load(Ordering::Relaxed) {
+        match ask(address) {
+            Ok(true) => good += 1,
+            Ok(false) | Err(_) => failed += 1,
+        }
+    }
+    (good, failed)
+}
+
+fn ask(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer.starts_with(b"HTTP/1.1 200 ") && answer.windows(7).any(|window| window == b"</html>"))
+}
+
+fn has(object: &Value, keys: &[&str]) -> Outcome {
+    wanted(keys.iter().all(|key| object.get(key).is_some()), object)
+}
+
+fn each(list: &Value, keys: &[&str]) -> Outcome {
+    let items = list.as_array().filter(|items| !items.is_empty()).ok_or("a list is empty or not there")?;
+    items.iter().try_for_each(|item| has(item, keys))
+}
+
+fn wanted(good: bool, object: &Value) -> Outcome {
+    if good { Ok(()) } else { Err(format!("this is not as documented: {object:#}").into()) }
+}
