@@ -1,4 +1,4 @@
-//! JSON Schemas of `image.toml` and `fleet.toml`, for editors and other programs.
+//! JSON Schemas of `image.toml`, `fleet.toml` and an environment's file, for editors and other programs.
 //!
 //! The structs in the submodules are the files' text form and nothing else: their documentation is what an editor
 //! shows beside a key. The parser ([`crate::recipe`], [`crate::fleet`]) says more than a schema can (places, contradictions,
@@ -18,9 +18,13 @@ pub struct SchemaFile {
     pub text: String,
 }
 
-/// Both schemas.
-pub fn files() -> [SchemaFile; 2] {
-    [file::<image::ImageToml>("image.schema.json"), file::<fleet::FleetToml>("fleet.schema.json")]
+/// All schemas.
+pub fn files() -> [SchemaFile; 3] {
+    [
+        file::<image::ImageToml>("image.schema.json"),
+        file::<fleet::FleetToml>("fleet.schema.json"),
+        file::<fleet::EnvironmentToml>("environment.schema.json"),
+    ]
 }
 
 fn file<T: JsonSchema>(name: &'static str) -> SchemaFile {

@@ -6,6 +6,7 @@ use kiln_model::{
     ImageManifest,
     config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec},
     fleet::{FleetFiles, FleetText, Origin},
+    manifest::{Binding, BindingTest},
 };
 
 const FLEET: &str = r#"[config]
@@ -127,6 +128,26 @@ fn unit_values_that_do_not_fit_are_shown_at_their_line() {
     for secret in ["tops3cret", "12345678", "87654321"] {
         assert!(!shown.contains(secret), "{secret} is shown:\n{shown}");
     }
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn unit_bindings_that_do_not_fit_are_shown_at_their_line() {
+    let mut image = ImageManifest::new("hello".parse().expect("a name"), BTreeMap::new());
+    let fields = self::image().config;
+    image.bindings.insert(
+        "db".parse().expect("a name"),
+        Binding { kind: "postgresql".into(), fields, wait: false, test: BindingTest::default() },
+    );
+    let group = "[group.web]\nimage = \"hello\"\n";
+    let wrong = [
+        group.to_owned(),
+        format!("{group}[group.web.service_binding.bd]\nhost = \"x\"\n"),
+        format!("{group}[group.web.service_binding.db]\nregion = 1\npassword = 12345678\nworkrs = 1\n"),
+    ];
+    let shown = wrong.map(|base| files(&base, None).check(&image).expect_err("it does not fit").render(false, 100));
+    let shown = shown.join("--------\n");
+    assert!(!shown.contains("12345678"), "a secret is shown:\n{shown}");
     insta::assert_snapshot!(shown);
 }
 

@@ -3,15 +3,18 @@
 //! Values that are not known to be open are masked in what is shown: those of secret keys, of keys that the image does not
 //! have, and of other images.
 
+mod words;
+
 use std::{collections::BTreeMap, ops::Range};
 
+use self::words::{example, words};
 use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
-    config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec, ProblemKind},
-    diagnostic::{Diagnostic, Diagnostics, shown},
-    id::GroupName,
+    config::{ConfigKey, ConfigSchema, ConfigSource, Delivery, KeySpec, ProblemKind},
+    diagnostic::{Diagnostic, Diagnostics},
+    id::{BindingName, GroupName},
     manifest::ImageManifest,
-    text::{Document, listed},
+    text::{Document, listed, suggest},
 };
 
 /// Something wrong, and the keys that lead to it.
@@ -52,7 +55,13 @@ impl FleetFiles {
         unknown
             .map(|key| {
                 let environment = self.over.as_ref().is_some_and(|(_, overlay)| overlay.config.contains_key(key));
-                misfit(Origin { environment, own: false }, None, key, At::Key, unknown_key(image, key))
+                misfit(
+                    Origin { environment, own: false },
+                    None,
+                    key,
+                    At::Key,
+                    unknown_key(&format!("the image `{}`", image.name), &image.config, key),
+                )
             })
             .collect()
     }
@@ -61,15 +70,19 @@ impl FleetFiles {
         let values = self.fleet.values_of(group, &image.config);
         let given = values.iter().filter_map(|(key, source)| {
             let origin = self.origin(name, key)?;
-            let (at, words) = wrong(image, key, source)?;
+            let (at, words) = wrong(&format!("the image `{}`", image.name), &image.config, key, source)?;
             Some(misfit(origin, Some(name), key, at, words))
         });
         let missing = image.config.required().filter(|(key, _)| !values.contains_key(*key));
         let missing = missing.map(|(key, spec)| {
             let origin = Origin { environment: false, own: true };
-            misfit(origin, Some(name), key, At::Key, missing_key(name, key, spec))
+            misfit(origin, Some(name), key, At::Key, missing_key(name, (&key.to_string(), "config"), key, spec))
         });
-        given.chain(missing).collect()
+        let bindings =
+            image.bindings.iter().flat_map(|(binding, wanted)| bound(name, group, (binding, &wanted.fields)));
+        let strange = group.bindings.keys().filter(|binding| !image.bindings.contains_key(*binding));
+        let strange = strange.map(|binding| unknown_binding(name, binding, image));
+        given.chain(missing).chain(bindings).chain(strange).collect()
     }
 
     fn shown(&self, found: &[Misfit], environment: bool, image: &ImageManifest) -> Option<Diagnostics> {
@@ -118,27 +131,68 @@ fn misfit(
     Misfit { environment: origin.environment, path, at, message, help }
 }
 
-fn wrong(image: &ImageManifest, key: &ConfigKey, source: &ConfigSource) -> Option<(At, (String, String))> {
+/// What is wrong with the fields of a binding.
+fn bound(name: &GroupName, group: &Group, (binding, schema): (&BindingName, &ConfigSchema)) -> Vec<Misfit> {
+    let nothing = BTreeMap::new();
+    let fields = group.bindings.get(binding).unwrap_or(&nothing);
+    let given = fields.iter().filter_map(|(key, source)| {
+        let (at, words) = wrong(&format!("the binding `{binding}`"), schema, key, source)?;
+        Some(misfit_of_binding(name, binding, Some(key), at, words))
+    });
+    let missing = schema.required().filter(|(key, _)| !fields.contains_key(*key)).map(|(key, spec)| {
+        let place = (format!("{binding}.{key}"), format!("service_binding.{binding}"));
+        let words = missing_key(name, (&place.0, &place.1), key, spec);
+        misfit_of_binding(name, binding, Some(key), At::Key, words)
+    });
+    given.chain(missing).collect()
+}
+
+fn unknown_binding(name: &GroupName, binding: &BindingName, image: &ImageManifest) -> Misfit {
+    let message = format!("the image `{}` has no service binding `{binding}`", image.name);
+    let valid: Vec<_> = image.bindings.keys().map(BindingName::as_str).collect();
+    let help = match suggest(binding.as_str(), &valid) {
+        Some(meant) => format!("did you mean `{meant}`? Its bindings are {}", listed(&valid)),
+        None if valid.is_empty() => {
+            format!("it has none at all: declare it with `[service_binding.{binding}]` in image.toml, or remove it")
+        }
+        None => format!("its bindings are {}", listed(&valid)),
+    };
+    misfit_of_binding(name, binding, None, At::Key, (message, help))
+}
+
+fn misfit_of_binding(
+    group: &GroupName,
+    binding: &BindingName,
+    key: Option<&ConfigKey>,
+    at: At,
+    (message, help): (String, String),
+) -> Misfit {
+    let mut path = vec!["group".to_owned(), group.to_string(), "service_binding".to_owned(), binding.to_string()];
+    path.extend(key.map(ToString::to_string));
+    Misfit { environment: false, path, at, message, help }
+}
+
+fn wrong(whose: &str, schema: &ConfigSchema, key: &ConfigKey, source: &ConfigSource) -> Option<(At, (String, String))> {
     let literal = match source {
         ConfigSource::Literal(value) => Some(value),
         _ => None,
     };
-    match image.config.problem(key, literal)? {
+    match schema.problem(key, literal)? {
         ProblemKind::Unfit { wanted } => {
-            let spec = image.config.0.get(key)?;
+            let spec = schema.0.get(key)?;
             let open = literal.filter(|_| spec.delivery != Delivery::Secret);
             let found = open.map(|value| format!(", but this is {}", words(value))).unwrap_or_default();
             let help = format!("write `{key} = {}`", example(key, spec));
             Some((At::Value, (format!("`{key}` must be {wanted}{found}"), help)))
         }
-        _ => Some((At::Key, unknown_key(image, key))),
+        _ => Some((At::Key, unknown_key(whose, schema, key))),
     }
 }
 
-fn unknown_key(image: &ImageManifest, key: &ConfigKey) -> (String, String) {
-    let message = format!("the image `{}` has no configuration key `{key}`", image.name);
-    let valid: Vec<_> = image.config.0.keys().map(ConfigKey::as_str).collect();
-    let help = match image.config.problem(key, None) {
+fn unknown_key(whose: &str, schema: &ConfigSchema, key: &ConfigKey) -> (String, String) {
+    let message = format!("{whose} has no configuration key `{key}`");
+    let valid: Vec<_> = schema.0.keys().map(ConfigKey::as_str).collect();
+    let help = match schema.problem(key, None) {
         _ if valid.is_empty() => {
             format!("it has no keys at all: declare this one with `[config.{key}]` in image.toml, or remove it")
         }
@@ -150,46 +204,9 @@ fn unknown_key(image: &ImageManifest, key: &ConfigKey) -> (String, String) {
     (message, help)
 }
 
-fn missing_key(group: &GroupName, key: &ConfigKey, spec: &KeySpec) -> (String, String) {
-    let message = format!("group `{group}` gives no value for `{key}`, which must be {}", spec.kind.wanted());
-    (message, format!("add it below `[group.{group}.config]`: `{key} = {}`", example(key, spec)))
-}
-
-/// A value to write: where a secret is wanted, a source.
-fn example(key: &ConfigKey, spec: &KeySpec) -> String {
-    match (&spec.default, spec.delivery) {
-        (_, Delivery::Secret) => format!("{{ env = \"{}\" }}", key.as_str().to_uppercase()),
-        (Some(value), _) => serde_json::to_string(value).expect("a value always serialises"),
-        (None, _) => of_kind(&spec.kind),
-    }
-}
-
-fn of_kind(kind: &ConfigType) -> String {
-    match kind {
-        ConfigType::String { .. } => "\"…\"".to_owned(),
-        ConfigType::Integer { min, max } => min.or(*max).unwrap_or(1).to_string(),
-        ConfigType::Number { min, max } => min.as_ref().or(max.as_ref()).map_or("1.5".to_owned(), ToString::to_string),
-        ConfigType::Boolean => "true".to_owned(),
-        ConfigType::Duration { min, max } => {
-            format!("\"{}\"", min.as_ref().or(max.as_ref()).map_or("30s", |text| text))
-        }
-        ConfigType::Size { min, max } => {
-            format!("\"{}\"", min.or(*max).map_or("64MiB".to_owned(), |size| size.to_string()))
-        }
-        ConfigType::Url => "\"https://api.example/v1\"".to_owned(),
-        ConfigType::Address => "\"db.example:5432\"".to_owned(),
-        ConfigType::Enum { values } => format!("\"{}\"", values.first().map_or("", |word| word)),
-        ConfigType::List { items } => format!("[{}]", of_kind(items)),
-    }
-}
-
-fn words(value: &ConfigValue) -> String {
-    match value {
-        ConfigValue::Text(text) => format!("the text `{}`", shown(text)),
-        ConfigValue::Integer(_) | ConfigValue::Number(_) => format!("the number `{}`", value.to_text()),
-        ConfigValue::Boolean(flag) => format!("`{flag}`"),
-        ConfigValue::List(_) => "a list".to_owned(),
-    }
+fn missing_key(group: &GroupName, (full, table): (&str, &str), key: &ConfigKey, spec: &KeySpec) -> (String, String) {
+    let message = format!("group `{group}` gives no value for `{full}`, which must be {}", spec.kind.wanted());
+    (message, format!("add it below `[group.{group}.{table}]`: `{key} = {}`", example(key, spec)))
 }
 
 fn values_but(document: &Document<'_>, path: &[String], open: &ConfigSchema) -> Vec<Range<usize>> {

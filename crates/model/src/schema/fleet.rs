@@ -51,6 +51,34 @@ pub struct Group {
     pub rollout: Option<Rollout>,
 }
 
+/// The file of an environment, `fleet.staging.toml`: what differs there from fleet.toml.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "fleet.ENVIRONMENT.toml")]
+pub struct EnvironmentToml {
+    /// Values for every group whose image has the key and that gives none itself.
+    pub config: Option<BTreeMap<ConfigKey, ValueOrSource>>,
+    /// Groups of fleet.toml, by name.
+    pub group: Option<BTreeMap<GroupName, EnvironmentGroup>>,
+}
+
+/// What differs for a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentGroup {
+    /// Which image.
+    pub image: Option<ImageText>,
+    /// How many servers.
+    #[schemars(range(max = 10_000))]
+    pub count: Option<u32>,
+    /// Environment variables of every service, over those of fleet.toml.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Values of the image's configuration keys, over those of fleet.toml.
+    pub config: Option<BTreeMap<ConfigKey, ValueOrSource>>,
+    /// Limits of each server, over those of fleet.toml.
+    pub limits: Option<Limits>,
+}
+
 /// A value, or where it comes from.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{rollout, source, text as fleet_text},
+    fleet::{overlay, rollout, source, text as fleet_text},
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -74,6 +74,9 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, source::SOURCE, &["Source"]);
     agree(&schema, source::PASSWORD, &["PasswordSource"]);
     agree(&schema, source::TLS, &["RegistryTls"]);
+    let schema = of::<fleet::EnvironmentToml>().to_value();
+    agree(&schema, overlay::KEYS, &[""]);
+    agree(&schema, overlay::GROUP, &["EnvironmentGroup"]);
 }
 
 #[test]
