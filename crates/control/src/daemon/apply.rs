@@ -34,12 +34,13 @@ pub(super) async fn apply(app: &Arc<App>, request: ApplyRequest, sink: &Sink) ->
 
 async fn try_apply(
     app: &Arc<App>,
-    request: ApplyRequest,
+    mut request: ApplyRequest,
     sink: &Sink,
     reports: &mut Vec<TestReport>,
 ) -> Result<Ended, Failure> {
     room(&app.options.state_dir)?;
     let images = resolve(app, &request).await?;
+    request.fleet.spread(|name| images.get(name).map(|image| &image.manifest.config));
     let configs = freeze(app, &request, &images).await?;
     let wanted = || Wanted {
         fleet: request.fleet.clone(),

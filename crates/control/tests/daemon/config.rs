@@ -102,6 +102,26 @@ async fn root_a_change_of_configuration_alone_is_tested_rolled_out_and_rolled_ba
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_values_of_the_whole_fleet_go_to_the_groups_whose_image_has_the_key() {
+    let mut bench = Bench::new().await;
+    let image = bench.image("one", "unused", configured);
+    let mut wanted = with(image, &[]);
+    wanted.fleet.config = [("greeting", text("from the fleet")), ("nobody", text("has this"))]
+        .map(|(key, value)| (key.parse().unwrap(), value))
+        .into();
+    let (last, _) = apply(&bench, &wanted).await;
+    assert_ok(&last);
+    assert_eq!(bench.page(&endpoint(&last)).await, "from the fleet ");
+    for group in wanted.fleet.groups.values_mut() {
+        group.config.insert("greeting".parse().unwrap(), text("from the group"));
+    }
+    let (last, _) = apply(&bench, &wanted).await;
+    assert_ok(&last);
+    assert_eq!(bench.page(&endpoint(&last)).await, "from the group ", "a group knows better");
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_values_that_do_not_fit_or_cannot_be_had_change_nothing() {
     let mut bench = Bench::new().await;
     let image = bench.image("one", "unused", configured);
