@@ -78,7 +78,8 @@ impl GroupTask {
         let now = self.shared.now();
         let Some(server) = self.servers.get_mut(id).filter(|s| s.row.state == ServerState::Starting) else { return };
         server.row.ready_at = Some(now);
-        server.row.ready = Some(after);
+        // As exact as it is kept on disk.
+        server.row.ready = Some(Duration::from_micros(after.as_micros() as u64));
         server.watch = None;
         self.step_to(id, ServerState::Ready);
     }
