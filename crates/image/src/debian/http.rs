@@ -208,29 +208,7 @@ impl Client {
         expected: Expected,
         progress: &dyn Fn(u64),
     ) -> Result<(), HttpError> {
-        let failed = |source| HttpError::Write { path: part.to_owned(), source };
-        let (mut hash, mut have) = hash_so_far(file, expected.size).map_err(failed)?;
-        if have < expected.size {
-            let answer = self.request(url, have)?;
-            if have > 0 && !continues(&answer, have) {
-                (hash, have) = (Sha256::new(), 0);
-                file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-            }
-            accept(url, &answer)?;
-            let mut transfer = Transfer { url, limits: self.limits, received: have, expected: expected.size };
-            transfer.copy(answer.into_body(), &mut |bytes| {
-                hash.update(bytes);
-                progress(bytes.len() as u64);
-                file.write_all(bytes).map_err(failed)
-            })?;
-            transfer.finish()?;
-        }
-        let actual = Digest::from_bytes(hash.finalize().into());
-        if actual == expected.digest {
-            return Ok(());
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        Err(HttpError::WrongHash { url: url.to_owned(), expected: expected.digest, actual })
+        Filling { url, part, expected, limits: self.limits }.fill(file, progress, |have| self.request(url, have))
     }
 
     fn request(&self, url: &str, from: u64) -> Result<http::Response<Body>, HttpError> {
@@ -332,6 +310,50 @@ pub(crate) fn hash_so_far(file: &mut File, size: u64) -> io::Result<(Sha256, u64
 pub(crate) fn discard_unless_resumable(part: &Path, error: &HttpError) -> io::Result<()> {
     let empty = std::fs::metadata(part)?.len() == 0;
     if empty || !error.is_away() { std::fs::remove_file(part) } else { Ok(()) }
+}
+
+/// A file on its way here: what is there of it is gone on with.
+pub(crate) struct Filling<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) part: &'a Path,
+    pub(crate) expected: Expected,
+    pub(crate) limits: Limits,
+}
+
+impl Filling<'_> {
+    /// Brings the file to its full length with an answer for what is missing from a byte on, and checks its hash. Empties it if
+    /// that is wrong.
+    pub(crate) fn fill<E: From<HttpError>>(
+        &self,
+        file: &mut File,
+        progress: &dyn Fn(u64),
+        ask: impl FnOnce(u64) -> Result<http::Response<Body>, E>,
+    ) -> Result<(), E> {
+        let Self { url, part, expected, limits } = *self;
+        let failed = |source| HttpError::Write { path: part.to_owned(), source };
+        let (mut hash, mut have) = hash_so_far(file, expected.size).map_err(failed)?;
+        if have < expected.size {
+            let answer = ask(have)?;
+            if have > 0 && !continues(&answer, have) {
+                (hash, have) = (Sha256::new(), 0);
+                file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+            }
+            accept(url, &answer)?;
+            let mut transfer = Transfer { url, limits, received: have, expected: expected.size };
+            transfer.copy(answer.into_body(), &mut |bytes| {
+                hash.update(bytes);
+                progress(bytes.len() as u64);
+                file.write_all(bytes).map_err(failed)
+            })?;
+            transfer.finish()?;
+        }
+        let actual = Digest::from_bytes(hash.finalize().into());
+        if actual == expected.digest {
+            return Ok(());
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        Err(HttpError::WrongHash { url: url.to_owned(), expected: expected.digest, actual }.into())
+    }
 }
 
 /// One answer on its way.

@@ -2,13 +2,12 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use kiln_model::Digest;
 use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest as _, Sha256};
 
 use super::{
     RegistryError,
@@ -98,34 +97,11 @@ impl Repository {
     }
 
     fn fill(&self, part: &Path, file: &mut File, blob: Expected, progress: &dyn Fn(u64)) -> Result<(), RegistryError> {
-        let failed = |source| HttpError::Write { path: part.to_owned(), source };
         let url = self.url(&format!("blobs/{}", blob.digest));
-        let (mut hash, mut have) = http::hash_so_far(file, blob.size).map_err(failed)?;
-        if have < blob.size {
-            let mut ask = Ask::get(&url);
-            if have > 0 {
-                ask = ask.header("range", format!("bytes={have}-"));
-            }
-            let answer = self.ask(&ask)?;
-            if have > 0 && !http::continues(&answer, have) {
-                (hash, have) = (Sha256::new(), 0);
-                file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-            }
-            http::accept(&url, &answer)?;
-            let mut transfer = Transfer { url: &url, limits: self.limits, received: have, expected: blob.size };
-            transfer.copy(answer.into_body(), &mut |bytes| {
-                hash.update(bytes);
-                progress(bytes.len() as u64);
-                file.write_all(bytes).map_err(failed)
-            })?;
-            transfer.finish()?;
-        }
-        let actual = Digest::from_bytes(hash.finalize().into());
-        if actual == blob.digest {
-            return Ok(());
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        Err(HttpError::WrongHash { url, expected: blob.digest, actual }.into())
+        http::Filling { url: &url, part, expected: blob, limits: self.limits }.fill(file, progress, |have| {
+            let ask = Ask::get(&url);
+            self.ask(&if have > 0 { ask.header("range", format!("bytes={have}-")) } else { ask })
+        })
     }
 
     /// A document, whole, by tag or digest path (`manifests/latest`).
