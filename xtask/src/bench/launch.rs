@@ -22,47 +22,65 @@ use crate::{
     command::{output, which},
 };
 
-/// Launches, as `ready_ms` of each server says.
+/// So long before each start: the places that Kiln keeps ready are there again.
+const REST: Duration = Duration::from_millis(500);
+
+/// Kiln and its peers in turn, so that what disturbs the machine disturbs all of them.
 pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let kiln = Kiln::fresh(bench, "launch", "hello")?;
     kiln.edit("fleet.toml", "count = 3", "count = 1")?;
     kiln.up()?;
     kiln.keep_downloads(bench)?;
-    let ours = median(launches(bench, &kiln)?);
     let copy = Copy::of(bench, &kiln)?;
-    let bare = copy.bare(bench)?;
-    let row = |peer: Option<(String, f64)>, target, note: &str| Row {
+    let with_runc = which("runc").is_some();
+    let (mut ours, mut bare, mut runc) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..bench.rounds {
+        ours.push(rested(&kiln, || launch(&kiln))?);
+        bare.push(rested(&kiln, || copy.bare())?);
+        if with_runc {
+            runc.push(rested(&kiln, || copy.runc(round))?);
+        }
+    }
+    eprintln!("milliseconds, in order\n  kiln {ours:.2?}\n  bare {bare:.2?}\n  runc {runc:.2?}");
+    let hot = median_of(bench.rounds, || copy.bare())?;
+    Ok(rows(median(ours), median(bare), hot, with_runc.then(|| median(runc))))
+}
+
+fn rows(ours: f64, bare: f64, hot: f64, runc: Option<f64>) -> Vec<Row> {
+    let row = |peer: Option<(&str, f64)>, target, note: &str| Row {
         bench: "launch",
         what: "launch of nginx to its first 200".into(),
         kiln: ours,
         unit: "ms",
-        peer,
+        peer: peer.map(|(name, time)| (name.into(), time)),
         target,
         note: note.into(),
     };
-    let mut rows = vec![row(Some(("the same nginx, bare".into(), bare)), Some(Target::RatioAtMost(1.5)), "warm")];
-    rows.push(match which("runc") {
+    let mut rows = vec![row(Some(("the same nginx, bare", bare)), Some(Target::RatioAtMost(1.5)), "warm")];
+    rows.push(row(Some(("bare, again and again without a rest", hot)), None, "its caches hot, Kiln's not"));
+    rows.push(match runc {
         None => row(None, None, "runc is not installed"),
-        Some(_) => {
-            let runc = copy.runc(bench)?;
-            row(Some(("runc run, same root".into(), runc)), Some(Target::RatioAtMost(1.0 / 3.0)), "warm")
-        }
+        Some(runc) => row(Some(("runc run, same root", runc)), Some(Target::RatioAtMost(1.0 / 3.0)), "warm"),
     });
     if which("incus").is_none() {
         rows.push(row(None, None, "Incus is not installed"));
     }
-    Ok(rows)
+    rows
 }
 
-fn launches(bench: &Bench, kiln: &Kiln) -> Outcome<Vec<f64>> {
-    let mut times = Vec::new();
-    for _ in 0..bench.rounds {
-        // Warm: the places that Kiln keeps ready are there again.
-        std::thread::sleep(Duration::from_millis(500));
-        kiln.json(&["rebuild", "web"])?;
-        times.extend(kiln.ready_servers()?.iter().filter_map(|server| server["ready_ms"].as_f64()));
-    }
-    if times.is_empty() { Err("no server says `ready_ms`".into()) } else { Ok(times) }
+/// A start after a rest, and after the same work: a processor that was just woken by a command is faster than one that
+/// slept, and Kiln's own launch comes after a command.
+fn rested(kiln: &Kiln, start: impl FnOnce() -> Outcome<f64>) -> Outcome<f64> {
+    std::thread::sleep(REST);
+    kiln.ready_servers()?;
+    start()
+}
+
+/// One launch, as `ready_ms` of the new server says.
+fn launch(kiln: &Kiln) -> Outcome<f64> {
+    kiln.json(&["rebuild", "web"])?;
+    let servers = kiln.ready_servers()?;
+    servers.iter().find_map(|server| server["ready_ms"].as_f64()).ok_or_else(|| "no server says `ready_ms`".into())
 }
 
 /// Milliseconds from a start to the first 200.
@@ -103,25 +121,21 @@ impl Copy {
         Ok(Self { bundle, port })
     }
 
-    fn bare(&self, bench: &Bench) -> Outcome<f64> {
+    fn bare(&self) -> Outcome<f64> {
         let program = which("nginx").ok_or("nginx is not installed")?;
         let mut command = Command::new(program);
         command.arg("-c").arg(self.bundle.join("nginx.conf")).args(NGINX).stderr(Stdio::null());
-        median_of(bench.rounds, || timed(self.port, || peers::spawn(&mut command)))
+        timed(self.port, || peers::spawn(&mut command))
     }
 
     /// `runc run` on the host's network, which spares runc the making of one.
-    fn runc(&self, bench: &Bench) -> Outcome<f64> {
-        let mut number = 0;
-        median_of(bench.rounds, || {
-            number += 1;
-            let name = format!("kiln-bench-{}-{number}", std::process::id());
-            let mut command = Command::new("runc");
-            command.args(["run", "--bundle"]).arg(&self.bundle).arg(&name).stderr(Stdio::null());
-            let time = timed(self.port, || peers::spawn(&mut command));
-            output(Command::new("runc").args(["delete", "--force", &name]))?;
-            time
-        })
+    fn runc(&self, round: usize) -> Outcome<f64> {
+        let name = format!("kiln-bench-{}-{round}", std::process::id());
+        let mut command = Command::new("runc");
+        command.args(["run", "--bundle"]).arg(&self.bundle).arg(&name).stderr(Stdio::null());
+        let time = timed(self.port, || peers::spawn(&mut command));
+        output(Command::new("runc").args(["delete", "--force", &name]))?;
+        time
     }
 }
 
