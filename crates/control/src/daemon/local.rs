@@ -22,6 +22,7 @@ use crate::{
     keys::Keys,
     library::StoreLibrary,
     metadata::{Identity, Listener, LocalResidents},
+    sources::keeper::Damping,
 };
 
 /// How the daemon starts the gateway.
@@ -73,7 +74,7 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
         metadata: metadata(&runtime, &state_dir)?,
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    Ok((DaemonOptions { state_dir, run_dir }, parts))
+    Ok((DaemonOptions { state_dir, run_dir, damping: Damping::default() }, parts))
 }
 
 /// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.
