@@ -37,7 +37,7 @@ use tokio::sync::watch;
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
     host::{Host, HostError, LocalHost},
-    local::{GatewayCommand, StoreRoots, metadata, run_local},
+    local::{GatewayCommand, StoreRoots, metadata, run_local, throwaways},
     lock::{LockError, StateLock},
 };
 use crate::{
@@ -48,6 +48,7 @@ use crate::{
     reads::KeyReads,
     reports::{Library, Prover},
     sources::keeper::Damping,
+    throwaway::Throwaways,
 };
 
 /// What the daemon is told at start.
@@ -75,6 +76,8 @@ pub struct Parts {
     pub traffic: Arc<dyn crate::Traffic>,
     /// What Kiln made on this host.
     pub host: Arc<dyn Host>,
+    /// Starts throwaway services for tests; none where servers are not on this host.
+    pub throwaways: Option<Arc<Throwaways>>,
     /// The servers that metadata is offered to, and where; none without a network.
     pub metadata: Option<MetadataParts>,
 }
@@ -111,6 +114,13 @@ pub enum DaemonError {
         /// Why.
         #[source]
         source: kiln_runtime::RuntimeError,
+    },
+    /// What an earlier daemon left of throwaway services.
+    #[error("could not remove throwaway services of an earlier daemon")]
+    Throwaways {
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The log.
     #[error("could not write the log {}", path.display())]
@@ -199,7 +209,8 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let app = Arc::new(App {
         options,
         control,
-        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone()),
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone())
+            .with_throwaways(parts.throwaways),
         freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
         secrets,
         keepers: sources::Keepers::default(),

@@ -66,6 +66,7 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: daemon::metadata(&runtime, &state)?,
+        throwaways: Some(daemon::throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
     // Shorter than for people, so that the tests need not wait.

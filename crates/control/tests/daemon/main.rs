@@ -15,3 +15,4 @@ mod metadata;
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;
 mod sources;
+mod throwaway;
