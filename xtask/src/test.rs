@@ -2,6 +2,7 @@
 
 mod contract;
 mod examples;
+mod guestbook;
 mod isolated;
 
 use clap::Args;

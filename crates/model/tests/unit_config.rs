@@ -192,7 +192,11 @@ fn unit_config_a_binding_does_not_lead_to_the_loopback_wherever_its_host_comes_f
     frozen("mail.example").unwrap();
     for host in ["127.0.0.1", "localhost", "::1", "0.0.0.0", "a.localhost"] {
         let problems = frozen(host).unwrap_err();
-        assert_eq!(problems.iter().map(|problem| &problem.kind).collect::<Vec<_>>(), [&ProblemKind::Loopback], "{host}");
+        assert_eq!(
+            problems.iter().map(|problem| &problem.kind).collect::<Vec<_>>(),
+            [&ProblemKind::Loopback],
+            "{host}"
+        );
         assert!(problems[0].to_string().starts_with("`mail.host` must be an address that is reached"), "{host}");
     }
 }

@@ -152,7 +152,16 @@ impl Network {
         let subnet = settle_subnet(&names, &options, &surroundings)?;
         let mtu = surroundings.mtu();
         let bridge = make_bridge(&mut route, &names, subnet, mtu).map_err(names.kernel("make the bridge"))?;
-        let mut network = Self { names, options, subnet, bridge, mtu, uplinks: Vec::new(), offers: Mutex::default(), route: Mutex::new(route) };
+        let mut network = Self {
+            names,
+            options,
+            subnet,
+            bridge,
+            mtu,
+            uplinks: Vec::new(),
+            offers: Mutex::default(),
+            route: Mutex::new(route),
+        };
         network.filter_and_forward(&surroundings.uplinks())?;
         Ok(network)
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The host's address on the bridge: bound services are asked from the host.
-async fn bridge(bench: &Bench) -> IpAddr {
+pub async fn bridge(bench: &Bench) -> IpAddr {
     let host = bench.client.host().await.unwrap();
     let bridge = host.items.iter().find(|item| item.kind == "interface" && item.name.starts_with("kiln-")).unwrap();
     let shown = Command::new("busybox").args(["ip", "addr", "show", "dev", &bridge.name]).output().unwrap();
@@ -49,7 +49,9 @@ fn bound(image: ImageDigest, host: ConfigSource, port: u16) -> ApplyRequest {
     for group in request.fleet.groups.values_mut() {
         let port = ConfigSource::Literal(ConfigValue::Integer(port.into()));
         let fields = [("host", host.clone()), ("port", port)];
-        group.bindings.insert("cache".parse().unwrap(), fields.map(|(key, value)| (key.parse().unwrap(), value)).into());
+        group
+            .bindings
+            .insert("cache".parse().unwrap(), fields.map(|(key, value)| (key.parse().unwrap(), value)).into());
         group.count = 1;
         // One server has its 30 s, and the rollout is over.
         group.rollout.progress_deadline = Duration::from_secs(35);

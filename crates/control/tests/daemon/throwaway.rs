@@ -17,6 +17,7 @@ use rustix::process::Pid;
 
 use crate::{
     bench::{Bench, assert_ok, endpoint},
+    bindings::bridge,
     config::{apply, schema, text, with},
 };
 
@@ -60,7 +61,11 @@ fn bound(manifest: &mut ImageManifest, suite: &mut Suite) {
         service.command = ["/bin/sh", "-c", SCRIPT].map(str::to_owned).to_vec();
     }
     suite.tests = vec![
-        page("the cache is empty and takes what it is given", "/cache", TextMatch::Equals("+OK\r\n:1\r\n+OK\r\n".into())),
+        page(
+            "the cache is empty and takes what it is given",
+            "/cache",
+            TextMatch::Equals("+OK\r\n:1\r\n+OK\r\n".into()),
+        ),
         page("the database is one", "/db", TextMatch::Equals("N".into())),
     ];
 }
@@ -72,13 +77,15 @@ fn slowly_bound(manifest: &mut ImageManifest, suite: &mut Suite) {
     suite.tests.push(Test { name: "slow".to_owned(), within: Duration::from_secs(20), kind });
 }
 
-fn fleet(image: ImageDigest) -> ApplyRequest {
+/// What the fleet is bound to is not there: the servers do without.
+async fn fleet(bench: &Bench, image: ImageDigest) -> ApplyRequest {
+    let nothing = bridge(bench).await.to_string();
     let mut request = with(image, &[]);
     let put = |fields: &[(&str, &str)]| fields.iter().map(|(key, value)| (key.parse().unwrap(), text(value))).collect();
     for group in request.fleet.groups.values_mut() {
-        let db = [("host", "192.0.2.1"), ("user", "app"), ("password", "of-the-fleet"), ("database", "app")];
+        let db = [("host", nothing.as_str()), ("user", "app"), ("password", "of-the-fleet"), ("database", "app")];
         group.bindings.insert("db".parse().unwrap(), put(&db));
-        group.bindings.insert("cache".parse().unwrap(), put(&[("host", "192.0.2.1")]));
+        group.bindings.insert("cache".parse().unwrap(), put(&[("host", nothing.as_str())]));
     }
     request
 }
@@ -98,7 +105,8 @@ async fn lent_redis(directory: &Path) -> (String, String) {
     let start = Instant::now();
     loop {
         let places = fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path().join("redis.conf"));
-        let settings = places.filter_map(|path| fs::read_to_string(path).ok()).find(|text| text.contains("requirepass"));
+        let settings =
+            places.filter_map(|path| fs::read_to_string(path).ok()).find(|text| text.contains("requirepass"));
         if let Some(settings) = settings {
             let of = |name: &str| settings.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
             return (of("bind "), of("port "));
@@ -121,7 +129,7 @@ async fn root_a_suite_has_throwaway_services_that_only_its_test_servers_reach() 
     let mut bench = Bench::new().await;
     let directory = bench.run_dir().join("throwaway");
     let image = bench.image("one", "unused", bound);
-    let (last, _) = apply(&bench, &fleet(image)).await;
+    let (last, _) = apply(&bench, &fleet(&bench, image).await).await;
     assert_ok(&last);
     assert_eq!(bench.page(&endpoint(&last)).await, "page\n");
     assert_eq!(left(&directory), (0, 0), "they are gone with the suite");
@@ -134,7 +142,7 @@ async fn root_a_suite_has_throwaway_services_that_only_its_test_servers_reach() 
     }
 
     let slow = bench.image("two", "unused", slowly_bound);
-    let request = fleet(slow);
+    let request = fleet(&bench, slow).await;
     let under_way = apply(&bench, &request);
     let looks = async {
         let redis = lent_redis(&directory).await;
@@ -161,7 +169,7 @@ async fn root_throwaway_services_of_a_killed_daemon_are_gone_at_the_next_start()
     let mut bench = Bench::new().await;
     let directory = bench.run_dir().join("throwaway");
     let image = bench.image("one", "unused", slowly_bound);
-    let request = fleet(image);
+    let request = fleet(&bench, image).await;
     let mut stream = bench.client.apply(&request).await.unwrap();
     while !matches!(stream.next().await.unwrap().unwrap(), Event::TestServerReady { .. }) {}
     let redis = lent_redis(&directory).await;

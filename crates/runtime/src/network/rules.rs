@@ -201,8 +201,9 @@ fn to_metadata(input: &RuleInput<'_>) -> Option<Rule> {
 }
 
 fn to_host(input: &RuleInput<'_>) -> Vec<Rule> {
-    let metadata =
-        input.metadata.map(|port| to_gateway(input).is(Field::DestinationPort, &port.to_be_bytes()).redirected().accept());
+    let metadata = input
+        .metadata
+        .map(|port| to_gateway(input).is(Field::DestinationPort, &port.to_be_bytes()).redirected().accept());
     [
         Rule::new().established().accept(),
         Rule::new().is(Field::Protocol, &ICMP).accept(),

@@ -52,9 +52,15 @@ fn outcome(state: &SourcesState) -> (&'static str, Option<ConfigDigest>, String)
     let silent = state.sources.values().filter(|source| matches!(source.is, SourceIs::Asked)).count();
     let failing = state.failing().count();
     match state.doing {
-        Doing::Proposing => return ("proposed", None, "what the sources say now is being tested or rolled out".to_owned()),
+        Doing::Proposing => {
+            return ("proposed", None, "what the sources say now is being tested or rolled out".to_owned());
+        }
         _ if failing > 0 => {
-            return ("waiting", None, format!("{failing} of {} sources give no good value; what runs goes on", state.sources.len()));
+            return (
+                "waiting",
+                None,
+                format!("{failing} of {} sources give no good value; what runs goes on", state.sources.len()),
+            );
         }
         _ if silent > 0 => return ("waiting", None, format!("{silent} sources have not answered yet")),
         Doing::Settling => {
@@ -74,7 +80,8 @@ fn outcome(state: &SourcesState) -> (&'static str, Option<ConfigDigest>, String)
         Some(Proposed::Declined(digest)) => (
             "declined",
             Some(*digest),
-            "the group was rolled back from what the sources say: `kiln apply`, or another value, moves it on".to_owned(),
+            "the group was rolled back from what the sources say: `kiln apply`, or another value, moves it on"
+                .to_owned(),
         ),
         Some(Proposed::Unfit(places)) => ("failed", None, format!("nothing was changed: {}", listed(places))),
         Some(Proposed::Failed(digest, reason)) => ("failed", Some(*digest), reason.clone()),
