@@ -35,7 +35,7 @@ struct Seen {
 
 impl Guestbook<'_> {
     /// All of it.
-    pub fn check(&self) -> Outcome {
+    pub fn replacing_under_load_fails_no_request_and_loses_no_row(&self) -> Outcome {
         let (address, before) = (self.address()?, self.servers()?);
         let over = AtomicBool::new(false);
         let seen = std::thread::scope(|scope| {

@@ -129,6 +129,8 @@ async fn root_a_suite_has_throwaway_services_that_only_its_test_servers_reach() 
     let mut bench = Bench::new().await;
     let directory = bench.run_dir().join("throwaway");
     let image = bench.image("one", "unused", bound);
+    let (alone, _) = bench.test(image).await;
+    assert_ok(&alone);
     let (last, _) = apply(&bench, &fleet(&bench, image).await).await;
     assert_ok(&last);
     assert_eq!(bench.page(&endpoint(&last)).await, "page\n");
