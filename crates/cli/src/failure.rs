@@ -253,7 +253,7 @@ fn bake_exit(error: &BakeError) -> Exit {
         | BakeError::Fetch { .. }
         | BakeError::StepFull { .. }
         | BakeError::Sandbox { .. }
-        | BakeError::Work { .. } => Exit::Host,
+        | BakeError::Work(_) => Exit::Host,
         BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
             Exit::Failed
         }

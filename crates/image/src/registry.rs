@@ -10,8 +10,12 @@ mod blobs;
 mod client;
 mod credentials;
 mod error;
+pub(crate) mod parallel;
+mod places;
+mod referrers;
 mod remote;
 mod settings;
+mod upload;
 
 #[cfg(test)]
 pub(crate) mod docker;
@@ -19,6 +23,10 @@ pub(crate) mod docker;
 mod tests;
 
 pub(crate) use blobs::Cache;
+pub(crate) use client::Repository;
 pub use error::RegistryError;
+pub(crate) use places::Places;
+pub(crate) use referrers::Referrer;
 pub(crate) use remote::Remote;
 pub use settings::{Registries, RegistrySettings};
+pub(crate) use upload::{Blob, Sent};

@@ -13,7 +13,7 @@ mod statement;
 use std::time::Duration;
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
-pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, render, seal};
+pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, peek, render, seal};
 pub use statement::StatementError;
 
 use serde::{Deserialize, Serialize};

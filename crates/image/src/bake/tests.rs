@@ -99,7 +99,7 @@ impl Bench {
         let mut chain = Chain::empty(&request, &self.store, &ChrootSandbox, &|_| {}, Manner::USUAL);
         chain.start_at(EPOCH);
         let made = |chain: &Chain<'_>, _: &str| {
-            let work = super::work::Work::new(chain.store)?;
+            let work = crate::store::Work::new(chain.store)?;
             copy_tree(from, &work.upper());
             run::made("base", work, run::clamp(EPOCH))
         };
