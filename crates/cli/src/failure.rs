@@ -7,7 +7,9 @@ use kiln_control::daemon::DaemonError;
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
+    delivery::DeliveryError,
     oci::OciError,
+    registry::RegistryError,
 };
 use kiln_model::{EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable};
 use serde_json::json;
@@ -92,6 +94,17 @@ pub enum Failure {
     /// A bake failed.
     #[error(transparent)]
     Bake(#[from] BakeError),
+    /// An image could not be sent or fetched.
+    #[error("{subject} {what}")]
+    Delivery {
+        /// The image.
+        subject: String,
+        /// `could not be pushed to …`.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<DeliveryError>,
+    },
     /// The image store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,6 +167,9 @@ impl Failure {
                 Exit::Usage
             }
             Self::Bake(error) => bake_exit(error),
+            Self::Delivery { source, .. } if matches!(**source, DeliveryError::OtherDigest { .. }) => Exit::Usage,
+            Self::Delivery { source, .. } if source.is_host() => Exit::Host,
+            Self::Delivery { .. } => Exit::Failed,
             Self::Store(error) if error.is_full() => Exit::Host,
             Self::Store(_) | Self::Damaged { .. } => Exit::Failed,
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
@@ -222,6 +238,7 @@ impl Failure {
             Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => error.help.clone(),
             Self::NoStart { log, .. } => Some(format!("its log is {}", log.display())),
             Self::NotRoot { .. } => Some("run it as root, for example with sudo".into()),
+            Self::Delivery { source, .. } => delivery_help(source).map(str::to_owned),
             Self::Damaged { .. } => Some("bake the image again; `kiln gc` removes what is damaged and unused".into()),
             _ => None,
         }
@@ -231,6 +248,22 @@ impl Failure {
 impl From<Diagnostics> for Failure {
     fn from(diagnostics: Diagnostics) -> Self {
         Self::Wrong(Box::new(diagnostics))
+    }
+}
+
+fn delivery_help(error: &DeliveryError) -> Option<&'static str> {
+    match error {
+        DeliveryError::NotKiln { .. } => {
+            Some("an image of others can be what a recipe starts from: `oci = …` in [base]")
+        }
+        DeliveryError::Registry(RegistryError::Unauthorized { .. }) => {
+            Some("`docker login`, `podman login` and `skopeo login` write credentials that Kiln reads")
+        }
+        DeliveryError::Registry(_) => Some("try it again: it goes on with what is there already"),
+        DeliveryError::Layer { .. } | DeliveryError::ForeignLayer { .. } => {
+            Some("have its maker bake and push it again; `kiln verify` there names what is damaged")
+        }
+        _ => None,
     }
 }
 

@@ -20,6 +20,8 @@ mod upload;
 #[cfg(test)]
 pub(crate) mod docker;
 #[cfg(test)]
+pub(crate) mod proxy;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use blobs::Cache;

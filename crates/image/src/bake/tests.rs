@@ -191,7 +191,7 @@ pub(crate) fn request<'a>(recipe: &'a Recipe, directory: &'a Path) -> BakeReques
 }
 
 /// The recipe over the base image with this digest.
-fn over(base: ImageDigest, steps: Vec<Step>) -> Recipe {
+pub(crate) fn over(base: ImageDigest, steps: Vec<Step>) -> Recipe {
     Recipe { base: Base::Image(format!("sample@{base}").parse().expect("a reference")), ..recipe(steps) }
 }
 

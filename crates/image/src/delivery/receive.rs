@@ -94,12 +94,12 @@ impl Receive<'_> {
 
     fn documents(&self) -> Result<Whole, DeliveryError> {
         let (id, manifest_bytes) = self.manifest()?;
-        let manifest: oci::Manifest = parse("manifest", &manifest_bytes)?;
+        let manifest: oci::Manifest = parse(&manifest_bytes, "its manifest")?;
         let described = Described::of(&manifest.config);
         let config_bytes = source::document(self.origin, "configuration", &described)?;
         // Another platform, or no configuration of an image at all, is said first.
         foreign::ForeignConfig::parse(&config_bytes)?;
-        let config: oci::Config = parse("configuration", &config_bytes).map_err(|_| not_kiln("its configuration"))?;
+        let config: oci::Config = parse(&config_bytes, "its configuration")?;
         let label = config.config.labels.get(manifest::LABEL).ok_or_else(|| not_kiln("it has no manifest of Kiln"))?;
         let label: ImageManifest =
             serde_json::from_str(label).map_err(|error| not_kiln(&format!("its manifest of Kiln: {error}")))?;
@@ -289,8 +289,9 @@ impl Whole {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, OciError> {
-    serde_json::from_slice(bytes).map_err(|e| OciError::document(what, e.to_string().escape_debug().to_string()))
+/// Reads a document that is one of an image of Kiln.
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, DeliveryError> {
+    serde_json::from_slice(bytes).map_err(|error| not_kiln(&format!("{what}: {error}")))
 }
 
 fn not_kiln(why: &str) -> DeliveryError {
