@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use kiln_model::{ChannelName, EnvironmentName, GroupName, ImageName, ServerId, fleet::ImageRef, oci::OciReference};
+use kiln_model::{
+    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, fleet::ImageRef, oci::OciReference,
+};
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
 ///
@@ -85,6 +87,8 @@ pub enum Verb {
     Save(Save),
     /// Take in an image from a file that `kiln save` wrote
     Load(Load),
+    /// Say whose reports this host believes
+    Key(Key),
     /// Say what this host can do, and what it lacks
     Doctor,
     /// Run the daemon in the foreground
@@ -362,6 +366,53 @@ pub struct Load {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+}
+
+/// `kiln key`
+#[derive(Debug, Args)]
+pub struct Key {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// List the keys that are known here, and for which images each may sign
+    List,
+    /// Believe reports that are signed with a key
+    Add(KeyAdd),
+    /// Sign with a new key from now on; what the old one signed is still believed
+    Rotate,
+    /// Believe a key's reports no more
+    Revoke(KeyRevoke),
+    /// Print a public key, for `kiln key add` on another host
+    Export(KeyExport),
+}
+
+/// `kiln key add`
+#[derive(Debug, Args)]
+pub struct KeyAdd {
+    /// What the key is called here
+    pub name: KeyName,
+    /// The public key, ed25519 in PEM form
+    pub file: PathBuf,
+}
+
+/// `kiln key revoke`
+#[derive(Debug, Args)]
+pub struct KeyRevoke {
+    /// The key's name, or at least 8 digits of its id
+    #[arg(value_name = "NAME|ID")]
+    pub which: String,
+}
+
+/// `kiln key export`
+#[derive(Debug, Args)]
+pub struct KeyExport {
+    /// The key; this host's own where nothing is said
+    pub name: Option<KeyName>,
 }
 
 /// `kiln daemon`

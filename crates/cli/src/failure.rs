@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
-use kiln_control::daemon::DaemonError;
+use kiln_control::{daemon::DaemonError, keys::KeysError};
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
@@ -94,6 +94,9 @@ pub enum Failure {
     /// A bake failed.
     #[error(transparent)]
     Bake(#[from] BakeError),
+    /// The keys of this host cannot be read or changed.
+    #[error(transparent)]
+    Keys(KeysError),
     /// An image could not be sent or fetched.
     #[error("{subject} {what}")]
     Delivery {
@@ -167,6 +170,8 @@ impl Failure {
                 Exit::Usage
             }
             Self::Bake(error) => bake_exit(error),
+            Self::Keys(KeysError::Io { .. } | KeysError::Exposed { .. } | KeysError::NotADigest { .. }) => Exit::Host,
+            Self::Keys(_) => Exit::Usage,
             Self::Delivery { source, .. } if matches!(**source, DeliveryError::OtherDigest { .. }) => Exit::Usage,
             Self::Delivery { source, .. } if source.is_host() => Exit::Host,
             Self::Delivery { .. } => Exit::Failed,
@@ -238,6 +243,7 @@ impl Failure {
             Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => error.help.clone(),
             Self::NoStart { log, .. } => Some(format!("its log is {}", log.display())),
             Self::NotRoot { .. } => Some("run it as root, for example with sudo".into()),
+            Self::Keys(error) => keys_help(error).map(str::to_owned),
             Self::Delivery { source, .. } => delivery_help(source).map(str::to_owned),
             Self::Damaged { .. } => Some("bake the image again; `kiln gc` removes what is damaged and unused".into()),
             _ => None,
@@ -245,9 +251,28 @@ impl Failure {
     }
 }
 
+impl From<KeysError> for Failure {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::Policy(found) => Self::Wrong(found),
+            error => Self::Keys(error),
+        }
+    }
+}
+
 impl From<Diagnostics> for Failure {
     fn from(diagnostics: Diagnostics) -> Self {
         Self::Wrong(Box::new(diagnostics))
+    }
+}
+
+fn keys_help(error: &KeysError) -> Option<&'static str> {
+    match error {
+        KeysError::NoKey { .. } => Some("`kiln key list` shows the keys with their ids"),
+        KeysError::Known { .. } => Some("to replace a key, revoke the old one first"),
+        KeysError::Revoked { .. } => Some("ask its owner for a new key"),
+        KeysError::NotAKey { .. } => Some("`kiln key export` on the other host prints it"),
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ mod gateway;
 mod gc;
 mod images;
 mod inspect;
+mod key;
 mod load;
 mod lock;
 mod logs;
@@ -73,6 +74,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Pull(arguments) => pull::run(&context, &arguments),
         Verb::Save(arguments) => save::run(&context, &arguments),
         Verb::Load(arguments) => load::run(&context, &arguments),
+        Verb::Key(arguments) => key::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),
         Verb::Daemon(arguments) => daemon::run(&context, &arguments),
         Verb::Completions(arguments) => completions::run(&context, &arguments),

@@ -1,6 +1,6 @@
 //! The status for people.
 
-use kiln_api::status::{GroupStatus, RolloutStatus, ServerStatus, Status};
+use kiln_api::status::{GroupStatus, RefusedStatus, RolloutStatus, ServerStatus, Status};
 
 use crate::ui::{self, table};
 
@@ -23,6 +23,7 @@ fn group(group: &GroupStatus) -> String {
         group.endpoints.join(" "),
     );
     text.extend(group.rollout.as_ref().map(rollout));
+    text.extend(group.refused.iter().map(refused));
     if !group.servers.is_empty() {
         let lines: Vec<_> = group.servers.iter().map(server).collect();
         let servers = table::render(&["SERVER", "STATE", "RELEASE", "ADDRESS", "PID", "READY AFTER", ""], &lines);
@@ -35,6 +36,17 @@ fn rollout(rollout: &RolloutStatus) -> String {
     let from = rollout.from.as_deref().map_or_else(|| "nothing".to_owned(), |release| ui::short(release).to_owned());
     let (to, updated) = (ui::short(&rollout.to), rollout.updated);
     format!("  rollout {}: {from} → {to}, {updated} updated: {}\n", rollout.state, rollout.reason)
+}
+
+fn refused(refused: &RefusedStatus) -> String {
+    let (release, servers) = (ui::short(&refused.release), refused.servers.join(", "));
+    let running = if servers.is_empty() { String::new() } else { format!("\n    running on: {servers}") };
+    format!(
+        "  {} release {release} can not be launched ({}): {}{running}\n",
+        ui::careful(),
+        refused.code,
+        refused.reason
+    )
 }
 
 fn server(server: &ServerStatus) -> Vec<String> {
@@ -89,6 +101,12 @@ mod tests {
                     server("web-one", "ready", Some(Duration::from_micros(9120))),
                     server("web-two", "starting", None),
                 ],
+                refused: vec![RefusedStatus {
+                    release: release('b'),
+                    code: "revoked-key".into(),
+                    reason: "the report is by key `ci`, which was revoked".into(),
+                    servers: vec!["web-one".into(), "web-two".into()],
+                }],
             }],
         };
         let text = anstream::adapter::strip_str(&render(&status)).to_string();
