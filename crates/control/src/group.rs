@@ -103,6 +103,11 @@ pub(crate) enum Ended {
         server: ServerId,
         result: Result<Duration, String>,
     },
+    /// A server that served does not work any more.
+    Unhealthy {
+        server: ServerId,
+        reason: String,
+    },
     Routed {
         changes: Vec<(TrafficChange, ServerId, IntentionId)>,
         result: Routed,
@@ -151,7 +156,7 @@ struct Server {
     known_since: Instant,
     launched: Instant,
     services: watch::Sender<Vec<ServiceStatus>>,
-    /// The task that waits for it to become ready.
+    /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
 }
 

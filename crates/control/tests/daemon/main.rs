@@ -9,6 +9,7 @@ mod certificates;
 mod child;
 mod config;
 mod faults;
+mod health;
 mod library;
 mod life;
 mod metadata;
