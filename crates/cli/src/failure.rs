@@ -153,6 +153,7 @@ impl Failure {
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::Usage,
             Self::Bake(error) => bake_exit(error),
             Self::Store(error) if error.is_full() => Exit::Host,
             Self::Store(_) | Self::Damaged { .. } => Exit::Failed,
