@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use kiln_api::{
     Event,
-    status::{GroupStatus, RolloutStatus, ServerStatus},
+    status::{GroupStatus, RefusedStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
     ImageDigest, ServerId, ServerState,
@@ -84,7 +84,22 @@ impl GroupTask {
             endpoints: self.endpoints(),
             sources: None,
             servers: self.servers.values().map(Server::status).collect(),
+            refused: self.refused(),
         }
+    }
+
+    /// The releases that could not be launched now, with the servers of them that run on.
+    fn refused(&self) -> Vec<RefusedStatus> {
+        let refused = self.admitted.iter().filter_map(|(id, admitted)| match &admitted.result {
+            Err(Admission::Refused { code, reason }) => Some((id, code, reason)),
+            _ => None,
+        });
+        let with_servers = refused.map(|(id, code, reason)| {
+            let of_it = self.servers.values().filter(|server| server.row.release == *id);
+            let servers = of_it.map(|server| server.row.id.to_string()).collect();
+            RefusedStatus { release: id.to_string(), code: code.clone(), reason: reason.clone(), servers }
+        });
+        with_servers.collect()
     }
 
     /// The rollout under way or failed. A group that healed slowly or not at all shows here as well.
