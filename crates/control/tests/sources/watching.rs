@@ -162,10 +162,10 @@ async fn host_many_nodes_are_watched_in_one_session_and_a_bad_one_harms_no_other
 
 #[tokio::test(flavor = "multi_thread")]
 async fn host_many_values_are_asked_for_within_what_a_registry_takes() {
-    let zookeeper = ZooKeeper::with_connections(20);
-    zookeeper.kazoo("for n in range(60): zk.create('/n%d' % n, b'0')");
+    let zookeeper = ZooKeeper::with_connections(60);
+    zookeeper.kazoo("for n in range(600): zk.create('/n%d' % n, b'0')");
     let sources = HostSources::default();
-    let values = (0..60).map(|n| {
+    let values = (0..600).map(|n| {
         let (sources, source) = (&sources, zookeeper.source(&format!("/n{n}")));
         async move { sources.resolve(&source, Path::new("/")).await }
     });
