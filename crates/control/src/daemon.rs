@@ -211,7 +211,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
         control,
         prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone())
             .with_throwaways(parts.throwaways),
-        freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
+        freezer: Freezer::new(Arc::new(HostSources::default()), secrets.clone()),
         secrets,
         keepers: sources::Keepers::default(),
         engine: parts.engine,
