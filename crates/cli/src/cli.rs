@@ -10,8 +10,9 @@ use kiln_model::{
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
 ///
-/// Exit codes: 0 done; 1 failed (a test, a step, a rollout); 2 wrong command line, recipe or fleet; 3 refused for lack of
-/// evidence; 4 the host lacks something; 5 the daemon cannot be reached; 70 a mistake in Kiln.
+/// Exit codes: 0 done; 1 failed (a test, a step, a rollout); 2 wrong command line, recipe or fleet, or a name of what is
+/// not there; 3 refused for lack of evidence; 4 the host lacks something; 5 the daemon cannot be reached; 70 a mistake in
+/// Kiln.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {

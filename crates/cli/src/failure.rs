@@ -169,6 +169,7 @@ impl Failure {
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::Usage,
             Self::Bake(error) => bake_exit(error),
             Self::Keys(KeysError::Io { .. } | KeysError::Exposed { .. } | KeysError::NotADigest { .. }) => Exit::Host,
             Self::Keys(_) => Exit::Usage,

@@ -21,6 +21,7 @@ use crate::{
     harness::{self, Events, HarnessError, ImageTree, Subject},
     keys::{Keys, KeysError, this_host},
     releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError},
+    throwaway::Throwaways,
 };
 
 /// Images with all that belongs to them: what the daemon needs beyond [`Releases`].
@@ -87,6 +88,7 @@ pub struct Prover {
     library: Arc<dyn Library>,
     keys: Arc<Keys>,
     secrets: Arc<SecretStore>,
+    throwaways: Option<Arc<Throwaways>>,
     running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -94,7 +96,12 @@ impl Prover {
     /// Makes evidence on this engine, for images of this library, signed with the signing key.
     /// The secrets of configurations are in this store.
     pub fn new(engine: Arc<dyn Engine>, library: Arc<dyn Library>, keys: Arc<Keys>, secrets: Arc<SecretStore>) -> Self {
-        Self { engine, library, keys, secrets, running: Mutex::default() }
+        Self { engine, library, keys, secrets, throwaways: None, running: Mutex::default() }
+    }
+
+    /// With throwaway services for the suites that want some.
+    pub fn with_throwaways(self, throwaways: Option<Arc<Throwaways>>) -> Self {
+        Self { throwaways, ..self }
     }
 
     /// The report on an image with a configuration. The one rule: evidence that the policy accepts is used, wherever it was
@@ -167,7 +174,8 @@ impl Prover {
         let (name, manifest) = (image.name.clone(), image.manifest.clone());
         let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets) };
         let tree: Arc<dyn ImageTree> = self.library.clone();
-        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, events).await?;
+        let throwaways = self.throwaways.as_ref();
+        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, throwaways, events).await?;
         let envelope = evidence::seal(&run.report, &self.keys.signing()?);
         let (library, image) = (self.library.clone(), image.digest);
         blocking(move || library.add_report(&image, &envelope)).await?;

@@ -8,12 +8,15 @@ use std::{
 
 use serde_json::Value;
 
-use super::contract::Contract;
+use super::{clients, contract::Contract, guestbook::Guestbook};
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
     demo,
 };
+
+/// Not an example: programs that ask the metadata service.
+const CLIENTS: &str = "clients";
 
 /// Packages that the examples have downloaded.
 pub fn downloads() -> PathBuf {
@@ -30,7 +33,7 @@ pub fn run(only: Option<&str>) -> Outcome {
         fs::read_dir(root().join("examples"))?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     let chosen = |path: &Path| only.is_none_or(|name| path.ends_with(name));
     examples.retain(|path| path.join("image.toml").exists() && chosen(path));
-    if examples.is_empty() {
+    if examples.is_empty() && only != Some(CLIENTS) {
         return Err("there is no such example".into());
     }
     examples.sort();
@@ -40,6 +43,10 @@ pub fn run(only: Option<&str>) -> Outcome {
         eprintln!("\n# example {}", example.display());
         run_one(&kiln, &work, example)?;
     }
+    if only.is_none_or(|name| name == CLIENTS) {
+        eprintln!("\n# clients of the metadata service");
+        clients::run(&kiln, &work)?;
+    }
     Ok(())
 }
 
@@ -48,18 +55,31 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     let (copy, state) = (work.join(name), work.join("state"));
     demo::copy_fresh(example, &copy)?;
     demo::free_ports(&copy)?;
-    let outcome = exercise(kiln, &state, &copy);
+    let outcome = with_database(&copy, "start").and_then(|()| exercise(kiln, &state, &copy));
     if name == "hello" && state.join("cache").is_dir() {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
     }
     let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
-    outcome.and(gone)
+    outcome.and(gone).and(with_database(&copy, "stop"))
+}
+
+/// Starts or ends the external database of an example that brings one.
+fn with_database(example: &Path, verb: &str) -> Outcome {
+    let script = example.join("database.sh");
+    if !script.exists() {
+        return Ok(());
+    }
+    run_command(Command::new("sh").arg(script).arg(verb))
 }
 
 fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     up(kiln, state, example)?;
     if example.ends_with("hello") {
         Contract { kiln, state, project: example }.check()?;
+    }
+    if example.ends_with("guestbook") {
+        let guestbook = Guestbook { kiln, state, project: example };
+        guestbook.replacing_under_load_fails_no_request_and_loses_no_row()?;
     }
     let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
     let status: Value = serde_json::from_slice(&status.stdout)?;

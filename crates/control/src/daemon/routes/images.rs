@@ -10,7 +10,12 @@ use kiln_api::{
     report::TestReport,
     request::{PromoteRequest, Promoted, TestRequest},
 };
-use kiln_model::{ChannelName, Group, fleet::EvidencePolicy};
+use kiln_model::{
+    ChannelName, Group, ImageManifest,
+    config::{ConfigSource, ConfigType, ConfigValue},
+    fleet::{EvidencePolicy, ImageRef},
+    manifest::BindingTest,
+};
 
 use super::{
     super::{
@@ -45,7 +50,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let image = blocking(move || library.resolve(&reference)).await?;
     let events = |event| sink.send(event);
     let policy = EvidencePolicy::default();
-    let alone = || Box::new(Group::new(request.image.clone()));
+    let alone = || Box::new(alone(&request.image, &image.manifest));
     let group = request.group.clone().unwrap_or_else(alone);
     let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
@@ -54,6 +59,18 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
         sink.send(super::super::apply::move_dev(app, &image).await?);
     }
     Ok(Ended { reports: vec![TestReport::from(&proof.report)], error, endpoints: Vec::new() })
+}
+
+/// A group of an image that is tested without a fleet. Bindings that throwaway services stand in for need no values of a fleet.
+fn alone(image: &ImageRef, manifest: &ImageManifest) -> Group {
+    let mut group = Group::new(image.clone());
+    let throwaway = manifest.bindings.iter().filter(|(_, binding)| binding.test == BindingTest::Throwaway);
+    for (name, binding) in throwaway {
+        let texts = binding.fields.required().filter(|(_, spec)| matches!(spec.kind, ConfigType::String { .. }));
+        let stand_in = || ConfigSource::Literal(ConfigValue::Text("throwaway".to_owned()));
+        group.bindings.insert(name.clone(), texts.map(|(key, _)| (key.clone(), stand_in())).collect());
+    }
+    group
 }
 
 pub(super) async fn promote(
