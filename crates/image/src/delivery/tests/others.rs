@@ -49,7 +49,8 @@ fn root_umoci_unpacks_what_was_pushed() {
 fn root_podman_runs_what_was_pushed() {
     let (sample, _registry, at) = pushed();
     let storage = Podman(sample.bench.dir.path().join("podman"));
-    let run = ["run", "--rm", "--tls-verify=false", "--network=none", "--runtime=runc"];
+    let parent = storage.cgroup();
+    let run = ["run", parent.as_str(), "--rm", "--tls-verify=false", "--network=none", "--runtime=runc"];
     // Without CAP_SYS_RESOURCE the limits that podman sets where nothing is said cannot be set.
     let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--read-only"];
     let command = ["/bin/sh", "-c", "cat /etc/made /var/www/page.html"];
@@ -61,6 +62,13 @@ fn root_podman_runs_what_was_pushed() {
 struct Podman(std::path::PathBuf);
 
 impl Podman {
+    /// A control group of its own, which podman makes and leaves.
+    fn cgroup(&self) -> String {
+        format!("--cgroup-parent=/{}", self.cgroup_name())
+    }
+    fn cgroup_name(&self) -> String {
+        format!("kiln-podman-{}", std::process::id())
+    }
     fn command(&self) -> Command {
         let part = |name: &str| -> std::path::PathBuf { Path::new(&self.0).join(name) };
         let mut command = Command::new("podman");
@@ -80,5 +88,11 @@ impl Drop for Podman {
     fn drop(&mut self) {
         let ended = self.command().args(["rm", "--all", "--force", "--time=0"]).output();
         println!("{:?}", ended.map(|done| done.status));
+        for controller in super::names(Path::new("/sys/fs/cgroup")) {
+            let left = Path::new("/sys/fs/cgroup").join(controller).join(self.cgroup_name());
+            // Where the controller is not there nothing was made.
+            let removed = std::fs::remove_dir(left.join("conmon")).and_then(|()| std::fs::remove_dir(&left));
+            println!("{}: {removed:?}", left.display());
+        }
     }
 }
