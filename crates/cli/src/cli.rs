@@ -73,6 +73,8 @@ pub enum Verb {
     Verify(Verify),
     /// Remove images that nothing uses
     Gc(Gc),
+    /// Print the keys that verify the identity tokens of servers, as a JWK set
+    Jwks,
     /// Show what the services of a server or a group wrote
     Logs(Logs),
     /// Point a channel to an image, with evidence

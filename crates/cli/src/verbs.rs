@@ -12,6 +12,7 @@ mod gateway;
 mod gc;
 mod images;
 mod inspect;
+mod jwks;
 mod lock;
 mod logs;
 mod man;
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
         Verb::Verify(arguments) => verify::run(&context, &arguments),
         Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
+        Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
         Verb::Doctor => doctor::run(&context),

@@ -66,6 +66,8 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// The gateway's process; none where traffic does not matter (tests).
     pub gateway: Option<Arc<GatewayProcess>>,
+    /// Signs what servers say of themselves.
+    pub identity: Arc<Identity>,
     /// What control sends routes to.
     pub traffic: Arc<dyn crate::Traffic>,
     /// What Kiln made on this host.
@@ -80,8 +82,6 @@ pub struct MetadataParts {
     pub listener: Listener,
     /// Who asks.
     pub residents: Arc<dyn Residents>,
-    /// Signs what servers say of themselves.
-    pub identity: Arc<Identity>,
 }
 
 /// Why the daemon could not start or go on.
@@ -161,6 +161,7 @@ pub(crate) struct App {
     pub(crate) prover: Prover,
     pub(crate) freezer: Freezer,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) started_at: Timestamp,
@@ -188,7 +189,8 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
-    let metadata = parts.metadata.map(|parts| start_metadata(parts, &state_dir, &control)).transpose()?;
+    let identity = parts.identity.clone();
+    let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, &state_dir, &control)).transpose()?;
     let app = Arc::new(App {
         options,
         control,
@@ -197,6 +199,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
         engine: parts.engine,
         library: parts.library,
         keys: parts.keys,
+        identity: parts.identity,
         gateway: parts.gateway,
         host: parts.host,
         started_at: Timestamp::now(),
@@ -220,12 +223,13 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
 
 fn start_metadata(
     parts: MetadataParts,
+    identity: Arc<Identity>,
     state_dir: &std::path::Path,
     control: &Control,
 ) -> Result<Running, DaemonError> {
     let reads = KeyReads::of_state(state_dir);
     let note = Arc::new(move |resident: &Resident, key: &str| reads.note(&resident.image, key));
-    let MetadataParts { listener, residents, identity } = parts;
+    let MetadataParts { listener, residents } = parts;
     Metadata::start(listener, residents, identity, control.clone(), note)
         .map_err(|source| DaemonError::Threads { source })
 }

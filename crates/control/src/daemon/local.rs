@@ -68,6 +68,7 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library: Arc::new(StoreLibrary::new(store, keys.clone())),
         keys,
+        identity: Arc::new(Identity::open(&state_dir)?),
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: metadata(&runtime, &state_dir)?,
@@ -82,7 +83,7 @@ pub fn metadata(runtime: &Arc<Runtime>, state_dir: &Path) -> Result<Option<Metad
     let listener = Listener::open(network)?;
     let secrets = SecretStore::open(state_dir)?;
     let residents = Arc::new(LocalResidents::new(runtime.clone(), Arc::new(move |config| secrets.of(config).ok())));
-    Ok(Some(MetadataParts { listener, residents, identity: Arc::new(Identity::open(state_dir)?) }))
+    Ok(Some(MetadataParts { listener, residents }))
 }
 
 /// Roots of servers from the image store.

@@ -13,7 +13,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use kiln_api::{ApiError, ErrorCode, request::Done, status::Status};
+use kiln_api::{ApiError, ErrorCode, identity::JwkSet, request::Done, status::Status};
 
 use super::{App, error::Failure, stream};
 
@@ -29,6 +29,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/images", get(images::in_use))
+        .route("/v1/jwks", get(jwks))
         .route("/v1/shutdown", post(shutdown))
         .route("/v1/servers/{id}", get(servers::details))
         .route("/v1/touch", post(servers::touch))
@@ -53,6 +54,10 @@ async fn status(State(app): Shared) -> Result<axum::Json<Status>, Failure> {
 
 async fn events(State(app): Shared) -> Response {
     stream::follow(app.control.subscribe(), app.ending())
+}
+
+async fn jwks(State(app): Shared) -> axum::Json<JwkSet> {
+    axum::Json(app.identity.key_set())
 }
 
 async fn shutdown(State(app): Shared) -> axum::Json<Done> {

@@ -10,6 +10,7 @@ use std::{
 use kiln_control::{
     daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, StateLock},
     keys::Keys,
+    metadata::Identity,
 };
 use kiln_engine::local::LocalEngine;
 use kiln_runtime::{Runtime, RuntimeOptions};
@@ -61,6 +62,7 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library,
         keys,
+        identity: Arc::new(Identity::open(&state)?),
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: daemon::metadata(&runtime, &state)?,
