@@ -45,6 +45,8 @@ pub enum Answer {
     Json(&'static str),
     /// A stream of [`Event`]s, one to a line.
     Events,
+    /// Plain text.
+    Text,
     /// A stream of [`Happened`], one to a line or as server-sent events.
     History,
 }
@@ -58,6 +60,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "GET", path: "/v1/images", summary: "The images that must not be removed", request: None, answer: Answer::Json("ImagesInUse") },
     Endpoint { method: "GET", path: "/v1/jwks", summary: "The keys that verify identity tokens of servers", request: None, answer: Answer::Json("JwkSet") },
     Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves; what is kept of earlier events with `after`", request: None, answer: Answer::History },
+    Endpoint { method: "GET", path: "/metrics", summary: "What happened, counted, in the text format of Prometheus", request: None, answer: Answer::Text },
     Endpoint { method: "POST", path: "/v1/test", summary: "Boot an image, run its suite, sign the report", request: Some("TestRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
@@ -113,6 +116,9 @@ impl ContentOf for ResponseBuilder {
         match answer {
             Answer::Json(name) => self.content("application/json", content(name)),
             Answer::Events => self.content("application/jsonl", items("Event")),
+            Answer::Text => {
+                self.content("text/plain", Content::new(Some(ObjectBuilder::new().schema_type(Type::String))))
+            }
             Answer::History => {
                 self.content("application/jsonl", items("Happened")).content("text/event-stream", items("Happened"))
             }

@@ -73,6 +73,8 @@ pub enum Verb {
     Verify(Verify),
     /// Remove images that nothing uses
     Gc(Gc),
+    /// Show what happened lately, and what happens
+    Events(Events),
     /// Print the keys that verify the identity tokens of servers, as a JWK set
     Jwks,
     /// Show what the services of a server or a group wrote
@@ -315,12 +317,27 @@ pub struct Promote {
     pub to: ChannelName,
 }
 
+/// `kiln events`
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what happens, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what came after the event of this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
 /// `kiln daemon`
 #[derive(Debug, Args)]
 pub struct Daemon {
     /// End the daemon that runs for the state directory; servers and traffic go on
     #[arg(long)]
     pub stop: bool,
+    /// Serve metrics for Prometheus, and the keys of identity tokens, to whoever reaches this address; nobody where nothing is
+    /// said
+    #[arg(long, env = "KILN_METRICS", value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
     /// In a session of its own
     #[arg(long, hide = true)]
     pub background: bool,

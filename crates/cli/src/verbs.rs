@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod doctor;
 mod down;
+mod events;
 mod exec;
 mod gateway;
 mod gc;
@@ -64,6 +65,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
         Verb::Verify(arguments) => verify::run(&context, &arguments),
         Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
+        Verb::Events(arguments) => wait(events::run(&context, &arguments)),
         Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),

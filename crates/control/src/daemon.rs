@@ -7,6 +7,8 @@
 //! routes     one file for each group of endpoints; the table of endpoints is kiln_api's
 //! apply      test what has no evidence, then hand over to control and wait
 //! gateway    keeps a gateway process running, and is control's way to it
+//! history    what happened lately, numbered, for readers that come late or come back
+//! metrics    what happened, counted, for Prometheus
 //! renew      tests again before the evidence of a running release expires
 //! log        daemon.log
 //! ```
@@ -17,11 +19,13 @@
 mod apply;
 mod error;
 mod gateway;
+mod history;
 mod host;
 mod listen;
 mod local;
 mod lock;
 pub mod log;
+mod metrics;
 mod renew;
 mod routes;
 mod stream;
@@ -54,6 +58,8 @@ pub struct DaemonOptions {
     pub state_dir: PathBuf,
     /// The run directory, shown in the inventory.
     pub run_dir: PathBuf,
+    /// Where metrics and the keys of identity tokens are offered to others; nowhere if none.
+    pub metrics: Option<std::net::SocketAddr>,
 }
 
 /// What the daemon works with.
@@ -147,6 +153,15 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The address for metrics.
+    #[error("could not offer metrics at {address}")]
+    Offer {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Signals of the process.
     #[error("could not wait for signals")]
     Signals(#[source] std::io::Error),
@@ -164,6 +179,7 @@ pub(crate) struct App {
     pub(crate) identity: Arc<Identity>,
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
     pub(crate) host: Arc<dyn Host>,
+    pub(crate) history: Arc<history::History>,
     pub(crate) started_at: Timestamp,
     ending: watch::Sender<bool>,
 }
@@ -183,6 +199,10 @@ impl App {
 pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Result<(), DaemonError> {
     let state_dir = options.state_dir.clone();
     let listener = listen::bind(&state_dir)?;
+    let offer = match options.metrics {
+        Some(address) => Some(listen::bind_metrics(address).await?),
+        None => None,
+    };
     remove_test_servers(parts.engine.as_ref()).await;
     let secrets = Arc::new(SecretStore::open(&state_dir)?);
     let control_options = ControlOptions { secrets: Some(secrets.clone()), ..ControlOptions::new(state_dir.clone()) };
@@ -191,6 +211,9 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
     let identity = parts.identity.clone();
     let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, &state_dir, &control)).transpose()?;
+    let started_at = Timestamp::now();
+    let history = Arc::new(history::History::new(started_at));
+    let collecting = tokio::spawn(history::collect(history.clone(), control.subscribe()));
     let app = Arc::new(App {
         options,
         control,
@@ -202,14 +225,20 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
         identity: parts.identity,
         gateway: parts.gateway,
         host: parts.host,
-        started_at: Timestamp::now(),
+        history,
+        started_at,
         ending: watch::Sender::new(false),
     });
     let keeper = app.gateway.clone().map(|gateway| tokio::spawn(async move { gateway.keep().await }));
     tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
     let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
+    let offered = offer.map(|listener| tokio::spawn(listen::offer(app.clone(), listener)));
     let served = listen::serve(app.clone(), listener).await;
+    if let Some(offered) = offered {
+        offered.abort();
+    }
     renewal.abort();
+    collecting.abort();
     if let Some(keeper) = keeper {
         keeper.abort();
     }

@@ -59,7 +59,7 @@ async fn try_apply(
     }
     for (name, digest) in &request.baked {
         if let Some(image) = images.values().find(|image| image.name == *name && image.digest == *digest) {
-            sink.send(move_dev(app, image).await?);
+            sink.tell(move_dev(app, image).await?);
         }
     }
     Ok(follow(app, sink, app.control.apply(wanted()), |groups| groups).await)
@@ -111,7 +111,7 @@ async fn prove(
     configs: &Configs,
     sink: &Sink,
 ) -> Result<Vec<Proof>, Failure> {
-    let events = |event| sink.send(event);
+    let events = |event| sink.tell(event);
     let releases = releases(images, configs);
     let proofs = releases
         .iter()

@@ -35,7 +35,11 @@ pub struct GatewayCommand {
 }
 
 /// Runs the daemon of a state directory until it is asked to end. Blocks; must not be called on a thread of a tokio runtime.
-pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), DaemonError> {
+pub fn run_local(
+    state_dir: &Path,
+    gateway: GatewayCommand,
+    metrics: Option<std::net::SocketAddr>,
+) -> Result<(), DaemonError> {
     let lock = StateLock::take(state_dir)?;
     let broken = |source| DaemonError::Threads { source };
     log::install(state_dir).map_err(|source| DaemonError::Log { path: state_dir.join(log::FILE), source })?;
@@ -46,7 +50,7 @@ pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), Daemon
         .build()
         .map_err(broken)?;
     let entered = threads.enter();
-    let (options, parts) = parts(state_dir, gateway).inspect_err(|error| {
+    let (options, parts) = parts(state_dir, gateway, metrics).inspect_err(|error| {
         tracing::error!(reason = kiln_api::error::chain(error), "the daemon could not start");
     })?;
     drop(entered);
@@ -55,7 +59,11 @@ pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), Daemon
     ended
 }
 
-fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Parts), DaemonError> {
+fn parts(
+    state_dir: &Path,
+    gateway: GatewayCommand,
+    metrics: Option<std::net::SocketAddr>,
+) -> Result<(DaemonOptions, Parts), DaemonError> {
     let keys = Arc::new(Keys::open(state_dir)?);
     let store = Store::open(&state_dir.join("store")).map_err(|source| DaemonError::Store { source })?;
     let failed = |source| DaemonError::Runtime { source };
@@ -74,7 +82,7 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
         metadata: metadata(&runtime, &state_dir)?,
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    Ok((DaemonOptions { state_dir, run_dir }, parts))
+    Ok((DaemonOptions { state_dir, run_dir, metrics }, parts))
 }
 
 /// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.

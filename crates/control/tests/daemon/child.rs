@@ -25,6 +25,9 @@ pub fn arguments(function: &str) -> Vec<OsString> {
     ["--exact", function, "--nocapture"].map(OsString::from).to_vec()
 }
 
+/// Where the daemon offers metrics.
+pub const METRICS: &str = "KILN_TEST_METRICS";
+
 fn directory() -> Option<PathBuf> {
     std::env::var_os(DIRECTORY).map(PathBuf::from)
 }
@@ -58,6 +61,7 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     let (run_dir, id) = (options.run_dir.clone(), options.id.clone());
     let runtime = Arc::new(Runtime::open(options, library.clone()).unwrap());
     let gateway = GatewayProcess::new(&state, std::env::current_exe().unwrap(), arguments("child::gateway"));
+    let metrics = std::env::var(METRICS).ok().map(|address| address.parse().unwrap());
     let parts = Parts {
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library,
@@ -68,5 +72,5 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
         metadata: daemon::metadata(&runtime, &state)?,
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    daemon::run(lock, DaemonOptions { state_dir: state, run_dir }, parts).await
+    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, metrics }, parts).await
 }

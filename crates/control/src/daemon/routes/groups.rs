@@ -20,11 +20,11 @@ use super::{
 use crate::RebuildTarget;
 
 pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>) -> Response {
-    stream::work(|sink| async move { apply::apply(&app, request, &sink).await })
+    stream::work(&app.clone(), |sink| async move { apply::apply(&app, request, &sink).await })
 }
 
 pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackRequest>) -> Response {
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         let groups = [request.group];
         apply::follow(&app, &sink, app.control.rollback(&groups[0]), |()| groups.to_vec()).await
     })
@@ -35,7 +35,9 @@ pub(super) async fn rebuild(State(app): Shared, Body(request): Body<RebuildReque
         RebuildRequest::Group(group) => RebuildTarget::Group(group),
         RebuildRequest::Server(server) => RebuildTarget::Server(server),
     };
-    stream::work(|sink| async move { apply::follow(&app, &sink, app.control.rebuild(&target), |groups| groups).await })
+    stream::work(&app.clone(), |sink| async move {
+        apply::follow(&app, &sink, app.control.rebuild(&target), |groups| groups).await
+    })
 }
 
 pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -> Response {
@@ -46,7 +48,7 @@ pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -
             message,
         )));
     }
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         match run_down(&app, &request.groups, request.purge, &sink).await {
             Ok(()) => Ended::default(),
             Err(Failure(error)) => Ended::failed(error),

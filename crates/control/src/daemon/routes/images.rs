@@ -36,7 +36,7 @@ pub(super) async fn in_use(State(app): Shared) -> Result<Json<ImagesInUse>, Fail
 }
 
 pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -> Response {
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         match run_test(&app, &request, &sink).await {
             Ok(ended) => ended,
             Err(Failure(error)) => Ended::failed(error),
@@ -48,7 +48,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     super::super::apply::room(&app.options.state_dir)?;
     let (library, reference) = (app.library.clone(), request.image.clone());
     let image = blocking(move || library.resolve(&reference)).await?;
-    let events = |event| sink.send(event);
+    let events = |event| sink.tell(event);
     let policy = EvidencePolicy::default();
     let alone = || Box::new(Group::new(request.image.clone()));
     let group = request.group.clone().unwrap_or_else(alone);
@@ -56,7 +56,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
     let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));
     if request.move_dev && error.is_none() {
-        sink.send(super::super::apply::move_dev(app, &image).await?);
+        sink.tell(super::super::apply::move_dev(app, &image).await?);
     }
     Ok(Ended { reports: vec![TestReport::from(&proof.report)], error, endpoints: Vec::new() })
 }
