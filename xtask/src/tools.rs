@@ -25,6 +25,7 @@ pub const TEST: &[Tool] = &[
     tool("busybox", "busybox-static"),
     tool("etcd", "etcd-server"),
     tool("etcdctl", "etcd-client"),
+    tool("ip", "iproute2"),
     tool("java", "default-jre-headless"),
     tool("curl", "curl"),
     tool("ldd", "libc-bin"),
@@ -36,6 +37,7 @@ pub const TEST: &[Tool] = &[
     tool("python3", "python3"),
     tool("pg_ctlcluster", "postgresql"),
     tool("/usr/lib/python3/dist-packages/kazoo/client.py", "python3-kazoo"),
+    tool("/usr/lib/python3/dist-packages/prometheus_client/parser.py", "python3-prometheus-client"),
     tool("/usr/share/java/zookeeper.jar", "zookeeper"),
     tool("redis-server", "redis-server"),
     tool("unshare", "util-linux"),
@@ -43,6 +45,13 @@ pub const TEST: &[Tool] = &[
     tool("skopeo", "skopeo"),
     tool("buildah", "buildah"),
     tool("umoci", "umoci"),
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("mke2fs", "e2fsprogs"),
+    tool("depmod", "kmod"),
+    tool("xz", "xz-utils"),
+    tool("strip", "binutils"),
+    tool("dpkg-deb", "dpkg"),
+    tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
 
 /// What the benchmarks need.

@@ -10,6 +10,7 @@
 //! history    what happened lately, numbered, for readers that come late or come back
 //! metrics    what happened, counted, for Prometheus
 //! renew      tests again before the evidence of a running release expires
+//! sources    a keeper for each group whose values come from sources, and what a change of them leads to
 //! log        daemon.log
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod log;
 mod metrics;
 mod renew;
 mod routes;
+mod sources;
 mod stream;
 
 use std::{path::PathBuf, sync::Arc};
@@ -39,7 +41,7 @@ use tokio::sync::watch;
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
     host::{Host, HostError, LocalHost},
-    local::{GatewayCommand, StoreRoots, metadata, run_local},
+    local::{GatewayCommand, StoreRoots, metadata, run_local, throwaways},
     lock::{LockError, StateLock},
 };
 use crate::{
@@ -49,6 +51,8 @@ use crate::{
     metadata::{Identity, ListenError, Listener, Metadata, Resident, Residents, Running},
     reads::KeyReads,
     reports::{Library, Prover},
+    sources::keeper::Damping,
+    throwaway::Throwaways,
 };
 
 /// What the daemon is told at start.
@@ -60,6 +64,8 @@ pub struct DaemonOptions {
     pub run_dir: PathBuf,
     /// Where metrics and the keys of identity tokens are offered to others; nowhere if none.
     pub metrics: Option<std::net::SocketAddr>,
+    /// How changes of sources are slowed down.
+    pub damping: Damping,
 }
 
 /// What the daemon works with.
@@ -78,6 +84,8 @@ pub struct Parts {
     pub traffic: Arc<dyn crate::Traffic>,
     /// What Kiln made on this host.
     pub host: Arc<dyn Host>,
+    /// Starts throwaway services for tests; none where servers are not on this host.
+    pub throwaways: Option<Arc<Throwaways>>,
     /// The servers that metadata is offered to, and where; none without a network.
     pub metadata: Option<MetadataParts>,
 }
@@ -112,6 +120,13 @@ pub enum DaemonError {
         /// Why.
         #[source]
         source: kiln_runtime::RuntimeError,
+    },
+    /// What an earlier daemon left of throwaway services.
+    #[error("could not remove throwaway services of an earlier daemon")]
+    Throwaways {
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The log.
     #[error("could not write the log {}", path.display())]
@@ -175,6 +190,8 @@ pub(crate) struct App {
     pub(crate) library: Arc<dyn Library>,
     pub(crate) prover: Prover,
     pub(crate) freezer: Freezer,
+    pub(crate) secrets: Arc<SecretStore>,
+    pub(crate) keepers: sources::Keepers,
     pub(crate) keys: Arc<Keys>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
@@ -217,8 +234,11 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let app = Arc::new(App {
         options,
         control,
-        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone()),
-        freezer: Freezer::new(Arc::new(HostSources), secrets),
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone())
+            .with_throwaways(parts.throwaways),
+        freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
+        secrets,
+        keepers: sources::Keepers::default(),
         engine: parts.engine,
         library: parts.library,
         keys: parts.keys,
@@ -233,12 +253,15 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
     let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
     let offered = offer.map(|listener| tokio::spawn(listen::offer(app.clone(), listener)));
+    let watching = tokio::spawn(sources::keep(app.clone()));
     let served = listen::serve(app.clone(), listener).await;
     if let Some(offered) = offered {
         offered.abort();
     }
     renewal.abort();
     collecting.abort();
+    watching.abort();
+    app.keepers.end();
     if let Some(keeper) = keeper {
         keeper.abort();
     }

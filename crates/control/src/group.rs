@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     db::{Batch, GroupRow, IntentionId, PastRelease, ServerRow},
-    handle::{ControlError, InService, Settled},
+    handle::{ControlError, InService, Settled, Sourced},
     observer::Snapshot,
     releases::ImageInfo,
     routes::Routed,
@@ -54,6 +54,8 @@ const WRITE_AGAIN: Duration = Duration::from_millis(500);
 pub(crate) enum Message {
     /// Go to this release with this specification.
     Want(Box<Wish>, oneshot::Sender<()>),
+    /// Go to this release because a source has changed, if nobody asked for anything since this revision.
+    Propose(u64, Box<PastRelease>, oneshot::Sender<bool>),
     /// What that would do.
     Forecast(Box<Wish>, oneshot::Sender<Vec<Event>>),
     /// Go back to the release before.
@@ -70,6 +72,8 @@ pub(crate) enum Message {
     Status(oneshot::Sender<GroupStatus>),
     /// The release it is on, and what admits it.
     InService(oneshot::Sender<Option<InService>>),
+    /// Where its values come from.
+    Sourced(oneshot::Sender<Option<Sourced>>),
     /// The images that must stay.
     Images(oneshot::Sender<Vec<ImageDigest>>),
     /// What the engine sees.
@@ -84,6 +88,7 @@ pub(crate) struct Wish {
     pub spec: kiln_model::Group,
     pub evidence: kiln_model::fleet::EvidencePolicy,
     pub release: PastRelease,
+    pub origins: Option<kiln_model::config::SecretHash>,
 }
 
 /// The end of something that was under way.
@@ -182,6 +187,8 @@ pub(crate) struct GroupTask {
     /// Who waits for them to be.
     acknowledge: Vec<Box<dyn FnOnce() + Send>>,
     settling: Vec<(u64, oneshot::Sender<Settled>)>,
+    /// Who asked for the status.
+    asked: Vec<oneshot::Sender<GroupStatus>>,
     removed: Vec<oneshot::Sender<Result<(), ControlError>>>,
     mailbox: mpsc::UnboundedSender<Message>,
     inbox: mpsc::UnboundedReceiver<Message>,
@@ -207,6 +214,7 @@ impl GroupTask {
             put_off: None,
             acknowledge: Vec::new(),
             settling: Vec::new(),
+            asked: Vec::new(),
             removed: Vec::new(),
             mailbox,
             inbox,
@@ -251,6 +259,10 @@ impl GroupTask {
                 self.want(*wish);
                 self.once_written(done, ());
             }
+            Message::Propose(revision, release, answer) => {
+                let taken = self.propose(revision, *release);
+                self.once_written(answer, taken);
+            }
             Message::Forecast(wish, answer) => self.forecast(*wish, answer),
             Message::Rollback(answer) => {
                 let result = self.rollback();
@@ -266,8 +278,9 @@ impl GroupTask {
             }
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
-            Message::Status(answer) => drop(answer.send(self.status())),
+            Message::Status(answer) => self.asked.push(answer),
             Message::InService(answer) => drop(answer.send(self.in_service())),
+            Message::Sourced(answer) => drop(answer.send(self.sourced())),
             Message::Images(answer) => drop(answer.send(self.images_in_use())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),
@@ -282,6 +295,9 @@ impl GroupTask {
     /// Plans, writes, begins. Returns how long to sleep if nothing happens.
     async fn pass(&mut self) -> Duration {
         self.look_at_evidence().await;
+        // Now it is known what is refused.
+        let asked = std::mem::take(&mut self.asked);
+        asked.into_iter().for_each(|answer| drop(answer.send(self.status())));
         let now = self.shared.now();
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);

@@ -13,14 +13,15 @@ use kiln_model::{
     ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageName, Suite, SuiteDigest,
     evidence::{self, Envelope, Report, Verdict},
     fleet::EvidencePolicy,
-    trust::{LaunchUse, Request},
+    trust::{LaunchUse, Refusal, Request},
 };
 
 use crate::{
     config::{SecretStore, SecretsError},
     harness::{self, Events, HarnessError, ImageTree, Subject},
-    keys::Keys,
-    releases::{ImageInfo, NotAdmitted, Releases, ReleasesError},
+    keys::{Keys, KeysError, this_host},
+    releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError},
+    throwaway::Throwaways,
 };
 
 /// Images with all that belongs to them: what the daemon needs beyond [`Releases`].
@@ -55,6 +56,12 @@ pub enum ProveError {
     /// The suite could not be run.
     #[error(transparent)]
     Harness(#[from] HarnessError),
+    /// There is no evidence that the policy accepts, and a test here would not give any.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The report could not be signed.
+    #[error("the report could not be signed")]
+    Keys(#[from] KeysError),
 }
 
 /// A release's newest report.
@@ -81,6 +88,7 @@ pub struct Prover {
     library: Arc<dyn Library>,
     keys: Arc<Keys>,
     secrets: Arc<SecretStore>,
+    throwaways: Option<Arc<Throwaways>>,
     running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -88,10 +96,17 @@ impl Prover {
     /// Makes evidence on this engine, for images of this library, signed with the signing key.
     /// The secrets of configurations are in this store.
     pub fn new(engine: Arc<dyn Engine>, library: Arc<dyn Library>, keys: Arc<Keys>, secrets: Arc<SecretStore>) -> Self {
-        Self { engine, library, keys, secrets, running: Mutex::default() }
+        Self { engine, library, keys, secrets, throwaways: None, running: Mutex::default() }
     }
 
-    /// The report on an image with a configuration: a valid one of an earlier run, or a new one, good or bad.
+    /// With throwaway services for the suites that want some.
+    pub fn with_throwaways(self, throwaways: Option<Arc<Throwaways>>) -> Self {
+        Self { throwaways, ..self }
+    }
+
+    /// The report on an image with a configuration. The one rule: evidence that the policy accepts is used, wherever it was
+    /// made. Where there is none, what was baked here is tested here, if the policy lets this host vouch for it; anything
+    /// else is refused. `Fresh::Always` is somebody's wish to test here whatever there is.
     pub async fn prove(
         &self,
         image: &ImageInfo,
@@ -105,7 +120,11 @@ impl Prover {
         let lock = self.running.lock().expect("no holder panics").entry(key).or_default().clone();
         let _running = lock.lock().await;
         let found = match fresh {
-            Fresh::Reuse => self.valid(image, config, policy).await?,
+            Fresh::Reuse => match self.valid(image, config, policy).await? {
+                Ok(report) => Some(report),
+                Err(_) if self.may_test(image).await? => None,
+                Err(refusal) => return Err(refusal.into()),
+            },
             Fresh::Always => None,
         };
         let proof = match found {
@@ -116,20 +135,30 @@ impl Prover {
         Ok(proof)
     }
 
-    /// A report that admits the release to a rollout now.
+    /// Whether Kiln tests an image by itself to make evidence: it was baked here, and a report of this host counts.
+    pub async fn may_test(&self, image: &ImageInfo) -> Result<bool, ReleasesError> {
+        if image.origin == ImageOrigin::Fetched {
+            return Ok(false);
+        }
+        let (library, name) = (self.library.clone(), image.name.clone());
+        blocking(move || Ok(library.policy(EvidencePolicy::default())?.counts(&name, &this_host()))).await
+    }
+
+    /// The newest report of those that admit the release to a rollout now, or why none do.
     pub async fn valid(
         &self,
         image: &ImageInfo,
         config: &FrozenConfig,
         policy: EvidencePolicy,
-    ) -> Result<Option<Report>, ReleasesError> {
+    ) -> Result<Result<Report, Refusal>, ReleasesError> {
         let (library, image, config) = (self.library.clone(), image.clone(), config.clone());
         blocking(move || {
             let launch_use = LaunchUse::Rollout;
-            let request = Request { image: image.digest, config: &config, suite: image.suite, launch_use };
+            let (name, suite) = (&image.name, image.suite);
+            let request = Request { image: image.digest, name, config: &config, suite, launch_use };
             match library.admit(&request, policy, Timestamp::now()) {
-                Ok(_) => newest_pass(library.as_ref(), &image, config.digest(), policy),
-                Err(NotAdmitted::Refused(_)) => Ok(None),
+                Ok(verified) => Ok(Ok(verified.report().expect("a release that serves has a report").clone())),
+                Err(NotAdmitted::Refused(refusal)) => Ok(Err(refusal)),
                 Err(NotAdmitted::Unreadable(error)) => Err(error),
             }
         })
@@ -145,31 +174,13 @@ impl Prover {
         let (name, manifest) = (image.name.clone(), image.manifest.clone());
         let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets) };
         let tree: Arc<dyn ImageTree> = self.library.clone();
-        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, events).await?;
-        let envelope = evidence::seal(&run.report, self.keys.signing());
+        let throwaways = self.throwaways.as_ref();
+        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, throwaways, events).await?;
+        let envelope = evidence::seal(&run.report, &self.keys.signing()?);
         let (library, image) = (self.library.clone(), image.digest);
         blocking(move || library.add_report(&image, &envelope)).await?;
         Ok(run.report)
     }
-}
-
-/// The newest report of this release and suite that passed, by a key that is trusted.
-fn newest_pass(
-    library: &dyn Library,
-    image: &ImageInfo,
-    config: ConfigDigest,
-    policy: EvidencePolicy,
-) -> Result<Option<Report>, ReleasesError> {
-    let keys = library.policy(policy)?.keys;
-    let reports = library.reports(&image.digest)?;
-    let opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &keys).ok());
-    let fitting = opened.filter(|report| {
-        report.image == image.digest
-            && report.config == config
-            && report.suite == image.suite
-            && report.verdict == Verdict::Passed
-    });
-    Ok(fitting.max_by_key(|report| report.finished_at))
 }
 
 fn finished(proof: &Proof, took: Duration) -> Event {

@@ -10,15 +10,18 @@
 mod envelope;
 mod statement;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
-pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, render, seal};
+pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, peek, render, seal};
 pub use statement::StatementError;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{ConfigDigest, ImageDigest, SuiteDigest};
+use crate::{
+    digest::{ConfigDigest, ImageDigest, SuiteDigest},
+    id::KeyName,
+};
 
 /// `predicateType` of a report.
 pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
@@ -70,6 +73,15 @@ pub struct Report {
     pub parameters: Vec<String>,
     /// Every test.
     pub tests: Vec<TestOutcome>,
+}
+
+/// A report that trusted keys signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// What was seen.
+    pub report: Report,
+    /// The trusted keys that signed it, each once.
+    pub signers: BTreeSet<KeyName>,
 }
 
 /// A DSSE envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>).

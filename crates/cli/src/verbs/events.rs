@@ -54,6 +54,11 @@ fn words(event: &Event) -> String {
         Event::Rollout { group, state, updated, desired, reason, .. } => {
             format!("{group} {state}, {updated} of {desired}: {reason}")
         }
+        Event::Source { group, key, source, state, reason } => {
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("{group} {key} from {source} {state}{why}")
+        }
+        Event::SourcesChanged { group, state, reason, .. } => format!("{group} {state}: {reason}"),
         Event::Warning { message } => message.clone(),
         Event::Result { result, .. } => if *result == Outcome::Ok { "ok" } else { "failed" }.to_owned(),
     }

@@ -55,7 +55,9 @@ pub(super) fn offered(app: Arc<App>) -> Router {
 }
 
 async fn status(State(app): Shared) -> Result<axum::Json<Status>, Failure> {
-    Ok(axum::Json(app.control.status().await?))
+    let mut status = app.control.status().await?;
+    app.keepers.show(&mut status);
+    Ok(axum::Json(status))
 }
 
 async fn jwks(State(app): Shared) -> axum::Json<JwkSet> {

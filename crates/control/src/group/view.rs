@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use kiln_api::{
     Event,
-    status::{GroupStatus, RolloutStatus, ServerStatus},
+    status::{GroupStatus, RefusedStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
     ImageDigest, ServerId, ServerState,
@@ -15,7 +15,7 @@ use kiln_model::{
 use super::{GroupTask, Place, Server};
 use crate::{
     db::{GroupRow, ServerRow},
-    handle::{InService, Settled, Unsettled},
+    handle::{InService, Settled, Sourced, Unsettled},
     traffic::{Backend, Route},
 };
 
@@ -82,8 +82,24 @@ impl GroupTask {
             ready: self.updated(),
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            sources: None,
             servers: self.servers.values().map(Server::status).collect(),
+            refused: self.refused(),
         }
+    }
+
+    /// The releases that could not be launched now, with the servers of them that run on.
+    fn refused(&self) -> Vec<RefusedStatus> {
+        let refused = self.admitted.iter().filter_map(|(id, admitted)| match &admitted.result {
+            Err(Admission::Refused { code, reason }) => Some((id, code, reason)),
+            _ => None,
+        });
+        let with_servers = refused.map(|(id, code, reason)| {
+            let of_it = self.servers.values().filter(|server| server.row.release == *id);
+            let servers = of_it.map(|server| server.row.id.to_string()).collect();
+            RefusedStatus { release: id.to_string(), code: code.clone(), reason: reason.clone(), servers }
+        });
+        with_servers.collect()
     }
 
     /// The rollout under way or failed. A group that healed slowly or not at all shows here as well.
@@ -169,6 +185,22 @@ impl GroupTask {
             config: release.config.clone(),
             suite: release.suite,
             evidence: self.row.evidence,
+        })
+    }
+
+    /// None where nothing of it is watched.
+    pub(super) fn sourced(&self) -> Option<Sourced> {
+        let origins = self.row.origins.clone().filter(|_| !self.row.removing)?;
+        let release = self.releases.get(&self.row.release)?;
+        Some(Sourced {
+            group: self.row.name.clone(),
+            revision: self.row.revision,
+            origins,
+            declined: self.row.declined,
+            policy: self.row.spec.on_source_change,
+            evidence: self.row.evidence,
+            image: release.image,
+            config: release.config.clone(),
         })
     }
 

@@ -5,12 +5,14 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use kiln_control::{
     daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, StateLock},
     keys::Keys,
     metadata::Identity,
+    sources::keeper::Damping,
 };
 use kiln_engine::local::LocalEngine;
 use kiln_runtime::{Runtime, RuntimeOptions};
@@ -25,8 +27,8 @@ pub fn arguments(function: &str) -> Vec<OsString> {
     ["--exact", function, "--nocapture"].map(OsString::from).to_vec()
 }
 
-/// Where the daemon offers metrics.
-pub const METRICS: &str = "KILN_TEST_METRICS";
+/// A file of the directory: the address at which the daemon offers metrics.
+pub const METRICS: &str = "metrics";
 
 fn directory() -> Option<PathBuf> {
     std::env::var_os(DIRECTORY).map(PathBuf::from)
@@ -61,7 +63,7 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     let (run_dir, id) = (options.run_dir.clone(), options.id.clone());
     let runtime = Arc::new(Runtime::open(options, library.clone()).unwrap());
     let gateway = GatewayProcess::new(&state, std::env::current_exe().unwrap(), arguments("child::gateway"));
-    let metrics = std::env::var(METRICS).ok().map(|address| address.parse().unwrap());
+    let metrics = std::fs::read_to_string(directory.join(METRICS)).ok().map(|address| address.parse().unwrap());
     let parts = Parts {
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library,
@@ -70,7 +72,10 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: daemon::metadata(&runtime, &state)?,
+        throwaways: Some(daemon::throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, metrics }, parts).await
+    // Shorter than for people, so that the tests need not wait.
+    let damping = Damping { quiet: Duration::from_millis(300), interval: Duration::from_millis(500) };
+    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, metrics, damping }, parts).await
 }

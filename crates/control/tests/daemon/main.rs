@@ -3,9 +3,18 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod bindings;
+#[path = "../sources/certificates.rs"]
+mod certificates;
 mod child;
 mod config;
 mod faults;
 mod library;
 mod life;
 mod metadata;
+mod observing;
+#[path = "../sources/registry.rs"]
+#[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
+mod registry;
+mod sources;
+mod throwaway;

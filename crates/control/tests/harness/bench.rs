@@ -80,7 +80,8 @@ impl Bench {
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
         let events = move |event| events.lock().unwrap().push(event);
-        let run = harness::run_suite(&self.engine, tree, &subject, &config(), &Suite { tests }, &events).await.unwrap();
+        let run =
+            harness::run_suite(&self.engine, tree, &subject, &config(), &Suite { tests }, None, &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");
         run
     }

@@ -11,10 +11,10 @@ use kiln_api::{
     request::{PromoteRequest, Promoted, TestRequest},
 };
 use kiln_model::{
-    ChannelName, Group,
-    evidence::{self, Verdict},
-    fleet::EvidencePolicy,
-    trust,
+    ChannelName, Group, ImageManifest,
+    config::{ConfigSource, ConfigType, ConfigValue},
+    fleet::{EvidencePolicy, ImageRef},
+    manifest::BindingTest,
 };
 
 use super::{
@@ -26,8 +26,8 @@ use super::{
     Shared,
 };
 use crate::{
-    releases::{ImageInfo, ReleasesError},
-    reports::{Library, blocking},
+    releases::{ImageInfo, NotAdmitted, ReleasesError},
+    reports::blocking,
 };
 
 pub(super) async fn in_use(State(app): Shared) -> Result<Json<ImagesInUse>, Failure> {
@@ -50,7 +50,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let image = blocking(move || library.resolve(&reference)).await?;
     let events = |event| sink.tell(event);
     let policy = EvidencePolicy::default();
-    let alone = || Box::new(Group::new(request.image.clone()));
+    let alone = || Box::new(alone(&request.image, &image.manifest));
     let group = request.group.clone().unwrap_or_else(alone);
     let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
@@ -61,6 +61,18 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     Ok(Ended { reports: vec![TestReport::from(&proof.report)], error, endpoints: Vec::new() })
 }
 
+/// A group of an image that is tested without a fleet. Bindings that throwaway services stand in for need no values of a fleet.
+fn alone(image: &ImageRef, manifest: &ImageManifest) -> Group {
+    let mut group = Group::new(image.clone());
+    let throwaway = manifest.bindings.iter().filter(|(_, binding)| binding.test == BindingTest::Throwaway);
+    for (name, binding) in throwaway {
+        let texts = binding.fields.required().filter(|(_, spec)| matches!(spec.kind, ConfigType::String { .. }));
+        let stand_in = || ConfigSource::Literal(ConfigValue::Text("throwaway".to_owned()));
+        group.bindings.insert(name.clone(), texts.map(|(key, _)| (key.clone(), stand_in())).collect());
+    }
+    group
+}
+
 pub(super) async fn promote(
     State(app): Shared,
     Body(request): Body<PromoteRequest>,
@@ -68,13 +80,17 @@ pub(super) async fn promote(
     let (library, reference) = (app.library.clone(), request.image.clone());
     let image = blocking(move || library.resolve(&reference)).await?;
     let (library, of) = (app.library.clone(), image.clone());
-    if !blocking(move || has_valid_report(library.as_ref(), &of)).await? {
-        let name = &image.name;
-        let message = format!(
-            "{name} {} has no valid report by a trusted key that its newest suite passed",
-            image.digest.short()
-        );
-        return Err(ApiError::new(ErrorCode::Refused, message).help(format!("run `kiln test` on {name} first")).into());
+    let vouched = tokio::task::spawn_blocking(move || library.vouched(&of, Timestamp::now())).await;
+    match vouched.expect("looking at reports does not panic") {
+        Ok(()) => {}
+        Err(NotAdmitted::Refused(refusal)) => {
+            let name = &image.name;
+            let message = format!("{name} {} is not promoted: {refusal}", image.digest.short());
+            return Err(ApiError::new(ErrorCode::Refused, message)
+                .help(format!("run `kiln test` on {name} first"))
+                .into());
+        }
+        Err(NotAdmitted::Unreadable(error)) => return Err(error.into()),
     }
     let before = set_channel(&app, &image, request.to.clone()).await?;
     Ok(Json(Promoted {
@@ -97,23 +113,6 @@ async fn set_channel(
         Ok(before)
     })
     .await
-}
-
-/// Whether the newest suite passed on the image, with any configuration, not too long ago, as far as a trusted key says.
-fn has_valid_report(library: &dyn Library, image: &ImageInfo) -> Result<bool, ReleasesError> {
-    let policy = library.policy(EvidencePolicy::default())?;
-    if policy.revoked.contains(&image.digest) {
-        return Ok(false);
-    }
-    let now = Timestamp::now();
-    let reports = library.reports(&image.digest)?;
-    let mut opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &policy.keys).ok());
-    Ok(opened.any(|report| {
-        let age = now.duration_since(report.finished_at);
-        let young = std::time::Duration::try_from(age).is_ok_and(|age| age < policy.max_age())
-            || age.abs() <= jiff::SignedDuration::try_from(trust::CLOCK_SKEW).unwrap_or_default();
-        report.image == image.digest && report.suite == image.suite && report.verdict == Verdict::Passed && young
-    }))
 }
 
 /// Told when a channel was moved.
