@@ -227,6 +227,9 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
     let identity = parts.identity.clone();
+    let inputs = serde_json::json!({"pid": std::process::id(), "version": env!("CARGO_PKG_VERSION")});
+    let started = control.record("daemon", inputs, "the daemon was started").await;
+    started.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
     let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, &state_dir, &control)).transpose()?;
     let started_at = Timestamp::now();
     let history = Arc::new(history::History::new(started_at));

@@ -136,3 +136,41 @@ async fn root_metrics_count_what_happened_and_are_offered_where_it_is_said() {
     assert!(offered("/v1/status").ends_with("404"), "nothing else is offered");
     bench.purge().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_every_action_is_in_the_audit_log_with_inputs_and_reason_over_restarts() {
+    use kiln_api::request::{PromoteRequest, RebuildRequest, TouchRequest};
+    let mut bench = Bench::new().await;
+    let image = bench.image("one", "hello", |_, _| ());
+    assert_ok(&bench.apply(image).await.0);
+    let server = bench.group().await.servers[0].id.parse().unwrap();
+    let touch = TouchRequest { server, command: vec!["/bin/ls".to_owned()] };
+    bench.client.touch(&touch).await.unwrap();
+    let promote = PromoteRequest { image: format!("web@{image}").parse().unwrap(), to: "stable".parse().unwrap() };
+    bench.client.promote(&promote).await.unwrap();
+    let log = |bench: &Bench| kiln_control::audit::Log::open(&bench.directory.path().join("state")).unwrap();
+    let before = log(&bench).verify(None).unwrap();
+    bench.kill_and_restart().await;
+    let rebuilt = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    assert_ok(&rebuilt.finish(|_| ()).await.unwrap());
+    let verified = log(&bench).verify(before.head.as_ref()).unwrap();
+    assert!(verified.entries > before.entries && verified.first == 1, "{verified:?}");
+
+    let entries = log(&bench).entries(0, None, 1000).unwrap();
+    let count = |action: &str| entries.iter().filter(|entry| entry.action == action).count();
+    for action in ["test", "apply", "exec", "promote", "rebuild", "done", "route", "drain", "stop", "destroy"] {
+        assert!(count(action) >= 1, "{action}: {entries:#?}");
+    }
+    assert_eq!((count("daemon"), count("launch")), (2, 6));
+    assert!(entries.iter().all(|entry| !entry.reason.is_empty()));
+    let inputs = |action: &str| {
+        let found = entries.iter().find(|entry| entry.action == action).unwrap();
+        serde_json::from_str::<serde_json::Value>(&found.inputs).unwrap()
+    };
+    assert_eq!(inputs("apply")["image"], image.to_string());
+    assert_eq!(inputs("exec")["command"][0], "/bin/ls");
+    assert_eq!(inputs("launch")["release"], inputs("apply")["release"]);
+    let web = log(&bench).entries(verified.entries as i64 - 2, Some("web"), 1000).unwrap();
+    assert!(web.len() <= 2 && web.iter().all(|entry| entry.group.as_deref() == Some("web")));
+    bench.purge().await;
+}

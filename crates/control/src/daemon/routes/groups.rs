@@ -65,6 +65,7 @@ async fn run_down(app: &Arc<App>, groups: &[GroupName], purge: bool, sink: &Sink
     apply::with_events(app, sink, app.control.down(groups)).await?;
     app.keepers.renew(groups);
     if purge {
+        app.control.record("purge", serde_json::json!({}), "somebody asked for it").await?;
         app.control.close().await;
         if let Some(gateway) = &app.gateway {
             gateway

@@ -16,6 +16,7 @@ use kiln_model::{
     fleet::{EvidencePolicy, ImageRef},
     manifest::BindingTest,
 };
+use serde_json::json;
 
 use super::{
     super::{
@@ -54,6 +55,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let group = request.group.clone().unwrap_or_else(alone);
     let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
+    super::super::apply::record_proof(app, &proof).await?;
     let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));
     if request.move_dev && error.is_none() {
         sink.tell(super::super::apply::move_dev(app, &image).await?);
@@ -92,6 +94,8 @@ pub(super) async fn promote(
         }
         Err(NotAdmitted::Unreadable(error)) => return Err(error.into()),
     }
+    let inputs = json!({"image": image.digest, "name": image.name, "channel": request.to});
+    app.control.record("promote", inputs, "its newest suite passed, as a trusted key says").await?;
     let before = set_channel(&app, &image, request.to.clone()).await?;
     Ok(Json(Promoted {
         name: image.name.to_string(),
