@@ -5,6 +5,7 @@
 //! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod bound;
 pub mod config;
 pub mod daemon;

@@ -10,6 +10,7 @@ use kiln_model::{
     plan::{Action, PlannedAction},
 };
 use rand::RngExt as _;
+use serde_json::json;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -96,8 +97,7 @@ impl GroupTask {
                 Action::Stop { server } => works.push(self.stop(server, &step.why, now)),
                 Action::Destroy { server } => works.push(self.destroy(server, &step.why, now)),
                 Action::MarkRolloutDone | Action::MarkRolloutFailed | Action::Revert { .. } => {
-                    let text = format!("{}: {}", step.action.word(), step.why);
-                    self.batch.audit(now, Some(&self.row.name), None, text);
+                    self.record(step.action.word(), None, json!({"release": self.row.release}), step.why.clone());
                 }
                 other => self.traffic_step(other, &step.why, now, &mut traffic),
             }
@@ -249,6 +249,7 @@ impl GroupTask {
                 generation: server.row.generation,
                 action,
                 why: why.to_owned(),
+                inputs: json!({"generation": server.row.generation, "release": server.row.release}),
                 at,
             });
         }

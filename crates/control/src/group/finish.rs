@@ -5,6 +5,7 @@ use std::time::Duration;
 use kiln_api::error::chain;
 use kiln_engine::{Observed, Phase};
 use kiln_model::{ServerId, ServerState, plan::Failure};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Ended, GroupTask, Place, TrafficChange};
@@ -169,8 +170,9 @@ impl GroupTask {
         server.row.reason = Some(reason.clone());
         let (release, launched_at) = (server.row.release, server.row.launched_at);
         if self.row.progress.as_ref().is_none_or(|p| p.to == release) {
-            self.last_failure = Some(reason);
+            self.last_failure = Some(reason.clone());
         }
+        self.record("failed", Some(id), json!({"release": release}), reason);
         self.step_to(id, ServerState::Failed);
         self.row.failures.push(Failure { release, at: now, launched_at });
         let (age, most) = FAILURES_KEPT;

@@ -13,6 +13,7 @@ mod health;
 mod library;
 mod life;
 mod metadata;
+mod observing;
 #[path = "../sources/registry.rs"]
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;
