@@ -332,11 +332,12 @@ impl EventStream {
 }
 
 /// The kinds of event this version knows.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "suite_started",
     "test_server_ready",
     "test",
     "suite_finished",
+    "matrix_finished",
     "channel",
     "step",
     "server",

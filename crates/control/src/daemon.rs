@@ -188,11 +188,12 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
-    let metadata = parts.metadata.map(|parts| start_metadata(parts, &state_dir, &control)).transpose()?;
+    let reads = Arc::new(KeyReads::of_state(&state_dir));
+    let metadata = parts.metadata.map(|parts| start_metadata(parts, reads.clone(), &control)).transpose()?;
     let app = Arc::new(App {
         options,
         control,
-        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone()),
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone(), reads),
         freezer: Freezer::new(Arc::new(HostSources), secrets),
         engine: parts.engine,
         library: parts.library,
@@ -218,12 +219,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     served
 }
 
-fn start_metadata(
-    parts: MetadataParts,
-    state_dir: &std::path::Path,
-    control: &Control,
-) -> Result<Running, DaemonError> {
-    let reads = KeyReads::of_state(state_dir);
+fn start_metadata(parts: MetadataParts, reads: Arc<KeyReads>, control: &Control) -> Result<Running, DaemonError> {
     let note = Arc::new(move |resident: &Resident, key: &str| reads.note(&resident.image, key));
     let MetadataParts { listener, residents, identity } = parts;
     Metadata::start(listener, residents, identity, control.clone(), note)

@@ -6,12 +6,15 @@
 //! it costs no wall time. Facts of the image's files that cannot differ between servers are read from the image itself
 //! ([`tree`]). What was seen becomes a [`Report`]; signing and keeping it is not done here.
 //!
+//! The further configurations of a suite ([`run_matrix`]) are booted once each, apart from that, a few at a time.
+//!
 //! The conformance tests, whose names start with `kiln/`, are run for every image and cannot be switched off.
 
 mod conformance;
 mod expect;
 mod inside;
 mod junit;
+mod matrix;
 mod network;
 mod output;
 mod readiness;
@@ -21,6 +24,7 @@ mod test;
 pub mod tree;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,13 +32,13 @@ use std::{
 use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{
-    FrozenConfig, ImageDigest, ImageManifest, ImageName, Suite,
+    FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
     config::Secrets,
-    evidence::{Report, TestOutcome, Verdict},
+    evidence::{MatrixReport, Report, TestOutcome, Verdict},
     trust,
 };
 
-pub use self::{junit::junit, output::human, tree::ImageTree};
+pub use self::{junit::junit, matrix::run_matrix, output::human, tree::ImageTree};
 
 /// What is tested.
 #[derive(Debug, Clone)]
@@ -47,6 +51,16 @@ pub struct Subject {
     pub manifest: Arc<ImageManifest>,
     /// The secrets of the configuration it is tested with. They appear in no message.
     pub secrets: Arc<Secrets>,
+    /// Which of the suite's further configurations it is tested with, if one of them.
+    pub matrix: Option<MatrixName>,
+}
+
+impl Subject {
+    /// What is told of a test that ended.
+    fn tested(&self, outcome: &TestOutcome) -> Event {
+        let (image, matrix) = (self.image.to_string(), self.matrix.as_ref().map(MatrixName::to_string));
+        Event::Test { image, matrix, result: TestResult::from(outcome) }
+    }
 }
 
 /// A report and how long things took.
@@ -124,7 +138,7 @@ pub async fn run_suite(
     let same = conformance::second_boot(&first, &second);
     let mut tests = first.tests;
     for outcome in facts.into_iter().chain([same]) {
-        events(Event::Test { image: subject.image.to_string(), result: TestResult::from(&outcome) });
+        events(subject.tested(&outcome));
         tests.push(outcome);
     }
     let report = report(subject, config, suite, tests);
@@ -151,7 +165,14 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
         finished_at: jiff::Timestamp::now(),
         parameters: PARAMETERS.map(str::to_owned).to_vec(),
         tests,
+        matrix: Vec::new(),
+        reads: BTreeSet::new(),
     }
+}
+
+/// What is told of an earlier run that stands for one with a further configuration.
+pub(crate) fn matrix_finished(subject: &Subject, run: &MatrixReport) -> Event {
+    matrix::finished(subject, run, None)
 }
 
 /// How a test server differs from a server in service.

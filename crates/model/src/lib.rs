@@ -28,7 +28,9 @@ pub mod trust;
 pub use config::FrozenConfig;
 pub use digest::{ConfigDigest, Digest, ImageDigest, ReleaseId, SuiteDigest};
 pub use fleet::{Fleet, Group};
-pub use id::{BindingName, ChannelName, EnvironmentName, GroupName, ImageName, ServerId, ServiceName, VolumeName};
+pub use id::{
+    BindingName, ChannelName, EnvironmentName, GroupName, ImageName, MatrixName, ServerId, ServiceName, VolumeName,
+};
 pub use lock::Lock;
 pub use manifest::ImageManifest;
 pub use recipe::Recipe;

@@ -150,10 +150,9 @@ async fn missing_evidence(
 
 /// The error for a report that did not pass.
 pub(super) fn tests_failed(report: &Report) -> ApiError {
-    let failed: Vec<&str> =
-        report.tests.iter().filter(|test| test.verdict == Verdict::Failed).map(|test| test.name.as_str()).collect();
+    let failed = report.names(Verdict::Failed);
     let message =
-        format!("{} of {} tests of {} failed: {}", failed.len(), report.tests.len(), report.name, failed.join(", "));
+        format!("{} of {} tests of {} failed: {}", failed.len(), report.count(), report.name, failed.join(", "));
     ApiError::new(ErrorCode::TestsFailed, message)
         .help("nothing was launched or changed; `kiln test` shows what each test expected and saw")
 }

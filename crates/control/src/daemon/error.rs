@@ -103,6 +103,7 @@ impl IntoApi for ProveError {
         match self {
             Self::Releases(error) => error.into_api(),
             Self::NoSuite { .. } => ApiError::from_chain(ErrorCode::NotFound, &self),
+            Self::Matrix { .. } => ApiError::from_chain(ErrorCode::Invalid, &self).help("bake the recipe again"),
             Self::Secrets(_) => ApiError::from_chain(ErrorCode::Host, &self),
             Self::Harness(ref error) => ApiError::from_chain(harness_code(error), &self),
         }

@@ -51,7 +51,7 @@ fn text(value: &str) -> ConfigSource {
     ConfigSource::Literal(ConfigValue::Text(value.to_owned()))
 }
 
-async fn apply(bench: &Bench, request: &ApplyRequest) -> (Event, Vec<Event>) {
+pub async fn apply(bench: &Bench, request: &ApplyRequest) -> (Event, Vec<Event>) {
     let mut seen = Vec::new();
     let stream = bench.client.apply(request).await.unwrap();
     let last = stream.finish(|event| seen.push(event.clone())).await.unwrap();
@@ -216,7 +216,7 @@ fn look(name: &str, expected: &str) -> Test {
         command: ["/bin/busybox", "cat", "/run/password"].map(str::to_owned).to_vec(),
         user: "root".into(),
         exit: 0,
-        stdout: vec![TextMatch::Equals(expected.to_owned())],
+        stdout: vec![TextMatch::Equals(expected.into())],
         stderr: Vec::new(),
     };
     Test { name: name.to_owned(), within: std::time::Duration::from_millis(300), kind }

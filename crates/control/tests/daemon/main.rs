@@ -8,4 +8,5 @@ mod config;
 mod faults;
 mod library;
 mod life;
+mod matrix;
 mod metadata;

@@ -76,11 +76,13 @@ impl Bench {
             image: ImageDigest(Digest::of(b"x")),
             manifest: Arc::new(manifest),
             secrets: Arc::default(),
+            matrix: None,
         };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
         let events = move |event| events.lock().unwrap().push(event);
-        let run = harness::run_suite(&self.engine, tree, &subject, &config(), &Suite { tests }, &events).await.unwrap();
+        let run =
+            harness::run_suite(&self.engine, tree, &subject, &config(), &Suite::of(tests), &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");
         run
     }

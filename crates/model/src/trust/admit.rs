@@ -102,8 +102,7 @@ fn choose(reports: Vec<Report>, launch_use: LaunchUse) -> Result<Option<(Report,
     if newest.verdict == Verdict::Passed {
         return Ok(Some((newest, Vec::new())));
     }
-    let failed: Vec<String> =
-        newest.tests.iter().filter(|t| t.verdict == Verdict::Failed).map(|t| t.name.clone()).collect();
+    let failed = newest.names(Verdict::Failed);
     let passed = reports.into_iter().find(|report| report.verdict == Verdict::Passed);
     match passed {
         Some(report) if launch_use == LaunchUse::Heal => {
@@ -126,7 +125,7 @@ fn within_age(
     policy: &TrustPolicy,
     now: Timestamp,
 ) -> Result<VerifiedRelease, Refusal> {
-    let finished_at = report.finished_at;
+    let finished_at = report.seen_at();
     let expires_at = finished_at.saturating_add(policy.max_age()).unwrap_or(Timestamp::MAX);
     if expires_at <= now {
         if request.launch_use == LaunchUse::Rollout || policy.on_expiry() == OnExpiry::Stop {

@@ -109,7 +109,7 @@ fn has_valid_report(library: &dyn Library, image: &ImageInfo) -> Result<bool, Re
     let reports = library.reports(&image.digest)?;
     let mut opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &policy.keys).ok());
     Ok(opened.any(|report| {
-        let age = now.duration_since(report.finished_at);
+        let age = now.duration_since(report.seen_at());
         let young = std::time::Duration::try_from(age).is_ok_and(|age| age < policy.max_age())
             || age.abs() <= jiff::SignedDuration::try_from(trust::CLOCK_SKEW).unwrap_or_default();
         report.image == image.digest && report.suite == image.suite && report.verdict == Verdict::Passed && young
