@@ -138,6 +138,30 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// A source of a group's configuration stands otherwise than before.
+    Source {
+        /// The group.
+        group: String,
+        /// The key whose value it gives.
+        key: String,
+        /// Where the value comes from.
+        source: String,
+        /// As in `status`.
+        state: String,
+        /// Why it is away or wrong.
+        reason: Option<String>,
+    },
+    /// What became of a change of a group's sources.
+    SourcesChanged {
+        /// The group.
+        group: String,
+        /// As in `status`.
+        state: String,
+        /// Digest of the configuration proposed, where it is not the group's.
+        config: Option<String>,
+        /// Why, in words.
+        reason: String,
+    },
     /// Something a person should know.
     Warning {
         /// What.

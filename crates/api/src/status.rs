@@ -31,8 +31,42 @@ pub struct GroupStatus {
     pub rollout: Option<RolloutStatus>,
     /// Where the group can be reached: `http://127.0.0.1:8080`, `tcp://127.0.0.1:6379`.
     pub endpoints: Vec<String>,
+    /// The sources of its configuration that are watched; null where none is.
+    #[serde(default)]
+    pub sources: Option<SourcesStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+}
+
+/// The sources of a group's configuration, and what their last change led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SourcesStatus {
+    /// What a change does: `report`, `rollout`.
+    pub on_change: String,
+    /// `waiting` (for a source, for changes to end, for another rollout), `proposed` (tested or rolled out now), `same` (the group
+    /// runs what they say), `reported`, `rolled_out`, `declined` (the group was rolled back from it), `failed`.
+    pub state: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Digest of the configuration that was proposed last, where it is not the group's.
+    pub config: Option<String>,
+    /// Each source.
+    pub values: Vec<SourceStatus>,
+}
+
+/// One source. Its value is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SourceStatus {
+    /// The key of the configuration, with the name of its binding before it: `greeting`, `db.password`.
+    pub key: String,
+    /// Where its value comes from, in words without anything secret.
+    pub source: String,
+    /// `asked` (no answer yet), `fresh`, `away` (it cannot be reached), `wrong` (it has no good value).
+    pub state: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Why it is away or wrong.
+    pub reason: Option<String>,
 }
 
 /// A rollout.

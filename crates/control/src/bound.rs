@@ -36,8 +36,7 @@ pub(crate) fn needed(manifest: &ImageManifest, config: Option<&FrozenConfig>) ->
     let bound = wanted.map(|(name, binding)| {
         let fields = config.and_then(|config| config.bindings.get(name));
         let field = |wanted: &str| fields?.iter().find(|(key, _)| key.as_str() == wanted).map(|(_, value)| value);
-        let kinds = [Kind::Postgresql, Kind::Redis].into_iter();
-        let kind = kinds.clone().find(|kind| kind.word() == binding.kind);
+        let kind = Kind::named(&binding.kind);
         let place = match (field("host"), field("port")) {
             (Some(Frozen::Value(ConfigValue::Text(host))), Some(Frozen::Value(ConfigValue::Integer(port)))) => {
                 u16::try_from(*port).map(|port| (host.clone(), port)).map_err(|_| "its port is not one")

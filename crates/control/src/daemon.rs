@@ -8,6 +8,7 @@
 //! apply      test what has no evidence, then hand over to control and wait
 //! gateway    keeps a gateway process running, and is control's way to it
 //! renew      tests again before the evidence of a running release expires
+//! sources    a keeper for each group whose values come from sources, and what a change of them leads to
 //! log        daemon.log
 //! ```
 //!
@@ -24,6 +25,7 @@ mod lock;
 pub mod log;
 mod renew;
 mod routes;
+mod sources;
 mod stream;
 
 use std::{path::PathBuf, sync::Arc};
@@ -35,7 +37,7 @@ use tokio::sync::watch;
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
     host::{Host, HostError, LocalHost},
-    local::{GatewayCommand, StoreRoots, metadata, run_local},
+    local::{GatewayCommand, StoreRoots, metadata, run_local, throwaways},
     lock::{LockError, StateLock},
 };
 use crate::{
@@ -45,6 +47,8 @@ use crate::{
     metadata::{Identity, ListenError, Listener, Metadata, Resident, Residents, Running},
     reads::KeyReads,
     reports::{Library, Prover},
+    sources::keeper::Damping,
+    throwaway::Throwaways,
 };
 
 /// What the daemon is told at start.
@@ -54,6 +58,8 @@ pub struct DaemonOptions {
     pub state_dir: PathBuf,
     /// The run directory, shown in the inventory.
     pub run_dir: PathBuf,
+    /// How changes of sources are slowed down.
+    pub damping: Damping,
 }
 
 /// What the daemon works with.
@@ -70,6 +76,8 @@ pub struct Parts {
     pub traffic: Arc<dyn crate::Traffic>,
     /// What Kiln made on this host.
     pub host: Arc<dyn Host>,
+    /// Starts throwaway services for tests; none where servers are not on this host.
+    pub throwaways: Option<Arc<Throwaways>>,
     /// The servers that metadata is offered to, and where; none without a network.
     pub metadata: Option<MetadataParts>,
 }
@@ -106,6 +114,13 @@ pub enum DaemonError {
         /// Why.
         #[source]
         source: kiln_runtime::RuntimeError,
+    },
+    /// What an earlier daemon left of throwaway services.
+    #[error("could not remove throwaway services of an earlier daemon")]
+    Throwaways {
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The log.
     #[error("could not write the log {}", path.display())]
@@ -160,6 +175,8 @@ pub(crate) struct App {
     pub(crate) library: Arc<dyn Library>,
     pub(crate) prover: Prover,
     pub(crate) freezer: Freezer,
+    pub(crate) secrets: Arc<SecretStore>,
+    pub(crate) keepers: sources::Keepers,
     pub(crate) keys: Arc<Keys>,
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
     pub(crate) host: Arc<dyn Host>,
@@ -193,8 +210,11 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let app = Arc::new(App {
         options,
         control,
-        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone(), reads),
-        freezer: Freezer::new(Arc::new(HostSources), secrets),
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone(), reads)
+            .with_throwaways(parts.throwaways),
+        freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
+        secrets,
+        keepers: sources::Keepers::default(),
         engine: parts.engine,
         library: parts.library,
         keys: parts.keys,
@@ -206,8 +226,11 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let keeper = app.gateway.clone().map(|gateway| tokio::spawn(async move { gateway.keep().await }));
     tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
     let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
+    let watching = tokio::spawn(sources::keep(app.clone()));
     let served = listen::serve(app.clone(), listener).await;
     renewal.abort();
+    watching.abort();
+    app.keepers.end();
     if let Some(keeper) = keeper {
         keeper.abort();
     }

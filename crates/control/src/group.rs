@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     db::{Batch, GroupRow, IntentionId, PastRelease, ServerRow},
-    handle::{ControlError, InService, Settled},
+    handle::{ControlError, InService, Settled, Sourced},
     observer::Snapshot,
     releases::ImageInfo,
     routes::Routed,
@@ -54,6 +54,8 @@ const WRITE_AGAIN: Duration = Duration::from_millis(500);
 pub(crate) enum Message {
     /// Go to this release with this specification.
     Want(Box<Wish>, oneshot::Sender<()>),
+    /// Go to this release because a source has changed, if nobody asked for anything since this revision.
+    Propose(u64, Box<PastRelease>, oneshot::Sender<bool>),
     /// What that would do.
     Forecast(Box<Wish>, oneshot::Sender<Vec<Event>>),
     /// Go back to the release before.
@@ -70,6 +72,8 @@ pub(crate) enum Message {
     Status(oneshot::Sender<GroupStatus>),
     /// The release it is on, and what admits it.
     InService(oneshot::Sender<Option<InService>>),
+    /// Where its values come from.
+    Sourced(oneshot::Sender<Option<Sourced>>),
     /// The images that must stay.
     Images(oneshot::Sender<Vec<ImageDigest>>),
     /// What the engine sees.
@@ -84,6 +88,7 @@ pub(crate) struct Wish {
     pub spec: kiln_model::Group,
     pub evidence: kiln_model::fleet::EvidencePolicy,
     pub release: PastRelease,
+    pub origins: Option<kiln_model::config::SecretHash>,
 }
 
 /// The end of something that was under way.
@@ -251,6 +256,10 @@ impl GroupTask {
                 self.want(*wish);
                 self.once_written(done, ());
             }
+            Message::Propose(revision, release, answer) => {
+                let taken = self.propose(revision, *release);
+                self.once_written(answer, taken);
+            }
             Message::Forecast(wish, answer) => self.forecast(*wish, answer),
             Message::Rollback(answer) => {
                 let result = self.rollback();
@@ -268,6 +277,7 @@ impl GroupTask {
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
             Message::Status(answer) => drop(answer.send(self.status())),
             Message::InService(answer) => drop(answer.send(self.in_service())),
+            Message::Sourced(answer) => drop(answer.send(self.sourced())),
             Message::Images(answer) => drop(answer.send(self.images_in_use())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),

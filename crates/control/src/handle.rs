@@ -13,8 +13,9 @@ use kiln_api::{
 };
 use kiln_engine::Engine;
 use kiln_model::{
-    Fleet, FrozenConfig, Group, GroupName, ImageDigest, ServerId,
-    fleet::EvidencePolicy,
+    ConfigDigest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ServerId,
+    config::SecretHash,
+    fleet::{EvidencePolicy, OnSourceChange},
     plan::{GroupDesired, GroupObserved},
 };
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
@@ -73,6 +74,8 @@ pub struct Wanted {
     pub images: BTreeMap<GroupName, ImageDigest>,
     /// The frozen configuration of every group of the fleet.
     pub configs: BTreeMap<GroupName, FrozenConfig>,
+    /// Where the values of groups come from, sealed, for those that want to know of changes.
+    pub origins: BTreeMap<GroupName, SecretHash>,
 }
 
 /// What is to be rebuilt.
@@ -108,6 +111,27 @@ pub struct InService {
     pub suite: kiln_model::SuiteDigest,
     /// How old its report may be.
     pub evidence: EvidencePolicy,
+}
+
+/// A group with sources that are watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced {
+    /// The group.
+    pub group: GroupName,
+    /// Counts what was asked of it.
+    pub revision: u64,
+    /// Its sources ([`crate::config::Origins`]), sealed.
+    pub origins: SecretHash,
+    /// The configuration that somebody took it back from.
+    pub declined: Option<ConfigDigest>,
+    /// What a change does.
+    pub policy: OnSourceChange,
+    /// How old its reports may be.
+    pub evidence: EvidencePolicy,
+    /// The image wanted.
+    pub image: ImageDigest,
+    /// The configuration wanted.
+    pub config: FrozenConfig,
 }
 
 /// Why a group is not as it was asked to be.
@@ -404,6 +428,26 @@ impl Control {
         Ok(futures::future::try_join_all(answers).await?.into_iter().flatten().collect())
     }
 
+    /// The groups whose sources are watched.
+    pub async fn sourced(&self, groups: &[GroupName]) -> Result<Vec<Sourced>, ControlError> {
+        let asked = self.mailboxes(groups).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Sourced));
+        // A group that is just ending has none.
+        Ok(futures::future::join_all(answers).await.into_iter().filter_map(|answer| answer.ok().flatten()).collect())
+    }
+
+    /// Starts moving a group to its image with another configuration, because a source changed. Answers false, and does
+    /// nothing, if anything was asked of the group since `of` was seen.
+    pub async fn propose(&self, of: &Sourced, config: FrozenConfig) -> Result<bool, ControlError> {
+        let (releases, image) = (self.shared.releases.clone(), of.image);
+        let looked = tokio::task::spawn_blocking(move || releases.image(&image)).await;
+        let image = looked.map_err(|_| ControlError::Closed)??;
+        let release = PastRelease { image: image.digest, config, suite: image.suite, settled: None };
+        let _change = self.changes.lock().await;
+        let mailbox = self.mailbox(&of.group).await.ok_or_else(|| ControlError::NoGroup(of.group.clone()))?;
+        ask(&self.shared, &mailbox, |answer| Message::Propose(of.revision, Box::new(release), answer)).await
+    }
+
     /// Tells everybody who listens.
     pub fn announce(&self, event: Event) {
         self.shared.emit(event);
@@ -475,7 +519,7 @@ async fn ask<T>(
 }
 
 fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName, Wish>, ControlError> {
-    let Wanted { fleet, images, mut configs } = wanted;
+    let Wanted { fleet, images, mut configs, mut origins } = wanted;
     let evidence: EvidencePolicy = fleet.evidence;
     let mut wish = |(name, spec): (GroupName, Group)| {
         let image = images.get(&name).ok_or_else(|| ControlError::NoImage(name.clone()))?;
@@ -483,7 +527,8 @@ fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName,
         let config = configs.remove(&name).ok_or_else(|| ControlError::NoConfig(name.clone()))?;
         let spec = crate::config::without_secrets(spec, &image.manifest);
         let release = PastRelease { image: image.digest, config, suite: image.suite, settled: None };
-        Ok((name, Wish { spec, evidence, release }))
+        let origins = origins.remove(&name);
+        Ok((name, Wish { spec, evidence, release, origins }))
     };
     fleet.groups.into_iter().map(&mut wish).collect()
 }

@@ -14,6 +14,7 @@ mod conformance;
 mod expect;
 mod inside;
 mod junit;
+mod lent;
 mod matrix;
 mod network;
 mod output;
@@ -37,6 +38,8 @@ use kiln_model::{
     evidence::{MatrixReport, Report, TestOutcome, Verdict},
     trust,
 };
+
+use crate::throwaway::{ThrowawayError, Throwaways};
 
 pub use self::{junit::junit, matrix::run_matrix, output::human, tree::ImageTree};
 
@@ -99,6 +102,15 @@ pub enum HarnessError {
         #[source]
         source: EngineError,
     },
+    /// A service that takes the place of an external one could not be started.
+    #[error("could not start a service in place of `{binding}`")]
+    Throwaway {
+        /// The binding.
+        binding: kiln_model::BindingName,
+        /// Why.
+        #[source]
+        source: ThrowawayError,
+    },
     /// The image's files could not be read.
     #[error("could not look through the files of {name} ({})", image.short())]
     Tree {
@@ -115,23 +127,25 @@ pub enum HarnessError {
 /// Receives events as they happen.
 pub type Events<'a> = &'a (dyn Fn(Event) + Send + Sync);
 
-/// Runs a suite on a release. Both test servers are gone when this returns, whatever happened.
+/// Runs a suite on a release. Throwaway services that its recipe wants are started by `throwaways`. They and both test servers are gone when this returns, whatever happened.
 pub async fn run_suite(
     engine: &dyn Engine,
     tree: Arc<dyn ImageTree>,
     subject: &Subject,
     config: &FrozenConfig,
     suite: &Suite,
+    throwaways: Option<&Arc<Throwaways>>,
     events: Events<'_>,
 ) -> Result<SuiteRun, HarnessError> {
     let start = Instant::now();
     events(started(subject, config, suite));
     let launch = |source| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
     engine.prepare(subject.image).await.map_err(launch)?;
-    let release = trust::admit_for_test(subject.image, config.clone());
     let quiet = |_: Event| ();
-    let first = server::run(engine, &release, subject, suite, events);
-    let second = server::run(engine, &release, subject, suite, &quiet);
+    let (first, second) = (
+        boot(engine, subject, config, suite, throwaways, events),
+        boot(engine, subject, config, suite, throwaways, &quiet),
+    );
     let (first, second, facts) = tokio::join!(first, second, conformance::tree(tree, subject));
     let (first, second, facts) = (first?, second?, facts?);
     let ready = first.ready;
@@ -143,6 +157,22 @@ pub async fn run_suite(
     }
     let report = report(subject, config, suite, tests);
     Ok(SuiteRun { report, ready, took: start.elapsed() })
+}
+
+/// One boot of the frozen image, with throwaway services of its own where its recipe wants some.
+async fn boot(
+    engine: &dyn Engine,
+    subject: &Subject,
+    config: &FrozenConfig,
+    suite: &Suite,
+    throwaways: Option<&Arc<Throwaways>>,
+    events: Events<'_>,
+) -> Result<server::Boot, HarnessError> {
+    let lent = lent::lend(throwaways, subject, config).await?;
+    let release = trust::admit_for_test(subject.image, lent.config.clone());
+    let boot = server::run(engine, &release, &lent.subject, suite, events).await;
+    lent.give_back().await;
+    boot
 }
 
 fn started(subject: &Subject, config: &FrozenConfig, suite: &Suite) -> Event {
@@ -163,7 +193,7 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
         suite: suite.digest(),
         verdict: if passed { Verdict::Passed } else { Verdict::Failed },
         finished_at: jiff::Timestamp::now(),
-        parameters: PARAMETERS.map(str::to_owned).to_vec(),
+        parameters: PARAMETERS.map(str::to_owned).into_iter().chain(lent::parameters(&subject.manifest)).collect(),
         tests,
         matrix: Vec::new(),
         reads: BTreeSet::new(),

@@ -32,7 +32,9 @@ pub mod traffic;
 
 pub use db::DbError;
 pub use failpoint::{FailPoint, NeverFails};
-pub use handle::{Control, ControlError, ControlOptions, InService, RebuildTarget, Settled, Unsettled, Wanted};
+pub use handle::{
+    Control, ControlError, ControlOptions, InService, RebuildTarget, Settled, Sourced, Unsettled, Wanted,
+};
 pub use releases::{ImageInfo, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
 pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};

@@ -26,6 +26,7 @@ use crate::{
     keys::Keys,
     reads::KeyReads,
     releases::{ImageInfo, NotAdmitted, Releases, ReleasesError},
+    throwaway::Throwaways,
 };
 
 /// Images with all that belongs to them: what the daemon needs beyond [`Releases`].
@@ -96,6 +97,7 @@ pub struct Prover {
     keys: Arc<Keys>,
     secrets: Arc<SecretStore>,
     reads: Arc<KeyReads>,
+    throwaways: Option<Arc<Throwaways>>,
     running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     matrices: matrix::Matrices,
 }
@@ -110,7 +112,21 @@ impl Prover {
         secrets: Arc<SecretStore>,
         reads: Arc<KeyReads>,
     ) -> Self {
-        Self { engine, library, keys, secrets, reads, running: Mutex::default(), matrices: Default::default() }
+        Self {
+            engine,
+            library,
+            keys,
+            secrets,
+            reads,
+            throwaways: None,
+            running: Mutex::default(),
+            matrices: Default::default(),
+        }
+    }
+
+    /// With throwaway services for the suites that want some.
+    pub fn with_throwaways(self, throwaways: Option<Arc<Throwaways>>) -> Self {
+        Self { throwaways, ..self }
     }
 
     /// The report on an image with a configuration: a valid one of an earlier run, or a new one, good or bad.
@@ -176,7 +192,8 @@ impl Prover {
         let (name, manifest) = (image.name.clone(), image.manifest.clone());
         let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets), matrix: None };
         let tree: Arc<dyn ImageTree> = self.library.clone();
-        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, events);
+        let run =
+            harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, self.throwaways.as_ref(), events);
         let matrix = self.matrix(image, &subject, &suite, again, events);
         let (run, matrix) = tokio::join!(run, matrix);
         let report = self.completed(run?.report, matrix?).await;

@@ -1,10 +1,11 @@
 //! Throwaway services for tests: a real PostgreSQL or Redis, started for one test and gone after it.
 //!
 //! Each has a directory of its own, an unprivileged user, a random password and a free port. It ends with its
-//! [`Throwaway`]; what a killed daemon left is found by [`sweep`] at the next start: every process that works below the
+//! [`Throwaway`]. [`Throwaways`] starts them where the test servers of this host reach them, and nobody else does. What a killed daemon left is found by [`sweep`] at the next start: every process that works below the
 //! directory of all throwaways is killed, and the directory emptied.
 
 mod answer;
+mod lend;
 mod postgresql;
 mod program;
 mod redis;
@@ -22,7 +23,10 @@ use kiln_model::config::{ConfigKey, ConfigValue};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-pub use self::answer::{Kind, answers};
+pub use self::{
+    answer::{Kind, answers},
+    lend::{Lent, Throwaways},
+};
 
 /// A throwaway answers within this time of its start.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -51,6 +55,21 @@ pub enum ThrowawayError {
         #[source]
         source: io::Error,
     },
+    /// There is nothing that could start it.
+    #[error("the tests need a throwaway {kind}, which cannot be started here")]
+    Nowhere {
+        /// What was wanted.
+        kind: String,
+    },
+    /// Servers have no network here.
+    #[error("the tests need a throwaway {kind}, and servers here have no network to reach it through")]
+    NoNetwork {
+        /// What was wanted.
+        kind: &'static str,
+    },
+    /// The way to it.
+    #[error("could not let test servers reach a throwaway service")]
+    Way(#[from] kiln_runtime::network::NetworkError),
     /// A program failed.
     #[error("could not start a throwaway {kind}: {said}")]
     Start {

@@ -130,7 +130,15 @@ pub struct Network {
     mtu: u32,
     /// Interfaces that forward only because of Kiln.
     uplinks: Vec<String>,
+    offers: Mutex<Offers>,
     route: Mutex<Connection>,
+}
+
+/// What of the host's own is offered to servers for as long as somebody is there to offer it.
+#[derive(Debug, Default)]
+struct Offers {
+    metadata: Option<u16>,
+    to_tests: BTreeSet<u16>,
 }
 
 impl Network {
@@ -144,7 +152,16 @@ impl Network {
         let subnet = settle_subnet(&names, &options, &surroundings)?;
         let mtu = surroundings.mtu();
         let bridge = make_bridge(&mut route, &names, subnet, mtu).map_err(names.kernel("make the bridge"))?;
-        let mut network = Self { names, options, subnet, bridge, mtu, uplinks: Vec::new(), route: Mutex::new(route) };
+        let mut network = Self {
+            names,
+            options,
+            subnet,
+            bridge,
+            mtu,
+            uplinks: Vec::new(),
+            offers: Mutex::default(),
+            route: Mutex::new(route),
+        };
         network.filter_and_forward(&surroundings.uplinks())?;
         Ok(network)
     }
@@ -158,17 +175,25 @@ impl Network {
             }
         }
         self.uplinks = ours;
-        self.load_filter(None)?;
+        self.offer(|_| ())?;
         self.forwarding().switch_on_own(&self.names.bridge)?;
         self.uplinks.iter().try_for_each(|uplink| self.forwarding().borrow(uplink))
     }
 
-    fn load_filter(&self, metadata: Option<u16>) -> Result<(), NetworkError> {
+    /// Changes what is offered. Under one lock, so that the filter loaded last knows all of it.
+    fn offer(&self, change: impl FnOnce(&mut Offers)) -> Result<(), NetworkError> {
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut offers);
+        self.load_filter(&offers)
+    }
+
+    fn load_filter(&self, offers: &Offers) -> Result<(), NetworkError> {
         let input = rules::RuleInput {
             names: &self.names,
             subnet: self.subnet,
             offered: &self.options.offered_ports,
-            metadata,
+            to_tests: &offers.to_tests,
+            metadata: offers.metadata,
             uplinks: &self.uplinks,
         };
         Connection::open_netfilter()
@@ -178,7 +203,21 @@ impl Network {
 
     /// Leads servers that ask [`METADATA`] to this port of the bridge's address. Until then they get no answer.
     pub fn offer_metadata(&self, port: u16) -> Result<(), NetworkError> {
-        self.load_filter(Some(port))
+        self.offer(|offers| offers.metadata = Some(port))
+    }
+
+    /// Lets isolated servers, and nobody else but the host itself, connect to this TCP port of the bridge's address.
+    pub fn offer_to_tests(&self, port: u16) -> Result<(), NetworkError> {
+        self.offer(|offers| {
+            offers.to_tests.insert(port);
+        })
+    }
+
+    /// Takes back what [`Self::offer_to_tests`] gave. Connections that are there go on until their service ends.
+    pub fn withdraw_from_tests(&self, port: u16) -> Result<(), NetworkError> {
+        self.offer(|offers| {
+            offers.to_tests.remove(&port);
+        })
     }
 
     fn forwarding(&self) -> Forwarding<'_> {

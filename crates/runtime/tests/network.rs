@@ -89,6 +89,31 @@ fn root_ports_the_host_offers_are_reachable_at_the_gateway_only() {
 }
 
 #[test]
+fn root_a_port_for_tests_is_reached_by_isolated_servers_only() {
+    let host = Host::new();
+    let network = host.open("0000001c");
+    let (fleet, isolated, build) = (namespace(), namespace(), namespace());
+    let a = network.attach(0, fleet.fd(), Mode::Fleet).unwrap();
+    network.attach(1, isolated.fd(), Mode::Isolated).unwrap();
+    network.attach(1000, build.fd(), Mode::Build).unwrap();
+    let _services = [host.answer(a.gateway), host.answer(Host::ADDRESS)];
+    assert_eq!(isolated.reach(a.gateway), Reach::Silent, "until it is offered");
+    network.offer_metadata(9).unwrap();
+    network.offer_to_tests(host::PORT).unwrap();
+    assert_eq!(isolated.reach(a.gateway), Reach::Answered);
+    assert_eq!(host.reach(a.gateway), Reach::Answered, "the host itself waits for its service");
+    assert_eq!(isolated.reach(Host::ADDRESS), Reach::Silent);
+    for other in [&fleet, &build] {
+        assert_eq!(other.reach(a.gateway), Reach::Silent);
+    }
+    host.outside.route_everything_to(Host::ADDRESS);
+    assert_eq!(host.outside.reach(a.gateway), Reach::Silent, "not even a neighbour who knows the way");
+    network.withdraw_from_tests(host::PORT).unwrap();
+    assert_eq!(isolated.reach(a.gateway), Reach::Silent);
+    assert_eq!(host.outside.reach(a.gateway), Reach::Answered, "which the filter alone prevented");
+}
+
+#[test]
 fn root_metadata_is_led_to_the_bridge_and_nothing_else_is_opened() {
     let host = Host::new();
     let network = host.open("00000019");

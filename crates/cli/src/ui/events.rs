@@ -112,6 +112,12 @@ impl<'a> Shown<'a> {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
                 self.rollout(group, state, reason);
             }
+            Event::Source { group, key, state, reason, .. } => {
+                let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                self.ui.note(&format!("{} {group}: {key} is {state}{}", strong("source"), dim(&reason)));
+            }
+            // The suite and the rollout that it leads to are shown.
+            Event::SourcesChanged { .. } => {}
             Event::Warning { message } => {
                 if self.warned.insert(message.clone()) {
                     self.ui.warn(message);

@@ -32,7 +32,14 @@ async fn show(context: &Context<'_>, client: &Client) -> Result<(), Failure> {
 async fn watch(context: &Context<'_>, client: &Client) -> Result<(), Failure> {
     let mut events = client.events().await?;
     while let Some(event) = events.next().await? {
-        if matches!(event, Event::Server { .. } | Event::Rollout { .. } | Event::Channel { .. }) {
+        if matches!(
+            event,
+            Event::Server { .. }
+                | Event::Rollout { .. }
+                | Event::Channel { .. }
+                | Event::Source { .. }
+                | Event::SourcesChanged { .. }
+        ) {
             if !context.ui.json() {
                 context.ui.out("");
             }

@@ -34,8 +34,8 @@ pub enum ConfigError {
 
 /// Freezes configurations.
 pub struct Freezer {
-    sources: Arc<dyn Sources>,
-    secrets: Arc<SecretStore>,
+    pub(super) sources: Arc<dyn Sources>,
+    pub(super) secrets: Arc<SecretStore>,
 }
 
 impl Freezer {
@@ -60,7 +60,12 @@ impl Freezer {
             values: self.ask(None, &group.config, directory).await?,
             bindings: try_join_all(bindings).await?.into_iter().collect(),
         };
-        let froze = freeze(manifest, &raw, self.secrets.hash_key()).map_err(ConfigError::Problems)?;
+        self.fix(manifest, &raw).await
+    }
+
+    /// Checks values, and keeps the secrets among them.
+    pub(super) async fn fix(&self, manifest: &ImageManifest, raw: &RawConfig) -> Result<FrozenConfig, ConfigError> {
+        let froze = freeze(manifest, raw, self.secrets.hash_key()).map_err(ConfigError::Problems)?;
         let (secrets, kept) = (self.secrets.clone(), froze.secrets);
         let written = tokio::task::spawn_blocking(move || secrets.keep(&kept)).await;
         written.expect("keeping secrets does not panic")?;

@@ -93,6 +93,12 @@ impl SecretStore {
         secrets.0.iter().try_for_each(|(hash, value)| self.keep_one(hash, value))
     }
 
+    /// Seals one value that belongs to this place. It is on disk when this returns.
+    pub(crate) fn seal(&self, place: &str, value: &ConfigValue) -> Result<SecretHash, SecretsError> {
+        let hash = self.hashes.hash(place, value);
+        self.keep_one(&hash, value).map(|()| hash)
+    }
+
     fn keep_one(&self, hash: &SecretHash, value: &ConfigValue) -> Result<(), SecretsError> {
         let path = self.path(hash);
         if path.exists() {
@@ -111,7 +117,7 @@ impl SecretStore {
         config.secrets().map(|hash| Ok((hash.clone(), self.open_one(hash)?))).collect::<Result<_, _>>().map(Secrets)
     }
 
-    fn open_one(&self, hash: &SecretHash) -> Result<ConfigValue, SecretsError> {
+    pub(crate) fn open_one(&self, hash: &SecretHash) -> Result<ConfigValue, SecretsError> {
         let path = self.path(hash);
         let bytes = fs::read(&path).map_err(failed("read", &path))?;
         let broken = || SecretsError::Broken { path: path.clone() };
@@ -132,6 +138,11 @@ impl SecretStore {
             }
         }
         Ok(())
+    }
+
+    /// The error for a sealed value that is not what it should be.
+    pub(crate) fn broken(&self, hash: &SecretHash) -> SecretsError {
+        SecretsError::Broken { path: self.path(hash) }
     }
 
     fn path(&self, hash: &SecretHash) -> PathBuf {

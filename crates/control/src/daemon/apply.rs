@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{
     App,
     error::{Failure, IntoApi},
-    routes,
+    routes, sources,
     stream::{Ended, Sink},
 };
 use crate::{
@@ -42,10 +42,12 @@ async fn try_apply(
     let images = resolve(app, &request).await?;
     request.fleet.spread(|name| images.get(name).map(|image| &image.manifest.config));
     let configs = freeze(app, &request, &images).await?;
+    let origins = if request.plan_only { BTreeMap::new() } else { sources::seal(app, &request).await? };
     let wanted = || Wanted {
         fleet: request.fleet.clone(),
         images: images.iter().map(|(group, image)| (group.clone(), image.digest)).collect(),
         configs: configs.clone(),
+        origins: origins.clone(),
     };
     if request.plan_only {
         missing_evidence(app, &request.fleet, &images, &configs, sink).await?;
@@ -62,7 +64,12 @@ async fn try_apply(
             sink.send(move_dev(app, image).await?);
         }
     }
-    Ok(follow(app, sink, app.control.apply(wanted()), |groups| groups).await)
+    let applied = async {
+        let groups = app.control.apply(wanted()).await?;
+        app.keepers.renew(&groups);
+        Ok(groups)
+    };
+    Ok(follow(app, sink, applied, |groups| groups).await)
 }
 
 /// The image of every group: the one just baked where it asks for channel `dev` of that name.

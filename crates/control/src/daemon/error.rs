@@ -113,7 +113,7 @@ impl IntoApi for ProveError {
 fn harness_code(error: &HarnessError) -> ErrorCode {
     match error {
         HarnessError::Launch { source, .. } | HarnessError::Destroy { source, .. } => engine_code(source),
-        HarnessError::Tree { .. } => ErrorCode::Host,
+        HarnessError::Throwaway { .. } | HarnessError::Tree { .. } => ErrorCode::Host,
     }
 }
 

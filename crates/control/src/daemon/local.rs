@@ -22,6 +22,8 @@ use crate::{
     keys::Keys,
     library::StoreLibrary,
     metadata::{Identity, Listener, LocalResidents},
+    sources::keeper::Damping,
+    throwaway::Throwaways,
 };
 
 /// How the daemon starts the gateway.
@@ -71,9 +73,10 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: metadata(&runtime, &state_dir)?,
+        throwaways: Some(throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    Ok((DaemonOptions { state_dir, run_dir }, parts))
+    Ok((DaemonOptions { state_dir, run_dir, damping: Damping::default() }, parts))
 }
 
 /// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.
@@ -83,6 +86,12 @@ pub fn metadata(runtime: &Arc<Runtime>, state_dir: &Path) -> Result<Option<Metad
     let secrets = SecretStore::open(state_dir)?;
     let residents = Arc::new(LocalResidents::new(runtime.clone(), Arc::new(move |config| secrets.of(config).ok())));
     Ok(Some(MetadataParts { listener, residents, identity: Arc::new(Identity::open(state_dir)?) }))
+}
+
+/// Starts throwaway services for the test servers of a runtime, after what an earlier daemon left of them is gone.
+pub fn throwaways(runtime: &Arc<Runtime>, run_dir: &Path) -> Result<Arc<Throwaways>, DaemonError> {
+    let opened = Throwaways::open(runtime.clone(), run_dir);
+    opened.map(Arc::new).map_err(|source| DaemonError::Throwaways { source })
 }
 
 /// Roots of servers from the image store.

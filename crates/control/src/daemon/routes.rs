@@ -48,7 +48,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
 }
 
 async fn status(State(app): Shared) -> Result<axum::Json<Status>, Failure> {
-    Ok(axum::Json(app.control.status().await?))
+    let mut status = app.control.status().await?;
+    app.keepers.show(&mut status);
+    Ok(axum::Json(status))
 }
 
 async fn events(State(app): Shared) -> Response {

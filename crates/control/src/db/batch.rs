@@ -122,7 +122,7 @@ impl Write {
 }
 
 fn write_group(transaction: &Transaction<'_>, row: &GroupRow) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let sql = "INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     transaction.prepare_cached(sql)?.execute(params![
         row.name.as_str(),
         row.revision as i64,
@@ -133,6 +133,8 @@ fn write_group(transaction: &Transaction<'_>, row: &GroupRow) -> rusqlite::Resul
         json(&row.failures),
         json(&row.ports),
         row.removing,
+        row.origins.as_ref().map(|origins| origins.0.to_string()),
+        row.declined.map(|config| config.0.to_string()),
     ])?;
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use kiln_model::{
-    FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest,
+    ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest,
+    config::SecretHash,
     fleet::{EvidencePolicy, Limits},
     plan::{Failure, RolloutProgress},
 };
@@ -27,6 +28,10 @@ pub(crate) struct GroupRow {
     pub ports: BTreeMap<u16, u16>,
     /// Whether the group is forgotten once its last server is gone.
     pub removing: bool,
+    /// Where its values come from, sealed; none where nothing of it is watched.
+    pub origins: Option<SecretHash>,
+    /// The configuration that somebody took it back from: a change of a source does not bring it there again.
+    pub declined: Option<ConfigDigest>,
 }
 
 /// A release that a group was asked to go to at some time.
@@ -158,6 +163,8 @@ fn group(row: &Row<'_>) -> Result<GroupRow, DbError> {
         failures: json(row, 6, "failures")?,
         ports: json(row, 7, "ports")?,
         removing: get(row, 8, "removing")?,
+        origins: parsed_option(row, 9, "origins")?.map(SecretHash),
+        declined: parsed_option(row, 10, "declined")?.map(ConfigDigest),
     })
 }
 

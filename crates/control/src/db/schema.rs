@@ -78,6 +78,11 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE servers RENAME COLUMN ready_ms TO ready_us;
     UPDATE servers SET ready_us = ready_us * 1000;
 ",
+    // Where a group's values come from (a sealed secret), and the configuration that it was taken back from.
+    "
+    ALTER TABLE groups ADD COLUMN origins TEXT;
+    ALTER TABLE groups ADD COLUMN declined TEXT;
+",
 ];
 
 /// The journal and the audit are kept for this many entries.

@@ -15,7 +15,7 @@ use kiln_model::{
 use super::{GroupTask, Place, Server};
 use crate::{
     db::{GroupRow, ServerRow},
-    handle::{InService, Settled, Unsettled},
+    handle::{InService, Settled, Sourced, Unsettled},
     traffic::{Backend, Route},
 };
 
@@ -82,6 +82,7 @@ impl GroupTask {
             ready: self.updated(),
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            sources: None,
             servers: self.servers.values().map(Server::status).collect(),
         }
     }
@@ -169,6 +170,22 @@ impl GroupTask {
             config: release.config.clone(),
             suite: release.suite,
             evidence: self.row.evidence,
+        })
+    }
+
+    /// None where nothing of it is watched.
+    pub(super) fn sourced(&self) -> Option<Sourced> {
+        let origins = self.row.origins.clone().filter(|_| !self.row.removing)?;
+        let release = self.releases.get(&self.row.release)?;
+        Some(Sourced {
+            group: self.row.name.clone(),
+            revision: self.row.revision,
+            origins,
+            declined: self.row.declined,
+            policy: self.row.spec.on_source_change,
+            evidence: self.row.evidence,
+            image: release.image,
+            config: release.config.clone(),
         })
     }
 

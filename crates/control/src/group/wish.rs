@@ -24,6 +24,8 @@ impl Wish {
             failures: Vec::new(),
             ports: Default::default(),
             removing: false,
+            origins: self.origins.clone(),
+            declined: None,
         }
     }
 }
@@ -38,11 +40,30 @@ impl GroupTask {
         self.row.spec = wish.spec;
         self.row.evidence = wish.evidence;
         self.row.removing = false;
+        self.row.origins = wish.origins;
+        self.row.declined = None;
         for gone in self.removed.drain(..) {
             // Whoever asked may have left.
             gone.send(Err(ControlError::Superseded(self.row.name.clone()))).ok();
         }
         self.go_to(id);
+    }
+
+    /// A source has changed. Returns whether the group goes there: not if somebody asked for something meanwhile.
+    pub(super) fn propose(&mut self, revision: u64, release: crate::db::PastRelease) -> bool {
+        if self.row.revision != revision || self.row.removing {
+            return false;
+        }
+        let id = release.id();
+        let settled = self.releases.get(&id).and_then(|before| before.settled);
+        let release = crate::db::PastRelease { settled, ..release };
+        self.batch.release(&self.row.name, &release);
+        self.releases.insert(id, release);
+        self.row.declined = None;
+        let text = format!("a source changed: release {}", id.short());
+        self.batch.audit(self.shared.now(), Some(&self.row.name), None, text);
+        self.go_to(id);
+        true
     }
 
     /// Starts a new rollout.
@@ -83,6 +104,7 @@ impl GroupTask {
         };
         let back = unfinished.filter(|stable| *stable != self.row.release).or_else(earlier);
         let back = back.ok_or_else(|| ControlError::NoEarlierRelease(self.row.name.clone()))?;
+        self.row.declined = self.releases.get(&self.row.release).map(|release| release.config.digest());
         let release = &self.releases[&back];
         self.row.spec.environment = release.config.environment.clone();
         let name = self.row.spec.image.name.clone();

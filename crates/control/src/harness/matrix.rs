@@ -8,9 +8,10 @@ use std::{
 use futures::{StreamExt as _, stream};
 use kiln_api::Event;
 use kiln_engine::Engine;
-use kiln_model::{MatrixName, Suite, config::Froze, evidence::MatrixReport, trust};
+use kiln_model::{MatrixName, Suite, config::Froze, evidence::MatrixReport};
 
-use super::{Events, HarnessError, Subject, server};
+use super::{Events, HarnessError, Subject};
+use crate::throwaway::Throwaways;
 
 /// So many of them are booted at a time.
 const AT_ONCE: usize = 4;
@@ -21,17 +22,17 @@ pub async fn run_matrix(
     subject: &Subject,
     configurations: Vec<(MatrixName, Froze)>,
     suite: &Suite,
+    throwaways: Option<&Arc<Throwaways>>,
     events: Events<'_>,
 ) -> Result<Vec<MatrixReport>, HarnessError> {
     let launch = |source| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
     engine.prepare(subject.image).await.map_err(launch)?;
     let runs = configurations.into_iter().map(|(name, froze)| {
         let subject = Subject { secrets: Arc::new(froze.secrets), matrix: Some(name.clone()), ..subject.clone() };
-        let release = trust::admit_for_test(subject.image, froze.config);
         async move {
             let start = Instant::now();
-            let boot = server::run(engine, &release, &subject, suite, events).await?;
-            let config = release.config().digest();
+            let boot = super::boot(engine, &subject, &froze.config, suite, throwaways, events).await?;
+            let config = froze.config.digest();
             let run = MatrixReport { name, config, finished_at: jiff::Timestamp::now(), tests: boot.tests };
             events(finished(&subject, &run, Some(start.elapsed())));
             Ok(run)

@@ -75,7 +75,10 @@ impl Prover {
         runs.iter().for_each(|run| events(harness::matrix_finished(subject, run)));
         let missing = suite.matrix.iter().filter(|entry| !runs.iter().any(|run| run.name == entry.name));
         let missing: Vec<_> = missing.map(|entry| self.frozen(image, entry)).collect::<Result<_, _>>()?;
-        runs.extend(harness::run_matrix(self.engine.as_ref(), subject, missing, suite, events).await?);
+        runs.extend(
+            harness::run_matrix(self.engine.as_ref(), subject, missing, suite, self.throwaways.as_ref(), events)
+                .await?,
+        );
         let of = |entry: &MatrixEntry| runs.iter().find(|run| run.name == entry.name).cloned();
         Ok(suite.matrix.iter().filter_map(of).collect())
     }

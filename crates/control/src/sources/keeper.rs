@@ -6,13 +6,15 @@
 //! the group's state says so ([`SourcesState`]); servers, launches and healing go on with what was frozen.
 //!
 //! Nothing is kept on disk: a keeper that starts anew proposes what it sees first, and whoever freezes it finds that it is what
-//! runs, or that it is not.
+//! runs, or that it is not. A keeper may be dropped at any time; a proposal that has begun is carried to its end.
+
+mod state;
 
 use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,11 +24,13 @@ use kiln_model::{
     fleet::OnSourceChange,
 };
 use tokio::{
-    sync::{Notify, watch as channel},
-    time::{Instant, sleep_until},
+    sync::watch as channel,
+    time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{SourceError, Watched, watch};
+use self::state::Shared;
+pub use self::state::{Doing, Source, SourceIs, SourcesState};
+use super::watch;
 
 /// A value of a group's configuration: a key, or a field of a binding.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,34 +72,38 @@ pub enum Proposed {
     Same,
     /// It is another configuration, and the group only reports.
     Reported(ConfigDigest),
-    /// It was tested, and the group is on its way to it or there.
+    /// It was tested, and the group is there.
     RolledOut(ConfigDigest),
-    /// It does not fit the image, did not pass its tests, or could not be rolled out.
-    Failed(String),
+    /// Somebody took the group back from this configuration: only a person brings it there again.
+    Declined(ConfigDigest),
+    /// These values do not fit the image, and why.
+    Unfit(BTreeMap<Place, String>),
+    /// It did not pass its tests, or could not be rolled out.
+    Failed(ConfigDigest, String),
+    /// It could not be tried now. It is tried again.
+    Delayed(String),
 }
 
 /// Freezes what the sources say, compares it with what runs, and does what the group's policy says.
 #[async_trait::async_trait]
 pub trait Proposer: Send + Sync + 'static {
+    /// Returns when the group is not on its way to another release.
+    async fn free(&self, _group: &GroupName) {}
     /// Proposes the configuration that the group's sources give now. `values` are the texts that the keeper saw.
     async fn propose(&self, group: &GroupName, policy: OnSourceChange, values: &BTreeMap<Place, String>) -> Proposed;
 }
 
-/// What is to be seen of a group's sources. No value is in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SourcesState {
-    /// Sources that give no value now, and why.
-    pub failing: BTreeMap<Place, SourceError>,
-    /// What became of the last proposal.
-    pub last: Option<Proposed>,
-    /// Proposals made so far.
-    pub proposals: u64,
-}
-
 /// Every value of a group that has a source which can be watched.
 pub fn watched(group: &Group) -> BTreeMap<Place, ConfigSource> {
-    let own = group.config.iter().map(|(key, source)| (Place { binding: None, key: key.clone() }, source));
-    let fields = group.bindings.iter().flat_map(|(name, fields)| {
+    watched_of(&group.config, &group.bindings)
+}
+
+pub(crate) fn watched_of(
+    config: &BTreeMap<ConfigKey, ConfigSource>,
+    bindings: &BTreeMap<BindingName, BTreeMap<ConfigKey, ConfigSource>>,
+) -> BTreeMap<Place, ConfigSource> {
+    let own = config.iter().map(|(key, source)| (Place { binding: None, key: key.clone() }, source));
+    let fields = bindings.iter().flat_map(|(name, fields)| {
         fields.iter().map(|(key, source)| (Place { binding: Some(name.clone()), key: key.clone() }, source))
     });
     let can = |source: &ConfigSource| {
@@ -104,39 +112,8 @@ pub fn watched(group: &Group) -> BTreeMap<Place, ConfigSource> {
     own.chain(fields).filter(|(_, source)| can(source)).map(|(place, source)| (place, source.clone())).collect()
 }
 
-/// What the sources have said.
-#[derive(Default)]
-struct Shared {
-    said: Mutex<BTreeMap<Place, Watched>>,
-    changed: Notify,
-}
-
-impl Shared {
-    fn said(&self) -> MutexGuard<'_, BTreeMap<Place, Watched>> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, place: &Place, told: Watched) {
-        let mut said = self.said();
-        if said.get(place) != Some(&told) {
-            said.insert(place.clone(), told);
-            self.changed.notify_one();
-        }
-    }
-
-    fn failing(&self) -> BTreeMap<Place, SourceError> {
-        self.said().iter().filter_map(|(place, told)| Some((place.clone(), told.as_ref().err()?.clone()))).collect()
-    }
-
-    /// The values, if every one of so many sources has a good one.
-    fn values(&self, sources: usize) -> Option<BTreeMap<Place, String>> {
-        let said = self.said();
-        let good = said.iter().filter_map(|(place, told)| Some((place.clone(), told.as_ref().ok()?.clone())));
-        Some(good.collect::<BTreeMap<_, _>>()).filter(|values| values.len() == sources)
-    }
-}
-
 /// One group's keeper.
+#[derive(Debug)]
 pub struct Keeper {
     /// The group.
     pub name: GroupName,
@@ -156,47 +133,61 @@ impl Keeper {
         if self.sources.is_empty() || self.policy == OnSourceChange::Ignore {
             return std::future::pending().await;
         }
-        let shared = Shared::default();
+        let shared = Shared::new(&self.sources, state);
         let watches = self.sources.iter().map(|(place, source)| follow(place, source, &self.directory, &shared));
         let watches = futures::future::join_all(watches);
         tokio::select! {
             _never = watches => {}
-            () = self.propose(&shared, proposer.as_ref(), &state) => {}
+            () = self.propose(&shared, &proposer) => {}
         }
     }
 
-    async fn propose(&self, shared: &Shared, proposer: &dyn Proposer, state: &channel::Sender<SourcesState>) {
-        let (mut last, mut earliest) = (None, Instant::now());
+    async fn propose(&self, shared: &Shared, proposer: &Arc<dyn Proposer>) {
+        let (mut last, mut earliest, mut again) = (None, Instant::now(), None);
         loop {
-            shared.changed.notified().await;
-            self.settle(shared, state, earliest).await;
-            let Some(values) = shared.values(self.sources.len()).filter(|values| last.as_ref() != Some(values)) else {
+            wait(shared, again.take()).await;
+            settle(shared, self.damping.quiet, earliest).await;
+            proposer.free(&self.name).await;
+            let Some(values) = shared.values().filter(|values| last.as_ref() != Some(values)) else {
+                shared.unchanged();
                 continue;
             };
-            let outcome = proposer.propose(&self.name, self.policy, &values).await;
-            earliest = Instant::now() + self.damping.interval;
-            last = Some(values);
-            state.send_modify(|state| {
-                state.last = Some(outcome);
-                state.proposals += 1;
-            });
+            shared.now(Doing::Proposing);
+            let outcome = self.carry(proposer.clone(), values.clone()).await;
+            if outcome != Proposed::Same {
+                earliest = Instant::now() + self.damping.interval;
+            }
+            let delayed = matches!(outcome, Proposed::Delayed(_));
+            again = delayed.then_some(earliest);
+            last = (!delayed).then_some(values);
+            shared.proposed(outcome);
         }
     }
 
-    /// Returns when nothing has changed for a while and the next proposal may be made.
-    async fn settle(&self, shared: &Shared, state: &channel::Sender<SourcesState>, earliest: Instant) {
-        loop {
-            let failing = shared.failing();
-            state.send_if_modified(|state| {
-                let differs = state.failing != failing;
-                state.failing = failing;
-                differs
-            });
-            let due = (Instant::now() + self.damping.quiet).max(earliest);
-            tokio::select! {
-                () = sleep_until(due) => return,
-                () = shared.changed.notified() => {}
-            }
+    /// In a task of its own: it may have test servers, which must not be left behind when this keeper is dropped.
+    async fn carry(&self, proposer: Arc<dyn Proposer>, values: BTreeMap<Place, String>) -> Proposed {
+        let (name, policy) = (self.name.clone(), self.policy);
+        let task = tokio::spawn(async move { proposer.propose(&name, policy, &values).await });
+        task.await.unwrap_or_else(|broken| Proposed::Delayed(broken.to_string()))
+    }
+}
+
+/// Returns when something has changed, or at this time.
+async fn wait(shared: &Shared, at: Option<Instant>) {
+    match at {
+        Some(at) => drop(timeout_at(at, shared.changed()).await),
+        None => shared.changed().await,
+    }
+}
+
+/// Returns when nothing has changed for a while and the next proposal may be made.
+async fn settle(shared: &Shared, quiet: Duration, earliest: Instant) {
+    shared.now(Doing::Settling);
+    loop {
+        let due = (Instant::now() + quiet).max(earliest);
+        tokio::select! {
+            () = sleep_until(due) => return,
+            () = shared.changed() => {}
         }
     }
 }

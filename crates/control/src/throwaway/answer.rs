@@ -16,6 +16,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kind that a recipe calls so.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Postgresql, Self::Redis].into_iter().find(|kind| kind.word() == word)
+    }
     /// The kind's word in a recipe.
     pub const fn word(self) -> &'static str {
         match self {

@@ -5,11 +5,13 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use kiln_control::{
     daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, StateLock},
     keys::Keys,
+    sources::keeper::Damping,
 };
 use kiln_engine::local::LocalEngine;
 use kiln_runtime::{Runtime, RuntimeOptions};
@@ -64,7 +66,10 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: daemon::metadata(&runtime, &state)?,
+        throwaways: Some(daemon::throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    daemon::run(lock, DaemonOptions { state_dir: state, run_dir }, parts).await
+    // Shorter than for people, so that the tests need not wait.
+    let damping = Damping { quiet: Duration::from_millis(300), interval: Duration::from_millis(500) };
+    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, damping }, parts).await
 }

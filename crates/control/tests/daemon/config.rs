@@ -23,7 +23,7 @@ pub fn schema(keys: &[(&str, &str)]) -> ConfigSchema {
 const SECRET: &str = "correct-horse-battery-staple";
 
 /// The page says the greeting; the password is where a test may look.
-fn configured(manifest: &mut ImageManifest, suite: &mut Suite) {
+pub fn configured(manifest: &mut ImageManifest, suite: &mut Suite) {
     manifest.config = schema(&[
         ("greeting", r#"{ "type": "string", "default": "hello" }"#),
         ("workers", r#"{ "type": "integer", "min": 1, "optional": true }"#),
@@ -39,7 +39,7 @@ fn configured(manifest: &mut ImageManifest, suite: &mut Suite) {
     suite.tests.clear();
 }
 
-fn with(image: ImageDigest, values: &[(&str, ConfigSource)]) -> ApplyRequest {
+pub fn with(image: ImageDigest, values: &[(&str, ConfigSource)]) -> ApplyRequest {
     let mut request = request(image);
     for group in request.fleet.groups.values_mut() {
         group.config = values.iter().map(|(key, value)| (key.parse().unwrap(), value.clone())).collect();
@@ -47,7 +47,7 @@ fn with(image: ImageDigest, values: &[(&str, ConfigSource)]) -> ApplyRequest {
     request
 }
 
-fn text(value: &str) -> ConfigSource {
+pub fn text(value: &str) -> ConfigSource {
     ConfigSource::Literal(ConfigValue::Text(value.to_owned()))
 }
 
@@ -58,7 +58,7 @@ pub async fn apply(bench: &Bench, request: &ApplyRequest) -> (Event, Vec<Event>)
     (last, seen)
 }
 
-fn reused(events: &[Event]) -> Vec<bool> {
+pub fn reused(events: &[Event]) -> Vec<bool> {
     let reused = |event: &Event| match event {
         Event::SuiteFinished { reused, .. } => Some(*reused),
         _ => None,
@@ -223,7 +223,7 @@ fn look(name: &str, expected: &str) -> Test {
 }
 
 /// Files below a directory that hold these bytes.
-fn files_with(directory: &Path, bytes: &[u8]) -> Vec<String> {
+pub fn files_with(directory: &Path, bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();

@@ -3,6 +3,8 @@
 #![allow(missing_docs)]
 
 mod bench;
+#[path = "../sources/certificates.rs"]
+mod certificates;
 mod child;
 mod config;
 mod faults;
@@ -10,3 +12,8 @@ mod library;
 mod life;
 mod matrix;
 mod metadata;
+#[path = "../sources/registry.rs"]
+#[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
+mod registry;
+mod sources;
+mod throwaway;

@@ -81,8 +81,8 @@ impl Bench {
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
         let events = move |event| events.lock().unwrap().push(event);
-        let run =
-            harness::run_suite(&self.engine, tree, &subject, &config(), &Suite::of(tests), &events).await.unwrap();
+        let suite = Suite::of(tests);
+        let run = harness::run_suite(&self.engine, tree, &subject, &config(), &suite, None, &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");
         run
     }

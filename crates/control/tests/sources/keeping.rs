@@ -9,10 +9,10 @@ use std::{
 
 use kiln_control::sources::{
     SourceError,
-    keeper::{Damping, Keeper, Place, Proposed, Proposer, SourcesState, watched},
+    keeper::{Damping, Keeper, Place, Proposed, Proposer, SourceIs, SourcesState, watched},
 };
 use kiln_model::{
-    Group, GroupName,
+    ConfigDigest, Digest, Group, GroupName,
     config::{ConfigSource, ConfigValue},
     fleet::OnSourceChange,
 };
@@ -30,8 +30,8 @@ impl Proposer for Notes {
         let text = values.values().cloned().collect::<Vec<_>>().join(" ");
         self.0.lock().unwrap().push(text.clone());
         match text.parse::<u32>() {
-            Ok(_) => Proposed::Same,
-            Err(error) => Proposed::Failed(error.to_string()),
+            Ok(_) => Proposed::Reported(ConfigDigest(Digest::of(text.as_bytes()))),
+            Err(error) => Proposed::Unfit(values.keys().map(|place| (place.clone(), error.to_string())).collect()),
         }
     }
 }
@@ -91,15 +91,16 @@ async fn host_three_quick_changes_are_one_proposal_and_a_wrong_value_is_a_state(
 
     zookeeper.kazoo("zk.set('/limit', b'many')");
     let state = kept.until(|state| state.proposals == 3).await;
-    assert!(matches!(&state.last, Some(Proposed::Failed(reason)) if reason.contains("digit")), "{state:?}");
+    let is = |state: &SourcesState| state.sources.values().next().unwrap().is.clone();
+    assert!(matches!(is(&state), SourceIs::Unfit(reason) if reason.contains("digit")), "{state:?}");
     zookeeper.kazoo("zk.set('/limit', b'\\xff')");
-    let state = kept.until(|state| !state.failing.is_empty()).await;
-    assert!(matches!(state.failing.values().next(), Some(SourceError::NotText { .. })), "{state:?}");
+    let state = kept.until(|state| state.failing().next().is_some()).await;
+    assert!(matches!(is(&state), SourceIs::Wrong(SourceError::NotText { .. })), "{state:?}");
     tokio::time::sleep(damping.interval + damping.quiet + Duration::from_millis(500)).await;
     assert_eq!(kept.proposed(), ["10", "13", "many"], "what is no text is not proposed");
     zookeeper.kazoo("zk.set('/limit', b'14')");
     let state = kept.until(|state| state.proposals == 4).await;
-    assert!(state.failing.is_empty() && state.last == Some(Proposed::Same), "{state:?}");
+    assert!(is(&state) == SourceIs::Fresh && matches!(state.last, Some(Proposed::Reported(_))), "{state:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,10 +111,11 @@ async fn host_a_registry_that_was_away_is_shown_and_proposes_nothing_new_when_it
     let mut kept = Kept::new(zookeeper.source("/limit"), Path::new("/"), damping);
     kept.until(|state| state.proposals == 1).await;
     zookeeper.process.kill();
-    let state = kept.until(|state| !state.failing.is_empty()).await;
-    assert!(state.failing.keys().next().unwrap().to_string() == "limit", "{state:?}");
+    let state = kept.until(|state| state.failing().next().is_some()).await;
+    assert_eq!(state.failing().next().unwrap().0.to_string(), "limit", "{state:?}");
+    assert!(matches!(state.sources.values().next().unwrap().is, SourceIs::Away(_)), "{state:?}");
     zookeeper.process.start();
-    kept.until(|state| state.failing.is_empty()).await;
+    kept.until(|state| state.failing().next().is_none()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(kept.proposed(), ["10"]);
 }

@@ -171,7 +171,7 @@ pub fn wanted(n: u8, group: Group) -> Wanted {
         config: BTreeMap::new(),
     };
     let configs = BTreeMap::from([(web(), FrozenConfig::default())]);
-    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]), configs }
+    Wanted { fleet, images: BTreeMap::from([(web(), image(n))]), configs, origins: BTreeMap::new() }
 }
 
 /// Everything that outlives a daemon.

@@ -45,7 +45,7 @@ impl HashKey {
     }
 
     /// HMAC-SHA-256 (RFC 2104) of the secret's place and its value's JSON: two keys with the same secret have two hashes.
-    fn hash(&self, place: &str, value: &ConfigValue) -> SecretHash {
+    pub fn hash(&self, place: &str, value: &ConfigValue) -> SecretHash {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
         mac.update(b"kiln-secret-v1\0");
         mac.update(place.as_bytes());

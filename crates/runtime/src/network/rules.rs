@@ -7,18 +7,19 @@
 //! Family `bridge`, on frames between ports:
 //! 1. from a port: only IPv4 and ARP, and only with the slot's own Ethernet and IPv4 address;
 //! 2. from port to port: only between servers of the fleet;
-//! 3. from an isolated server to the host: only to the host's address on the bridge and to [`METADATA`].
+//! 3. from an isolated server to the host: only to the host's address on the bridge and to [`METADATA`];
+//! 4. from any other server to the host: not to the ports that are offered to servers under test.
 //!
 //! Family `inet`, on packets that the host receives or routes:
-//! 4. to the host: answers, ICMP, the ports that Kiln offers, and the metadata service, which is only reached by asking
+//! 5. to the host: answers, ICMP, the ports that Kiln offers, and the metadata service, which is only reached by asking
 //!    for [`METADATA`]; nothing else the host runs. The host itself never gets that address: it may run on a cloud
-//!    and need the cloud's;
-//! 5. through the host: out, but never to link-local addresses (a cloud's metadata service) or to another state
+//!    and need the cloud's. From elsewhere: not to the ports that are offered to servers under test;
+//! 6. through the host: out, but never to link-local addresses (a cloud's metadata service) or to another state
 //!    directory's servers; in, only answers;
-//! 6. for interfaces that forward only because Kiln asked for it: nothing that is not for servers;
-//! 7. on the way out, the host's address takes the place of the server's.
+//! 7. for interfaces that forward only because Kiln asked for it: nothing that is not for servers;
+//! 8. on the way out, the host's address takes the place of the server's.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use kiln_sys::nftables::{Chain, ChainKind, Family, Field, Hook, Rule, Set, Table};
 
@@ -31,6 +32,7 @@ const TCP: [u8; 1] = [6];
 /// Where servers look for their metadata.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const METADATA_PORT: u16 = 80;
+const TO_TESTS: &str = "to_tests";
 const LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 0);
 const BEFORE_FILTER: i32 = -10;
 const BEFORE_BRIDGE_FILTER: i32 = -300;
@@ -43,6 +45,8 @@ pub(super) struct RuleInput<'a> {
     pub(super) subnet: Subnet,
     /// TCP ports of the host that servers may connect to, at the bridge's address.
     pub(super) offered: &'a [u16],
+    /// TCP ports of the host that isolated servers, and only they, may connect to at the bridge's address.
+    pub(super) to_tests: &'a BTreeSet<u16>,
     /// The port of the metadata service at the bridge's address, once there is one.
     pub(super) metadata: Option<u16>,
     /// Interfaces that forward only because of Kiln.
@@ -68,11 +72,14 @@ fn bridge_table(input: &RuleInput<'_>) -> Table {
     Table {
         family: Family::Bridge,
         name: input.names.table.clone(),
-        sets: vec![Set {
-            name: "owners",
-            fields: vec![Field::InputName, Field::EtherSource, Field::Source],
-            keys: owners.collect(),
-        }],
+        sets: vec![
+            Set {
+                name: "owners",
+                fields: vec![Field::InputName, Field::EtherSource, Field::Source],
+                keys: owners.collect(),
+            },
+            ports(TO_TESTS, input.to_tests),
+        ],
         chains: vec![
             Chain { name: "from_port", kind: ChainKind::Regular, rules: own_addresses_only() },
             base(
@@ -82,7 +89,7 @@ fn bridge_table(input: &RuleInput<'_>) -> Table {
                 vec![Rule::new().name_starts(Field::InputName, &input.names.port_prefix).go_to("from_port")],
             ),
             base("forward", Hook::Forward, BEFORE_BRIDGE_FILTER, fleet_only(input.names)),
-            base("input", Hook::Input, BEFORE_BRIDGE_FILTER, isolated_to_gateway_only(input)),
+            base("input", Hook::Input, BEFORE_BRIDGE_FILTER, to_host_by_mode(input)),
         ],
     }
 }
@@ -113,14 +120,20 @@ fn fleet_only(names: &Names) -> Vec<Rule> {
     ]
 }
 
-fn isolated_to_gateway_only(input: &RuleInput<'_>) -> Vec<Rule> {
-    let from_isolated = || {
-        Rule::new()
-            .name_starts(Field::InputName, &input.names.port_prefix)
-            .is(Field::InputGroup, &Mode::Isolated.group().to_ne_bytes())
-    };
+/// The port's mode is only seen here: for family `inet` everything comes from the bridge.
+fn to_host_by_mode(input: &RuleInput<'_>) -> Vec<Rule> {
+    let isolated = Mode::Isolated.group().to_ne_bytes();
+    let from_server = || Rule::new().name_starts(Field::InputName, &input.names.port_prefix);
     vec![
-        from_isolated()
+        from_server()
+            .is_not(Field::InputGroup, &isolated)
+            .is(Field::EtherType, &IPV4)
+            .is(Field::Protocol, &TCP)
+            .is(Field::Destination, &input.subnet.gateway().octets())
+            .in_set(&[Field::DestinationPort], TO_TESTS)
+            .drop(),
+        from_server()
+            .is(Field::InputGroup, &isolated)
             .is(Field::EtherType, &IPV4)
             .is_not(Field::Destination, &input.subnet.gateway().octets())
             .is_not(Field::Destination, &METADATA.octets())
@@ -133,18 +146,14 @@ fn inet_table(input: &RuleInput<'_>) -> Table {
     Table {
         family: Family::Inet,
         name: input.names.table.clone(),
-        sets: vec![Set {
-            name: "offered",
-            fields: vec![Field::DestinationPort],
-            keys: input.offered.iter().map(|port| port.to_be_bytes().to_vec()).collect(),
-        }],
+        sets: vec![ports("offered", input.offered), ports(TO_TESTS, input.to_tests)],
         chains: vec![
             Chain { name: "to_host", kind: ChainKind::Regular, rules: to_host(input) },
             base(
                 "input",
                 Hook::Input,
                 BEFORE_FILTER,
-                vec![Rule::new().named(Field::InputName, bridge).go_to("to_host")],
+                vec![Rule::new().named(Field::InputName, bridge).go_to("to_host"), to_tests_from_elsewhere(input)],
             ),
             base("forward", Hook::Forward, BEFORE_FILTER, through_host(input)),
             Chain {
@@ -167,6 +176,20 @@ fn inet_table(input: &RuleInput<'_>) -> Table {
     }
 }
 
+fn ports<'a>(name: &'static str, ports: impl IntoIterator<Item = &'a u16>) -> Set {
+    let keys = ports.into_iter().map(|port| port.to_be_bytes().to_vec()).collect();
+    Set { name, fields: vec![Field::DestinationPort], keys }
+}
+
+/// The host answers for its addresses at all of its interfaces.
+fn to_tests_from_elsewhere(input: &RuleInput<'_>) -> Rule {
+    to_gateway(input).not_named(Field::InputName, "lo").in_set(&[Field::DestinationPort], TO_TESTS).drop()
+}
+
+fn to_gateway(input: &RuleInput<'_>) -> Rule {
+    Rule::new().ipv4().is(Field::Destination, &input.subnet.gateway().octets()).is(Field::Protocol, &TCP)
+}
+
 fn to_metadata(input: &RuleInput<'_>) -> Option<Rule> {
     let asked = Rule::new()
         .named(Field::InputName, &input.names.bridge)
@@ -178,16 +201,14 @@ fn to_metadata(input: &RuleInput<'_>) -> Option<Rule> {
 }
 
 fn to_host(input: &RuleInput<'_>) -> Vec<Rule> {
-    let to_gateway = || {
-        let gateway = input.subnet.gateway().octets();
-        Rule::new().ipv4().is(Field::Destination, &gateway).is(Field::Protocol, &TCP)
-    };
-    let metadata =
-        input.metadata.map(|port| to_gateway().is(Field::DestinationPort, &port.to_be_bytes()).redirected().accept());
+    let metadata = input
+        .metadata
+        .map(|port| to_gateway(input).is(Field::DestinationPort, &port.to_be_bytes()).redirected().accept());
     [
         Rule::new().established().accept(),
         Rule::new().is(Field::Protocol, &ICMP).accept(),
-        to_gateway().in_set(&[Field::DestinationPort], "offered").accept(),
+        to_gateway(input).in_set(&[Field::DestinationPort], "offered").accept(),
+        to_gateway(input).in_set(&[Field::DestinationPort], TO_TESTS).accept(),
     ]
     .into_iter()
     .chain(metadata)

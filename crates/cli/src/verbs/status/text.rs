@@ -1,6 +1,6 @@
 //! The status for people.
 
-use kiln_api::status::{GroupStatus, RolloutStatus, ServerStatus, Status};
+use kiln_api::status::{GroupStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
 
 use crate::ui::{self, table};
 
@@ -23,6 +23,7 @@ fn group(group: &GroupStatus) -> String {
         group.endpoints.join(" "),
     );
     text.extend(group.rollout.as_ref().map(rollout));
+    text.extend(group.sources.as_ref().map(sources));
     if !group.servers.is_empty() {
         let lines: Vec<_> = group.servers.iter().map(server).collect();
         let servers = table::render(&["SERVER", "STATE", "RELEASE", "ADDRESS", "PID", "READY AFTER", ""], &lines);
@@ -35,6 +36,16 @@ fn rollout(rollout: &RolloutStatus) -> String {
     let from = rollout.from.as_deref().map_or_else(|| "nothing".to_owned(), |release| ui::short(release).to_owned());
     let (to, updated) = (ui::short(&rollout.to), rollout.updated);
     format!("  rollout {}: {from} → {to}, {updated} updated: {}\n", rollout.state, rollout.reason)
+}
+
+/// A line for the group, and one for each source that is not as it should be.
+fn sources(sources: &SourcesStatus) -> String {
+    let mut text = format!("  sources {} (on change: {}): {}\n", sources.state, sources.on_change, sources.reason);
+    for value in sources.values.iter().filter(|value| value.state != "fresh") {
+        let reason = value.reason.as_deref().unwrap_or(&value.source);
+        text += &format!("    {} {} since {}: {reason}\n", value.key, value.state, value.since);
+    }
+    text
 }
 
 fn server(server: &ServerStatus) -> Vec<String> {
@@ -54,6 +65,8 @@ fn server(server: &ServerStatus) -> Vec<String> {
 mod tests {
     use std::time::Duration;
 
+    use kiln_api::status::SourceStatus;
+
     use super::*;
 
     #[test]
@@ -68,6 +81,13 @@ mod tests {
             started_at: Some("2026-01-01T00:00:00Z".into()),
             ready,
             touched: ready.is_some(),
+        };
+        let source = |key: &str, state: &str, reason: Option<&str>| SourceStatus {
+            key: key.into(),
+            source: "zookeeper zk1:2181 for /app".into(),
+            state: state.into(),
+            since: "2026-01-01T00:00:00Z".into(),
+            reason: reason.map(str::to_owned),
         };
         let status = Status {
             groups: vec![GroupStatus {
@@ -85,6 +105,16 @@ mod tests {
                     updated: 1,
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
+                sources: Some(SourcesStatus {
+                    on_change: "rollout".into(),
+                    state: "waiting".into(),
+                    reason: "1 of 2 sources give no good value; what runs goes on".into(),
+                    config: None,
+                    values: vec![
+                        source("greeting", "fresh", None),
+                        source("limit", "away", Some("zookeeper zk1:2181: no server can be reached (refused)")),
+                    ],
+                }),
                 servers: vec![
                     server("web-one", "ready", Some(Duration::from_micros(9120))),
                     server("web-two", "starting", None),

@@ -26,7 +26,12 @@ pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>)
 pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackRequest>) -> Response {
     stream::work(|sink| async move {
         let groups = [request.group];
-        apply::follow(&app, &sink, app.control.rollback(&groups[0]), |()| groups.to_vec()).await
+        let rolled = async {
+            app.control.rollback(&groups[0]).await?;
+            app.keepers.renew(&groups);
+            Ok(())
+        };
+        apply::follow(&app, &sink, rolled, |()| groups.to_vec()).await
     })
 }
 
@@ -56,6 +61,7 @@ pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -
 
 async fn run_down(app: &Arc<App>, groups: &[GroupName], purge: bool, sink: &Sink) -> Result<(), Failure> {
     apply::with_events(app, sink, app.control.down(groups)).await?;
+    app.keepers.renew(groups);
     if purge {
         app.control.close().await;
         if let Some(gateway) = &app.gateway {
