@@ -209,11 +209,12 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let metadata = parts.metadata.map(|parts| start_metadata(parts, reads.clone(), &control)).transpose()?;
     let app = Arc::new(App {
         options,
-        control,
         prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone(), reads)
-            .with_throwaways(parts.throwaways),
+            .with_throwaways(parts.throwaways)
+            .with_live(control.live().clone()),
         freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
         secrets,
+        control,
         keepers: sources::Keepers::default(),
         engine: parts.engine,
         library: parts.library,

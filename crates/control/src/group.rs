@@ -74,6 +74,8 @@ pub(crate) enum Message {
     InService(oneshot::Sender<Option<InService>>),
     /// Where its values come from.
     Sourced(oneshot::Sender<Option<Sourced>>),
+    /// The release it is to have, and all that it had.
+    Releases(oneshot::Sender<(ReleaseId, Vec<PastRelease>)>),
     /// The images that must stay.
     Images(oneshot::Sender<Vec<ImageDigest>>),
     /// What the engine sees.
@@ -278,6 +280,9 @@ impl GroupTask {
             Message::Status(answer) => drop(answer.send(self.status())),
             Message::InService(answer) => drop(answer.send(self.in_service())),
             Message::Sourced(answer) => drop(answer.send(self.sourced())),
+            Message::Releases(answer) => {
+                drop(answer.send((self.row.release, self.releases.values().cloned().collect())));
+            }
             Message::Images(answer) => drop(answer.send(self.images_in_use())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),
@@ -399,6 +404,7 @@ impl GroupTask {
         // A gateway that is away is told by the next table; nothing waits behind these routes any more.
         tokio::time::timeout(TICK, told).await.ok();
         self.batch.forget_group(&self.row.name);
+        self.shared.live.forget(&self.row.name);
         self.batch.audit(self.shared.now(), Some(&self.row.name), None, "the group was taken away".to_owned());
         self.write().await;
         for gone in self.removed.drain(..) {

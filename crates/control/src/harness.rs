@@ -25,7 +25,7 @@ mod test;
 pub mod tree;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,11 +34,12 @@ use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{
     FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
-    config::Secrets,
+    config::{ConfigKey, ConfigValue, Secrets},
     evidence::{MatrixReport, Report, TestOutcome, Verdict},
     trust,
 };
 
+use crate::live::Live;
 use crate::throwaway::{ThrowawayError, Throwaways};
 
 pub use self::{junit::junit, matrix::run_matrix, output::human, tree::ImageTree};
@@ -56,6 +57,23 @@ pub struct Subject {
     pub secrets: Arc<Secrets>,
     /// Which of the suite's further configurations it is tested with, if one of them.
     pub matrix: Option<MatrixName>,
+    /// What its servers are told of live keys.
+    pub live: LiveOfTests,
+}
+
+/// What test servers are told of live keys.
+#[derive(Clone, Default)]
+pub struct LiveOfTests {
+    /// Who tells them; nobody where there is no metadata.
+    pub live: Option<Arc<Live>>,
+    /// The values.
+    pub values: BTreeMap<ConfigKey, ConfigValue>,
+}
+
+impl std::fmt::Debug for LiveOfTests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveOfTests").field("values", &self.values).finish_non_exhaustive()
+    }
 }
 
 impl Subject {

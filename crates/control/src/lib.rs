@@ -16,6 +16,7 @@ pub mod harness;
 pub mod http;
 pub mod keys;
 pub mod library;
+pub mod live;
 pub mod metadata;
 mod observer;
 mod pause;

@@ -5,7 +5,7 @@ mod matrix;
 pub(crate) use self::matrix::KEPT;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use kiln_api::{Event, request::Fresh};
 use kiln_engine::Engine;
 use kiln_model::{
-    ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageName, MatrixName, Suite, SuiteDigest,
+    ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
+    SuiteDigest,
+    config::{ConfigKey, ConfigValue, Delivery},
     evidence::{self, Envelope, MatrixReport, Report, Verdict},
     fleet::EvidencePolicy,
     trust::{LaunchUse, Request},
@@ -22,8 +24,9 @@ use kiln_model::{
 
 use crate::{
     config::{ConfigError, SecretStore, SecretsError},
-    harness::{self, Events, HarnessError, ImageTree, Subject},
+    harness::{self, Events, HarnessError, ImageTree, LiveOfTests, Subject},
     keys::Keys,
+    live::Live,
     reads::KeyReads,
     releases::{ImageInfo, NotAdmitted, Releases, ReleasesError},
     throwaway::Throwaways,
@@ -98,6 +101,7 @@ pub struct Prover {
     secrets: Arc<SecretStore>,
     reads: Arc<KeyReads>,
     throwaways: Option<Arc<Throwaways>>,
+    live: Option<Arc<Live>>,
     running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     matrices: matrix::Matrices,
 }
@@ -119,6 +123,7 @@ impl Prover {
             secrets,
             reads,
             throwaways: None,
+            live: None,
             running: Mutex::default(),
             matrices: Default::default(),
         }
@@ -127,6 +132,11 @@ impl Prover {
     /// With throwaway services for the suites that want some.
     pub fn with_throwaways(self, throwaways: Option<Arc<Throwaways>>) -> Self {
         Self { throwaways, ..self }
+    }
+
+    /// With live keys for the test servers, too.
+    pub fn with_live(self, live: Arc<Live>) -> Self {
+        Self { live: Some(live), ..self }
     }
 
     /// The report on an image with a configuration: a valid one of an earlier run, or a new one, good or bad.
@@ -190,7 +200,8 @@ impl Prover {
         let (store, named) = (self.secrets.clone(), config.clone());
         let secrets = tokio::task::spawn_blocking(move || store.of(&named)).await.expect("reading does not panic")?;
         let (name, manifest) = (image.name.clone(), image.manifest.clone());
-        let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets), matrix: None };
+        let live = LiveOfTests { live: self.live.clone(), values: live_defaults(&manifest) };
+        let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets), matrix: None, live };
         let tree: Arc<dyn ImageTree> = self.library.clone();
         let run =
             harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, self.throwaways.as_ref(), events);
@@ -214,6 +225,12 @@ impl Prover {
         report.reads = keys.iter().filter_map(|key| key.parse().ok()).collect();
         report
     }
+}
+
+/// What test servers of a release are told of live keys, which are no part of it.
+fn live_defaults(manifest: &ImageManifest) -> BTreeMap<ConfigKey, ConfigValue> {
+    let live = manifest.config.0.iter().filter(|(_, spec)| spec.delivery == Delivery::Live);
+    live.filter_map(|(key, spec)| Some((key.clone(), spec.default.clone()?))).collect()
 }
 
 /// The newest report of this release and suite that passed, by a key that is trusted.

@@ -10,7 +10,7 @@ use kiln_engine::EngineError;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError,
+    ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError, live::LiveError,
     reports::ProveError,
 };
 
@@ -54,6 +54,18 @@ impl IntoApi for ControlError {
             Self::Engine(error) => engine_code(error),
         };
         ApiError::from_chain(code, &self)
+    }
+}
+
+impl IntoApi for LiveError {
+    fn into_api(self) -> ApiError {
+        let (code, help) = match &self {
+            Self::NoKey { .. } => (ErrorCode::NotFound, "`kiln config show` lists the keys of a group"),
+            Self::NotLive { .. } => (ErrorCode::Invalid, "change it in fleet.toml and run `kiln up`"),
+            Self::Unfit { .. } => (ErrorCode::Invalid, "nothing was changed"),
+            Self::Db(_) => (ErrorCode::Host, "nothing was changed"),
+        };
+        ApiError::from_chain(code, &self).help(help)
     }
 }
 

@@ -5,6 +5,7 @@ use kiln_model::{FrozenConfig, GroupName, ServerId};
 use rusqlite::{Transaction, params};
 
 use super::load::{GroupRow, PastRelease, ServerRow};
+use crate::live::LiveValues;
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -32,6 +33,7 @@ enum Write {
     Close(IntentionId, Timestamp, String),
     Audit(Timestamp, Option<GroupName>, Option<ServerId>, String),
     Counter(&'static str, i64),
+    Live(GroupName, Box<LiveValues>),
 }
 
 /// Writes that become true together.
@@ -72,6 +74,10 @@ impl Batch {
     pub fn audit(&mut self, at: Timestamp, group: Option<&GroupName>, server: Option<&ServerId>, what: String) {
         self.0.push(Write::Audit(at, group.cloned(), server.cloned(), what));
     }
+    /// The live values of a group.
+    pub fn live(&mut self, group: &GroupName, values: &LiveValues) {
+        self.0.push(Write::Live(group.clone(), Box::new(values.clone())));
+    }
     pub fn counter(&mut self, name: &'static str, value: i64) {
         self.0.push(Write::Counter(name, value));
     }
@@ -93,6 +99,7 @@ impl Write {
             Self::Group(row) => write_group(transaction, row),
             Self::ForgetGroup(name) => {
                 run("DELETE FROM releases WHERE group_name = ?1", params![name.as_str()])?;
+                run("DELETE FROM live WHERE group_name = ?1", params![name.as_str()])?;
                 run("DELETE FROM groups WHERE name = ?1", params![name.as_str()])
             }
             Self::Config(config) => run(
@@ -115,6 +122,10 @@ impl Write {
                     server.as_ref().map(ServerId::as_str),
                     what
                 ],
+            ),
+            Self::Live(group, values) => run(
+                "INSERT OR REPLACE INTO live VALUES (?1, ?2, ?3, ?4)",
+                params![group.as_str(), values.version as i64, json(&values.fleet), json(&values.set)],
             ),
             Self::Counter(name, value) => run("INSERT OR REPLACE INTO counters VALUES (?1, ?2)", params![name, value]),
         }

@@ -83,6 +83,14 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE groups ADD COLUMN origins TEXT;
     ALTER TABLE groups ADD COLUMN declined TEXT;
 ",
+    "
+    CREATE TABLE live (
+        group_name TEXT PRIMARY KEY,
+        version    INTEGER NOT NULL,
+        fleet      TEXT NOT NULL,
+        given      TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// The journal and the audit are kept for this many entries.

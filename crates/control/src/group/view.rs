@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use kiln_api::{
     Event,
-    status::{GroupStatus, RolloutStatus, ServerStatus},
+    status::{GroupStatus, LiveStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
     ImageDigest, ServerId, ServerState,
@@ -82,9 +82,16 @@ impl GroupTask {
             ready: self.updated(),
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            live: self.live(),
             sources: None,
             servers: self.servers.values().map(Server::status).collect(),
         }
+    }
+
+    fn live(&self) -> Option<LiveStatus> {
+        let values = self.shared.live.of(&self.row.name);
+        let keys = values.seen().len() as u32;
+        (keys > 0).then(|| LiveStatus { version: values.version, keys, set: values.set.len() as u32 })
     }
 
     /// The rollout under way or failed. A group that healed slowly or not at all shows here as well.

@@ -10,7 +10,7 @@ use kiln_api::Event;
 use kiln_engine::Engine;
 use kiln_model::{MatrixName, Suite, config::Froze, evidence::MatrixReport};
 
-use super::{Events, HarnessError, Subject};
+use super::{Events, HarnessError, LiveOfTests, Subject};
 use crate::throwaway::Throwaways;
 
 /// So many of them are booted at a time.
@@ -28,7 +28,9 @@ pub async fn run_matrix(
     let launch = |source| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
     engine.prepare(subject.image).await.map_err(launch)?;
     let runs = configurations.into_iter().map(|(name, froze)| {
-        let subject = Subject { secrets: Arc::new(froze.secrets), matrix: Some(name.clone()), ..subject.clone() };
+        let live = LiveOfTests { values: froze.live, ..subject.live.clone() };
+        let secrets = Arc::new(froze.secrets);
+        let subject = Subject { secrets, matrix: Some(name.clone()), live, ..subject.clone() };
         async move {
             let start = Instant::now();
             let boot = super::boot(engine, &subject, &froze.config, suite, throwaways, events).await?;

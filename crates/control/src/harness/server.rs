@@ -38,6 +38,8 @@ pub(super) async fn run(
         limits: Limits::default(),
         secrets: subject.secrets.clone(),
     };
+    let live = &subject.live;
+    let _lent = live.live.as_ref().map(|all| all.lend(&spec.server, live.values.clone()));
     let launched = engine.launch(release, &spec).await;
     let boot = match &launched {
         Ok(server) => Some(Run { engine, server, subject, config: release.config(), events, start }.all(suite).await),

@@ -10,6 +10,7 @@ mod config;
 mod faults;
 mod library;
 mod life;
+mod live;
 mod matrix;
 mod metadata;
 #[path = "../sources/registry.rs"]

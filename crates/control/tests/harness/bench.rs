@@ -77,6 +77,7 @@ impl Bench {
             manifest: Arc::new(manifest),
             secrets: Arc::default(),
             matrix: None,
+            live: Default::default(),
         };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();

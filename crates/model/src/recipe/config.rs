@@ -66,6 +66,12 @@ pub(crate) fn read(entry: &Entry<'_>) -> Option<(ConfigKey, KeySpec)> {
     let description = table.get("description").map_or(Some(String::new()), |v| v.text().map(str::to_owned));
     let delivery = delivery(&table, secret?, live?);
     let default = default(&table, kind.as_ref(), optional, delivery);
+    if let (Some(place), Some(Delivery::Live), Some(None), Some(false)) =
+        (table.get("live").map(|live| live.place), delivery, &default, optional)
+    {
+        let message = "a live key is no part of the release, so a server must do without somebody's value";
+        place.report::<()>(message, "give it a `default`, or write `optional = true`");
+    }
     let (kind, optional, delivery) = (kind?, optional?, delivery?);
     Some((key.ok()?, KeySpec { kind, default: default?, optional, delivery, description: description? }))
 }

@@ -52,7 +52,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let policy = EvidencePolicy::default();
     let alone = || Box::new(Group::new(request.image.clone()));
     let group = request.group.clone().unwrap_or_else(alone);
-    let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?;
+    let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?.config;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
     let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));
     if request.move_dev && error.is_none() {
