@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kiln-sys", &[]),
     ("kiln-boot", &[]),
     ("kiln-init", &["kiln-boot"]),
-    ("kiln-image", &["kiln-model"]),
+    ("kiln-image", &["kiln-model", "kiln-sys"]),
     ("kiln-gateway", &["kiln-model"]),
     ("kiln-runtime", &["kiln-boot", "kiln-model", "kiln-sys"]),
     ("kiln-engine", &["kiln-model", "kiln-runtime"]),

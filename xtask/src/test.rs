@@ -2,6 +2,7 @@
 
 mod contract;
 mod examples;
+mod guest;
 mod isolated;
 
 use clap::Args;
@@ -21,6 +22,12 @@ pub struct Options {
     /// Leave out the examples, which need root and the network.
     #[arg(long)]
     no_examples: bool,
+    /// Leave out the guest: a plain Debian in an emulated machine.
+    #[arg(long)]
+    no_guest: bool,
+    /// Only the guest, with the packages that an earlier run of the examples has downloaded.
+    #[arg(long, conflicts_with_all = ["no_guest", "packages", "example"])]
+    guest: bool,
     /// Only the tests of these crates; no documentation, no examples.
     #[arg(long = "package", short)]
     packages: Vec<String>,
@@ -39,6 +46,9 @@ pub fn run(options: &Options) -> Outcome {
     if let Some(example) = &options.example {
         return examples::run(Some(example));
     }
+    if options.guest {
+        return guest::run(&examples::downloads());
+    }
     if which("cargo-nextest").is_some() && !options.no_nextest {
         run_command(cargo().args(["nextest", "run", "--no-fail-fast"]).args(&chosen))?;
     } else {
@@ -48,7 +58,11 @@ pub fn run(options: &Options) -> Outcome {
         return Ok(());
     }
     run_command(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-    if options.no_examples { Ok(()) } else { examples::run(None) }
+    if options.no_examples {
+        return Ok(());
+    }
+    examples::run(None)?;
+    if options.no_guest { Ok(()) } else { guest::run(&examples::downloads()) }
 }
 
 fn chosen(packages: &[String]) -> Vec<&str> {

@@ -43,6 +43,13 @@ pub const TEST: &[Tool] = &[
     tool("skopeo", "skopeo"),
     tool("buildah", "buildah"),
     tool("umoci", "umoci"),
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("mke2fs", "e2fsprogs"),
+    tool("depmod", "kmod"),
+    tool("xz", "xz-utils"),
+    tool("strip", "binutils"),
+    tool("dpkg-deb", "dpkg"),
+    tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
 
 /// What the benchmarks need.

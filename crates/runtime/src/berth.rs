@@ -169,7 +169,7 @@ fn park(ground: &Ground, map: idmap::Map, slot: u16, group: cgroup::Group) -> Re
 }
 
 fn furnish(ground: &Ground, berth: &Berth) -> Result<()> {
-    let devices = ground::mapped_copy(&ground.devices, &berth.users)?;
+    let devices = ground::mapped_copy(&ground.devices, "", &berth.users)?;
     berth.tell(&Packet { operations: isolation::common(), boot: None }, &[devices.as_fd()])?;
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::{
 use kiln_sys::{
     cgroup,
     mount::{self, Attributes, Setting},
+    shelf::Template,
 };
 
 use crate::error::{OnFile as _, Result};
@@ -26,7 +27,7 @@ static INIT: &[u8] = include_bytes!(env!("KILN_INIT"));
 pub(crate) struct Ground {
     pub(crate) init: File,
     pub(crate) null: File,
-    pub(crate) devices: OwnedFd,
+    pub(crate) devices: Template,
     pub(crate) mounts: OwnedFd,
     pub(crate) filters: Vec<OwnedFd>,
     pub(crate) cgroups: cgroup::Host,
@@ -40,7 +41,7 @@ impl Ground {
         Ok(Self {
             init: install_init(run_dir)?,
             null: File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?,
-            devices: devices::tree()?,
+            devices: Template::new(devices::tree()?)?,
             mounts: mounts::template(run_dir)?,
             filters: kiln_sys::seccomp::server_filter()
                 .programs
@@ -92,9 +93,9 @@ pub(crate) fn tmpfs(size: &str, mode: &str, attributes: Attributes) -> Result<Ow
     Ok(mount::create("tmpfs", &[Setting::Text("size", size), Setting::Text("mode", mode)], attributes)?)
 }
 
-/// A copy of a detached mount, seen with the owners of a user namespace.
-pub(crate) fn mapped_copy(tree: &OwnedFd, users: &OwnedFd) -> Result<OwnedFd> {
-    let copy = mount::clone_tree(tree.as_fd(), Path::new(""), mount::Depth::One)?;
+/// A copy of a mount, or of a path in it, seen with the owners of a user namespace.
+pub(crate) fn mapped_copy(tree: &Template, path: &str, users: &OwnedFd) -> Result<OwnedFd> {
+    let copy = tree.copy(Path::new(path))?;
     mount::map_owners(copy.as_fd(), users.as_fd())?;
     Ok(copy)
 }

@@ -14,7 +14,7 @@ use std::{
 
 use kiln_boot::{control::ServiceState, spec::Packet};
 use kiln_model::{GroupName, ImageManifest, ServerId, VerifiedRelease, config::Secrets, fleet::Limits, trust::Purpose};
-use kiln_sys::{cgroup, mount, pidfd};
+use kiln_sys::{cgroup, mount, pidfd, shelf::Template};
 
 use crate::{
     Inner,
@@ -205,7 +205,7 @@ impl Launching<'_> {
     }
 
     fn open_files(&self, berth: &Berth, plan: &Plan, root: OwnedFd) -> Result<Vec<OwnedFd>> {
-        let etc = etc(berth, plan)?;
+        let etc = etc(plan)?;
         let mut root_slot = None;
         let mut fds = Vec::with_capacity(plan.descriptors.len());
         for descriptor in &plan.descriptors {
@@ -219,7 +219,7 @@ impl Launching<'_> {
                 Descriptor::Spool(number) => create(&self.files.spool()[*number])?,
                 Descriptor::Ending => create(&self.files.ending())?,
                 Descriptor::Filter(number) => duplicate(self.inner.ground.filters[*number].as_fd())?,
-                Descriptor::Etc(name, _) => mount::clone_tree(etc.as_fd(), Path::new(name), mount::Depth::One)?,
+                Descriptor::Etc(name, _) => etc_file(&etc, name, berth)?,
                 Descriptor::Rendering(rendering) => {
                     let bytes = serde_json::to_vec(rendering).map_err(std::io::Error::from);
                     ground::memory_file("kiln-templates", &bytes.on("write", "the values of templates")?)?
@@ -249,8 +249,8 @@ impl Launching<'_> {
     }
 }
 
-/// The server's own small files, on a memory file system of their own that nobody inside can write.
-fn etc(berth: &Berth, plan: &Plan) -> Result<OwnedFd> {
+/// The server's own small files, on a memory file system of their own.
+fn etc(plan: &Plan) -> Result<Template> {
     use rustix::fs::{Mode, OFlags};
     let data = mount::Attributes::NO_SUID | mount::Attributes::NO_DEVICES | mount::Attributes::NO_EXECUTE;
     let tree = ground::tmpfs("64k", "0755", data)?;
@@ -267,12 +267,15 @@ fn etc(berth: &Berth, plan: &Plan) -> Result<OwnedFd> {
         let file = rustix::fs::openat(&tree, name, flags, Mode::from_raw_mode(0o644)).on("create", name)?;
         std::io::Write::write_all(&mut File::from(file), content.as_bytes()).on("write", name)?;
     }
-    // A process that another thread forks meanwhile holds the files open for writing until it executes, and a mount that
-    // is being written cannot be restricted: a copy of the mount has no writers.
-    let tree = mount::clone_tree(tree.as_fd(), Path::new(""), mount::Depth::One)?;
-    mount::restrict(tree.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
-    mount::map_owners(tree.as_fd(), berth.users.as_fd())?;
-    Ok(tree)
+    Ok(Template::new(tree)?)
+}
+
+/// One of them, which nobody inside can write. A process that another thread forks meanwhile holds the file open for
+/// writing until it executes, and a mount that is being written cannot be restricted: the copy has no writers.
+fn etc_file(etc: &Template, name: &str, berth: &Berth) -> Result<OwnedFd> {
+    let file = ground::mapped_copy(etc, name, &berth.users)?;
+    mount::restrict(file.as_fd(), mount::Depth::One, mount::Attributes::READ_ONLY)?;
+    Ok(file)
 }
 
 fn network_mode(release: &VerifiedRelease) -> Mode {

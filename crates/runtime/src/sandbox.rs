@@ -29,6 +29,7 @@ use kiln_sys::{
     idmap, namespace,
     netlink::{Connection, NetlinkError, link},
     seccomp,
+    shelf::Template,
     spawn::{NewNamespaces, Spawn, spawn_confined},
 };
 
@@ -59,10 +60,10 @@ pub trait Lower: fmt::Debug + Send + Sync {
     fn mount(&self, users: BorrowedFd<'_>) -> Result<OwnedFd, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// A detached mount of a file system that can shift owners itself.
-impl Lower for OwnedFd {
+/// A mount of a file system that can shift owners itself.
+impl Lower for Template {
     fn mount(&self, users: BorrowedFd<'_>) -> Result<OwnedFd, Box<dyn std::error::Error + Send + Sync>> {
-        let copy = kiln_sys::mount::clone_tree(self.as_fd(), Path::new(""), kiln_sys::mount::Depth::One)?;
+        let copy = self.copy(Path::new(""))?;
         kiln_sys::mount::map_owners(copy.as_fd(), users)?;
         Ok(copy)
     }

@@ -259,8 +259,10 @@ fn root_nothing_is_left_on_the_host() {
 
 fn groups_of(id: &str) -> Vec<String> {
     let name = format!("kiln-build-{id}-");
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
-    let groups = hierarchies.flat_map(|path| fs::read_dir(path).into_iter().flatten());
+    let root = std::path::PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
+    // Version 2 has the groups at the root itself.
+    let groups = hierarchies.chain([root]).flat_map(|path| fs::read_dir(path).into_iter().flatten());
     groups
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|found| found.starts_with(&name))

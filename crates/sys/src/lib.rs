@@ -17,6 +17,7 @@ pub mod nftables;
 pub mod pidfd;
 pub mod probe;
 pub mod seccomp;
+pub mod shelf;
 pub mod spawn;
 
 pub use error::{Outcome, Result, SysError};

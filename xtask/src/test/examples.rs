@@ -15,6 +15,11 @@ use crate::{
     demo,
 };
 
+/// Packages that the examples have downloaded.
+pub fn downloads() -> PathBuf {
+    root().join("target/example-runs/downloads")
+}
+
 /// Runs each example, or only one, in a state directory of its own.
 pub fn run(only: Option<&str>) -> Outcome {
     if !is_root() {
@@ -44,6 +49,9 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     demo::copy_fresh(example, &copy)?;
     demo::free_ports(&copy)?;
     let outcome = exercise(kiln, &state, &copy);
+    if name == "hello" && state.join("cache").is_dir() {
+        demo::copy_fresh(&state.join("cache"), &downloads())?;
+    }
     let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
     outcome.and(gone)
 }

@@ -92,6 +92,15 @@ pub(crate) trait Context<T> {
     fn doing(self, action: impl FnOnce() -> String) -> Result<T, StoreError>;
 }
 
+impl<T> Context<T> for kiln_sys::Result<T> {
+    fn doing(self, action: impl FnOnce() -> String) -> Result<T, StoreError> {
+        self.map_err(|source| match source.outcome {
+            kiln_sys::Outcome::NoSpace => StoreError::Full { action: action() },
+            _ => StoreError::Io { action: action(), source: io::Error::other(source) },
+        })
+    }
+}
+
 impl<T> Context<T> for io::Result<T> {
     fn doing(self, action: impl FnOnce() -> String) -> Result<T, StoreError> {
         self.map_err(|source| match says_full(&source) {

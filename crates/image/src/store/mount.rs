@@ -1,22 +1,19 @@
 //! Mounting a tree: an EROFS metadata image as the lower layer of an overlay whose data layer is the objects directory.
 //!
-//! A metadata image is mounted once per process, detached, and kept; each further mount of it clones that one, so that
-//! all servers of an image share its inodes and directory entries and a launch pays only for the overlay. A server's
-//! user namespace is put on its clone: an overlay cannot shift owners, its layers can. Needs Linux 6.15, since which
-//! detached mounts can be cloned and be layers.
+//! A metadata image is mounted once per process, where nobody sees it, and kept; each further mount of it copies that one,
+//! so that all servers of an image share its inodes and directory entries and a launch pays only for the overlay. A
+//! server's user namespace is put on its copy: an overlay cannot shift owners, its layers can.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     sync::Arc,
 };
 
-use composefs::{
-    mount::{FsHandle, erofs_mount},
-    mountcompat::overlayfs_set_lower_and_data_fds,
-};
-use composefs_ioctls::mount::mount_setattr_idmap;
-use rustix::mount::{
-    FsMountFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, open_tree,
+use composefs::mount::erofs_mount;
+use kiln_sys::{
+    mount::map_owners,
+    shelf::{self, Template},
 };
 
 use super::{
@@ -31,7 +28,7 @@ const NOT_A_BLOCK_DEVICE: i32 = rustix::io::Errno::NOTBLK.raw_os_error();
 /// A metadata image, mounted where nobody sees it.
 #[derive(Debug)]
 pub(super) struct Source {
-    mount: OwnedFd,
+    mount: Template,
 }
 
 impl Store {
@@ -39,28 +36,22 @@ impl Store {
     pub(crate) fn mount_tree(&self, tree: &str, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd, StoreError> {
         let doing = || format!("mount tree {tree}");
         let source = self.source(tree)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let metadata = open_tree(&source.mount, "", flags).doing(doing)?;
-        if let Some(userns) = idmap {
-            mount_setattr_idmap(&metadata, userns).doing(doing)?;
+        let metadata = source.mount.copy(Path::new("")).doing(doing)?;
+        if let Some(users) = idmap {
+            map_owners(metadata.as_fd(), users).doing(doing)?;
         }
-        self.overlay(tree, &metadata).doing(doing)
+        let objects = self.inner.repo.objects_dir().map_err(std::io::Error::from).doing(doing)?;
+        shelf::overlay(metadata, objects.as_fd(), &self.settings(tree)).doing(doing)
     }
 
-    fn overlay(&self, tree: &str, metadata: &OwnedFd) -> std::io::Result<OwnedFd> {
-        let overlay = FsHandle::open("overlay")?;
-        let set = |name: &str, value: &str| fsconfig_set_string(overlay.as_fd(), name, value);
-        set("source", &format!("composefs:{tree}"))?;
+    fn settings(&self, tree: &str) -> Vec<(&'static str, String)> {
         // What leads from an inode of the metadata image to its content.
-        set("metacopy", "on")?;
-        set("redirect_dir", "on")?;
+        let mut settings =
+            vec![("source", format!("composefs:{tree}")), ("metacopy", "on".into()), ("redirect_dir", "on".into())];
         if self.integrity() == Integrity::FsVerity {
-            set("verity", "require")?;
+            settings.push(("verity", "require".into()));
         }
-        let objects = self.inner.repo.objects_dir()?;
-        overlayfs_set_lower_and_data_fds(&overlay, metadata, &[objects.as_fd()])?;
-        fsconfig_create(overlay.as_fd())?;
-        Ok(fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+        settings
     }
 
     /// Lets go of the trees that are not to be kept.
@@ -79,7 +70,7 @@ impl Store {
             Err(e) if e.raw_os_error() == Some(NOT_A_BLOCK_DEVICE) => return Err(StoreError::FileSystem),
             mount => mount.doing(doing)?,
         };
-        let source = Arc::new(Source { mount });
+        let source = Arc::new(Source { mount: Template::new(mount).doing(doing)? });
         sources.insert(tree.to_owned(), source.clone());
         Ok(source)
     }

@@ -2,16 +2,16 @@
 
 use std::{
     fs,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::symlink,
-    },
+    os::{fd::AsFd, unix::fs::symlink},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use kiln_runtime::sandbox::{Job, Network, Outcome, Sandbox, SandboxError, SandboxOptions, SandboxRoot, Stream};
-use kiln_sys::mount::{self, Attributes, Depth};
+use kiln_sys::{
+    mount::{self, Attributes, Depth},
+    shelf::Template,
+};
 use rustix::fs::CWD;
 
 const APPLETS: &str = "sh cat ls id chown chmod mkdir rm ln mount umount mknod chroot touch echo sleep dd stat hostname \
@@ -88,10 +88,10 @@ impl Bench {
         self.owned.as_ref().map_or(&self.directory, |owned| owned.path())
     }
 
-    pub fn layer(&self, name: &str) -> OwnedFd {
+    pub fn layer(&self, name: &str) -> Template {
         let mount = mount::clone_tree(CWD, &self.path().join(name), Depth::One).unwrap();
         mount::restrict(mount.as_fd(), Depth::One, Attributes::READ_ONLY).unwrap();
-        mount
+        Template::new(mount).unwrap()
     }
 
     pub fn job(&mut self, command: &[&str]) -> Job {

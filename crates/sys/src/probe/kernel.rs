@@ -10,7 +10,7 @@ use crate::{
     mount::{self, Attributes},
 };
 
-const OLDEST: (u32, u32) = (6, 6);
+const OLDEST: (u32, u32) = (6, 12);
 const NEED_ROOT: &str = "run Kiln as root of the host, not inside a container without the right to mount";
 
 pub(super) fn checks() -> Vec<Check> {
@@ -25,8 +25,14 @@ fn version() -> Check {
     if version >= OLDEST {
         return Check::found("kernel", release);
     }
-    let effect = "Kiln is tested with Linux 6.6 and later; older kernels lack parts of the mount interface";
-    Check::lacking("kernel", State::Missing, release, effect, "use Linux 6.6 or later")
+    let effect = "Kiln needs Linux 6.12 or later; older kernels cannot mount an image from files";
+    Check::lacking(
+        "kernel",
+        State::Missing,
+        release,
+        effect,
+        "use Linux 6.12 or later (Debian 13, RHEL 10, Ubuntu 25.04 and newer have it)",
+    )
 }
 
 fn rights() -> Check {

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Each check ends with a line `CHECK name code`.
+check() {
+    name=$1
+    shift
+    "$@" 2>&1
+    echo "CHECK $name $?"
+}
+
+kiln() {
+    /work/kiln --state /work/state "$@"
+}
+
+served() {
+    wget -q -O - http://127.0.0.1:8080/ | grep "$1"
+}
+
+limited() {
+    # 128 MiB, as the fleet says.
+    cat /sys/fs/cgroup/kiln/*/slot-*/memory.max | grep -x 134217728
+}
+
+clean() {
+    ! grep -e kiln -e composefs /proc/mounts && ! ls /sys/fs/cgroup/kiln/*/slot-* 2>/dev/null && ! ip link | grep kiln
+}
+
+# One at a time: each counts on being alone in its process.
+check servers /work/servers --test-threads 1
+check sandbox /work/sandbox --test-threads 1
+check doctor kiln doctor
+check up kiln up /work/hello
+check served served 'Hello from Kiln'
+check limited limited
+sed -i 's/Hello from Kiln/Hello from Kiln, again/' /work/hello/page/index.html
+check again kiln up /work/hello
+check replaced served 'again'
+check status kiln status
+check down kiln down --purge
+check clean clean
+echo DONE
