@@ -3,6 +3,7 @@
 mod contract;
 mod examples;
 mod guest;
+mod guestbook;
 mod isolated;
 
 use clap::Args;

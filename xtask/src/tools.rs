@@ -25,6 +25,7 @@ pub const TEST: &[Tool] = &[
     tool("busybox", "busybox-static"),
     tool("etcd", "etcd-server"),
     tool("etcdctl", "etcd-client"),
+    tool("ip", "iproute2"),
     tool("java", "default-jre-headless"),
     tool("curl", "curl"),
     tool("ldd", "libc-bin"),

@@ -23,7 +23,7 @@ use crate::{
     config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::{ApiError, ErrorBody},
     event::Event,
-    host::{HostInventory, ImagesInUse, ServerDetails},
+    host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -180,6 +180,10 @@ impl Client {
     /// `GET /v1/live/{id}`.
     pub async fn live(&self, group: &GroupName) -> Result<LiveDetails, ClientError> {
         self.json("GET", &format!("/v1/live/{group}"), &()).await
+    }
+    /// `POST /v1/gc`.
+    pub async fn gc(&self) -> Result<Collected, ClientError> {
+        self.json("POST", "/v1/gc", &()).await
     }
     /// `POST /v1/touch`.
     pub async fn touch(&self, request: &TouchRequest) -> Result<Done, ClientError> {

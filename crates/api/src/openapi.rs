@@ -15,7 +15,7 @@ use crate::{
     config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::ErrorBody,
     event::Event,
-    host::{HostInventory, ImagesInUse, ServerDetails},
+    host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -62,6 +62,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image that has a valid report", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
     Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
+    Endpoint { method: "POST", path: "/v1/gc", summary: "Remove secrets that no release kept names and nobody wanted for a day", request: None, answer: Answer::Json("Collected") },
     Endpoint { method: "POST", path: "/v1/config/diff", summary: "Compare two configurations of a group", request: Some("ConfigDiffRequest"), answer: Answer::Json("ConfigDiff") },
     Endpoint { method: "GET", path: "/v1/live/{id}", summary: "The live values of a group", request: None, answer: Answer::Json("LiveDetails") },
     Endpoint { method: "POST", path: "/v1/live", summary: "Set a live key of a group, or reset it", request: Some("LiveRequest"), answer: Answer::Json("LiveDetails") },
@@ -142,6 +143,7 @@ fn components() -> utoipa::openapi::Components {
     collect::<ConfigDiff>(&mut schemas);
     collect::<LiveRequest>(&mut schemas);
     collect::<LiveDetails>(&mut schemas);
+    collect::<Collected>(&mut schemas);
     collect::<Done>(&mut schemas);
     collect::<ErrorBody>(&mut schemas);
     ComponentsBuilder::new().schemas_from_iter(schemas).build()

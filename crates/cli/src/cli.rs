@@ -71,7 +71,7 @@ pub enum Verb {
     Exec(Exec),
     /// Read everything an image refers to again and check its digests
     Verify(Verify),
-    /// Remove images that nothing uses
+    /// Remove images and secrets that nothing uses
     Gc(Gc),
     /// Show what the services of a server or a group wrote
     Logs(Logs),

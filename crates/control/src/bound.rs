@@ -4,7 +4,7 @@
 //! nowhere, is found here. What only a server's own place in the network could see is the services' own readiness to find.
 
 use std::{
-    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _},
     time::Duration,
 };
 
@@ -76,8 +76,13 @@ fn ask(kind: Option<Kind>, host: &str, port: u16) -> Result<(), String> {
         None => TcpStream::connect_timeout(address, ATTEMPT).map(drop).map_err(|error| format!("{address}: {error}")),
     };
     let addresses = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
+    let name = host.parse::<IpAddr>().is_err();
+    let addresses: Vec<_> = addresses.take(4).collect();
+    if name && addresses.iter().any(|address| address.ip().is_loopback()) {
+        return Err(format!("{host} leads to the loopback, which inside a server is the server itself"));
+    }
     let mut seen = format!("{host} has no address");
-    for address in addresses.take(4) {
+    for address in addresses {
         match plain(&address) {
             Ok(()) => return Ok(()),
             Err(error) => seen = error,
@@ -120,6 +125,8 @@ mod tests {
         let down = wait(&bound("postgresql", "127.0.0.1", port, true), limit).await.unwrap_err();
         assert!(down.contains("`db`") && down.contains("refused") && down.contains("tried for 600ms"), "{down}");
         assert_eq!(wait(&bound("postgresql", "127.0.0.1", port, false), limit).await, Ok(()), "nobody waits");
+        let loops = wait(&bound("smtp", "localhost", port, true), limit).await.unwrap_err();
+        assert!(loops.contains("localhost leads to the loopback"), "{loops}");
         let nameless = wait(&bound("redis", "no such host", 1, true), limit).await;
         assert!(nameless.is_err());
     }

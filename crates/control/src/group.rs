@@ -27,6 +27,7 @@ use kiln_api::{Event, status::GroupStatus};
 use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
+    config::SecretHash,
     plan::{self, Admission, RolloutProgress},
 };
 use tokio::{
@@ -76,12 +77,18 @@ pub(crate) enum Message {
     Sourced(oneshot::Sender<Option<Sourced>>),
     /// The release it is to have, and all that it had.
     Releases(oneshot::Sender<(ReleaseId, Vec<PastRelease>)>),
-    /// The images that must stay.
-    Images(oneshot::Sender<Vec<ImageDigest>>),
+    /// What must stay.
+    Kept(oneshot::Sender<Kept>),
     /// What the engine sees.
     Snapshot(Arc<Snapshot>),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
+}
+
+/// What a group needs: images, and secrets of configurations.
+pub(crate) struct Kept {
+    pub images: Vec<ImageDigest>,
+    pub secrets: BTreeSet<SecretHash>,
 }
 
 /// What is wanted of a group from now on.
@@ -283,7 +290,7 @@ impl GroupTask {
             Message::Releases(answer) => {
                 drop(answer.send((self.row.release, self.releases.values().cloned().collect())));
             }
-            Message::Images(answer) => drop(answer.send(self.images_in_use())),
+            Message::Kept(answer) => drop(answer.send(self.kept())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),
         }

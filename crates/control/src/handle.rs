@@ -1,7 +1,7 @@
 //! [`Control`]: the handle that the daemon holds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, atomic::AtomicI64},
 };
@@ -415,13 +415,21 @@ impl Control {
 
     /// The images that must be kept: those of running servers, of wanted releases, and of releases to go back to.
     pub async fn images_in_use(&self) -> Result<Vec<ImageDigest>, ControlError> {
-        let asked = self.mailboxes(&[]).await?;
-        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Images));
-        let mut images: Vec<ImageDigest> =
-            futures::future::try_join_all(answers).await?.into_iter().flatten().collect();
+        let mut images: Vec<ImageDigest> = self.kept().await?.into_iter().flat_map(|kept| kept.images).collect();
         images.sort();
         images.dedup();
         Ok(images)
+    }
+
+    /// The secrets that must be kept: those of the configurations of such releases, and the sealed sources of groups.
+    pub async fn secrets_in_use(&self) -> Result<BTreeSet<SecretHash>, ControlError> {
+        Ok(self.kept().await?.into_iter().flat_map(|kept| kept.secrets).collect())
+    }
+
+    async fn kept(&self) -> Result<Vec<group::Kept>, ControlError> {
+        let asked = self.mailboxes(&[]).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Kept));
+        futures::future::try_join_all(answers).await
     }
 
     /// The release of each group that has servers on it.

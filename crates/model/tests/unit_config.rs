@@ -178,6 +178,30 @@ fn unit_config_bindings_are_checked_like_keys() {
 }
 
 #[test]
+fn unit_config_a_binding_does_not_lead_to_the_loopback_wherever_its_host_comes_from() {
+    let mut image = image(vec![]);
+    let host = spec(ConfigType::String { pattern: None });
+    let fields = ConfigSchema(BTreeMap::from([(key("host"), host.clone()), (key("via"), host)]));
+    let binding = Binding { kind: "smtp".into(), fields, wait: false, test: Default::default() };
+    image.bindings.insert("mail".parse().unwrap(), binding);
+    let frozen = |host: &str| {
+        let fields = [("host", host), ("via", "127.0.0.1")].map(|(name, value)| (key(name), text(value)));
+        let bindings = BTreeMap::from([("mail".parse().unwrap(), fields.into())]);
+        freeze(&image, &RawConfig { bindings, ..RawConfig::default() }, &KEY)
+    };
+    frozen("mail.example").unwrap();
+    for host in ["127.0.0.1", "localhost", "::1", "0.0.0.0", "a.localhost"] {
+        let problems = frozen(host).unwrap_err();
+        assert_eq!(
+            problems.iter().map(|problem| &problem.kind).collect::<Vec<_>>(),
+            [&ProblemKind::Loopback],
+            "{host}"
+        );
+        assert!(problems[0].to_string().starts_with("`mail.host` must be an address that is reached"), "{host}");
+    }
+}
+
+#[test]
 fn unit_config_the_canonical_form_is_pinned() {
     let image =
         image(vec![("workers", spec(ConfigType::Integer { min: None, max: None })), ("on", spec(ConfigType::Boolean))]);

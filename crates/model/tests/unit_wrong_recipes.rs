@@ -155,6 +155,7 @@ fn unit_matrix_and_values_in_tests() {
         "[[test]]\ncommand = \"id\"\nstdout = { equals = { config = \"beta\" } }\nstderr = { contains = { config = \"motto\" } }\n",
         "[[test]]\ncommand = \"id\"\nstdout = { matches = { config = \"workers\" } }\nstderr = { contains = { key = \"workers\" } }\n",
         "[[test]]\nscript = \"tests/check.sh\"\nsecrets = [\"workers\", \"tokn\"]\n",
+        "[service.web]\ncommand = \"sleep 1\"\nenvironment = { BETA = { config = \"beta\" } }\n[config.level]\ntype = \"string\"\nlive = true\n",
     ];
     let pieces = pieces.map(with);
     insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::contract::Contract;
+use super::{contract::Contract, guestbook::Guestbook};
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
@@ -48,18 +48,31 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     let (copy, state) = (work.join(name), work.join("state"));
     demo::copy_fresh(example, &copy)?;
     demo::free_ports(&copy)?;
-    let outcome = exercise(kiln, &state, &copy);
+    let outcome = with_database(&copy, "start").and_then(|()| exercise(kiln, &state, &copy));
     if name == "hello" && state.join("cache").is_dir() {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
     }
     let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
-    outcome.and(gone)
+    outcome.and(gone).and(with_database(&copy, "stop"))
+}
+
+/// Starts or ends the external database of an example that brings one.
+fn with_database(example: &Path, verb: &str) -> Outcome {
+    let script = example.join("database.sh");
+    if !script.exists() {
+        return Ok(());
+    }
+    run_command(Command::new("sh").arg(script).arg(verb))
 }
 
 fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     up(kiln, state, example)?;
     if example.ends_with("hello") {
         Contract { kiln, state, project: example }.check()?;
+    }
+    if example.ends_with("guestbook") {
+        let guestbook = Guestbook { kiln, state, project: example };
+        guestbook.replacing_under_load_fails_no_request_and_loses_no_row()?;
     }
     let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
     let status: Value = serde_json::from_slice(&status.stdout)?;

@@ -35,6 +35,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/touch", post(servers::touch))
         .route("/v1/host", get(host::inventory))
         .route("/v1/test", post(images::test))
+        .route("/v1/gc", post(images::collect))
         .route("/v1/promote", post(images::promote))
         .route("/v1/apply", post(groups::apply))
         .route("/v1/config/diff", post(config::diff))

@@ -7,14 +7,15 @@ use kiln_api::{
     status::{GroupStatus, LiveStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
-    ImageDigest, ServerId, ServerState,
+    ServerId, ServerState,
     manifest::Protocol,
     plan::{Admission, GroupDesired, GroupObserved, RolloutProgress, RolloutState, ServerView},
 };
 
 use super::{GroupTask, Place, Server};
 use crate::{
-    db::{GroupRow, ServerRow},
+    db::{GroupRow, PastRelease, ServerRow},
+    group::Kept,
     handle::{InService, Settled, Sourced, Unsettled},
     traffic::{Backend, Route},
 };
@@ -196,15 +197,22 @@ impl GroupTask {
         })
     }
 
-    pub(super) fn images_in_use(&self) -> Vec<ImageDigest> {
+    /// The images that must stay, and the secrets.
+    pub(super) fn kept(&self) -> Kept {
+        let images = self.releases_kept().into_iter().map(|release| release.image).collect();
+        let secrets = self.releases_kept().into_iter().flat_map(|release| release.config.secrets().cloned());
+        Kept { images, secrets: secrets.chain(self.row.origins.clone()).collect() }
+    }
+
+    /// Those of running servers, those wanted, and those to go back to.
+    fn releases_kept(&self) -> Vec<&PastRelease> {
         let mut latest: Vec<_> = self.releases.values().filter(|release| release.settled.is_some()).collect();
         latest.sort_by_key(|release| std::cmp::Reverse(release.settled));
-        let back = latest.into_iter().take(2).map(|release| release.image);
+        let back = latest.into_iter().take(2);
         let progress = self.row.progress.as_ref();
         let wanted = [Some(self.row.release), progress.and_then(|p| p.stable), progress.map(|p| p.to)];
         let running = self.servers.values().map(|server| server.row.release).chain(wanted.into_iter().flatten());
-        let running = running.filter_map(|id| self.releases.get(&id)).map(|release| release.image);
-        back.chain(running).collect()
+        back.chain(running.filter_map(|id| self.releases.get(&id))).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod bindings;
 #[path = "../sources/certificates.rs"]
 mod certificates;
 mod child;

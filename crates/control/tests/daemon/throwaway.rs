@@ -17,6 +17,7 @@ use rustix::process::Pid;
 
 use crate::{
     bench::{Bench, assert_ok, endpoint},
+    bindings::bridge,
     config::{apply, schema, text, with},
 };
 
@@ -76,13 +77,15 @@ fn slowly_bound(manifest: &mut ImageManifest, suite: &mut Suite) {
     suite.tests.push(Test { name: "slow".to_owned(), within: Duration::from_secs(20), kind });
 }
 
-fn fleet(image: ImageDigest) -> ApplyRequest {
+/// What the fleet is bound to is not there: the servers do without.
+async fn fleet(bench: &Bench, image: ImageDigest) -> ApplyRequest {
+    let nothing = bridge(bench).await.to_string();
     let mut request = with(image, &[]);
     let put = |fields: &[(&str, &str)]| fields.iter().map(|(key, value)| (key.parse().unwrap(), text(value))).collect();
     for group in request.fleet.groups.values_mut() {
-        let db = [("host", "192.0.2.1"), ("user", "app"), ("password", "of-the-fleet"), ("database", "app")];
+        let db = [("host", nothing.as_str()), ("user", "app"), ("password", "of-the-fleet"), ("database", "app")];
         group.bindings.insert("db".parse().unwrap(), put(&db));
-        group.bindings.insert("cache".parse().unwrap(), put(&[("host", "192.0.2.1")]));
+        group.bindings.insert("cache".parse().unwrap(), put(&[("host", nothing.as_str())]));
     }
     request
 }
@@ -126,7 +129,9 @@ async fn root_a_suite_has_throwaway_services_that_only_its_test_servers_reach() 
     let mut bench = Bench::new().await;
     let directory = bench.run_dir().join("throwaway");
     let image = bench.image("one", "unused", bound);
-    let (last, _) = apply(&bench, &fleet(image)).await;
+    let (alone, _) = bench.test(image).await;
+    assert_ok(&alone);
+    let (last, _) = apply(&bench, &fleet(&bench, image).await).await;
     assert_ok(&last);
     assert_eq!(bench.page(&endpoint(&last)).await, "page\n");
     assert_eq!(left(&directory), (0, 0), "they are gone with the suite");
@@ -139,7 +144,7 @@ async fn root_a_suite_has_throwaway_services_that_only_its_test_servers_reach() 
     }
 
     let slow = bench.image("two", "unused", slowly_bound);
-    let request = fleet(slow);
+    let request = fleet(&bench, slow).await;
     let under_way = apply(&bench, &request);
     let looks = async {
         let redis = lent_redis(&directory).await;
@@ -166,7 +171,7 @@ async fn root_throwaway_services_of_a_killed_daemon_are_gone_at_the_next_start()
     let mut bench = Bench::new().await;
     let directory = bench.run_dir().join("throwaway");
     let image = bench.image("one", "unused", slowly_bound);
-    let request = fleet(image);
+    let request = fleet(&bench, image).await;
     let mut stream = bench.client.apply(&request).await.unwrap();
     while !matches!(stream.next().await.unwrap().unwrap(), Event::TestServerReady { .. }) {}
     let redis = lent_redis(&directory).await;

@@ -9,7 +9,7 @@ use super::{ConfigKey, ConfigSchema, ConfigValue, Delivery, Frozen, FrozenConfig
 use crate::{
     digest::Digest,
     id::BindingName,
-    manifest::{Binding, ImageManifest},
+    manifest::{Binding, ImageManifest, is_loopback},
     text::suggest,
 };
 
@@ -100,6 +100,8 @@ pub enum ProblemKind {
         /// What the value must be.
         wanted: String,
     },
+    /// The binding leads to the loopback, which is the server itself there.
+    Loopback,
     /// The value does not fit.
     Unfit {
         /// What the value must be.
@@ -116,6 +118,9 @@ fn described(binding: Option<&BindingName>, key: &ConfigKey, kind: &ProblemKind)
         ProblemKind::Unknown { meant: None } => format!("the image has no configuration key `{name}`"),
         ProblemKind::NoBinding => format!("the image has no service binding for `{name}`"),
         ProblemKind::Missing { wanted } => format!("`{name}` has no value: it must be {wanted}"),
+        ProblemKind::Loopback => format!(
+            "`{name}` must be an address that is reached from outside: inside a server, this one is the server itself"
+        ),
         ProblemKind::Unfit { wanted } => format!("`{name}` must be {wanted}"),
     }
 }
@@ -174,6 +179,13 @@ impl Work<'_> {
     fn binding(&mut self, name: &BindingName, binding: &Binding, given: Option<&Values>) {
         let nothing = Values::new();
         let fields = self.all(Some(name), &binding.fields, given.unwrap_or(&nothing));
+        let to_itself = |(key, value): &(&ConfigKey, &Frozen)| {
+            let text = if let Frozen::Value(ConfigValue::Text(text)) = value { text } else { "" };
+            key.as_str() == "host" && is_loopback(text)
+        };
+        if let Some((key, _)) = fields.iter().find(to_itself) {
+            self.wrong(Some(name), key, ProblemKind::Loopback);
+        }
         self.froze.config.bindings.insert(name.clone(), fields);
     }
 

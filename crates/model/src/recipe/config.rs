@@ -234,6 +234,18 @@ fn items(table: &Table<'_>) -> Option<ConfigType> {
 /// A key and where it was named, so that it can be looked for in the schema.
 pub(super) type NamedKey<'d> = Placed<'d, ConfigKey>;
 
+/// Whether the recipe has a key that something which is made once names: a variable or a template.
+pub(super) fn must_be_frozen(schema: &ConfigSchema, named: &NamedKey<'_>) {
+    must_exist(schema, named);
+    let (key, place) = named;
+    if schema.0.get(key).is_some_and(|spec| spec.delivery == Delivery::Live) {
+        place.report::<()>(
+            format!("`{key}` is live: variables and templates are made once, and would not follow it"),
+            "read it at http://169.254.169.254/kiln/v1/live, or remove `live = true`",
+        );
+    }
+}
+
 /// Whether the recipe has a key that something names.
 pub(super) fn must_exist(schema: &ConfigSchema, (key, place): &NamedKey<'_>) {
     if schema.0.contains_key(key) {

@@ -1,19 +1,21 @@
 //! `GET /v1/images`, `POST /v1/test` and `POST /v1/promote`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, response::Response};
 use jiff::Timestamp;
 use kiln_api::{
     ApiError, ErrorCode, Event,
-    host::ImagesInUse,
+    host::{Collected, ImagesInUse},
     report::TestReport,
     request::{PromoteRequest, Promoted, TestRequest},
 };
 use kiln_model::{
-    ChannelName, Group,
+    ChannelName, Group, ImageManifest,
+    config::{ConfigSource, ConfigType, ConfigValue},
     evidence::{self, Verdict},
-    fleet::EvidencePolicy,
+    fleet::{EvidencePolicy, ImageRef},
+    manifest::BindingTest,
     trust,
 };
 
@@ -35,6 +37,17 @@ pub(super) async fn in_use(State(app): Shared) -> Result<Json<ImagesInUse>, Fail
     Ok(Json(ImagesInUse { images: images.iter().map(ToString::to_string).collect() }))
 }
 
+/// A secret that nothing names is removed when it was not wanted for so long: a release under test is not recorded yet.
+const SECRET_KEPT: Duration = Duration::from_secs(86_400);
+
+pub(super) async fn collect(State(app): Shared) -> Result<Json<Collected>, Failure> {
+    let keep = app.control.secrets_in_use().await?;
+    let secrets = app.secrets.clone();
+    let removed = tokio::task::spawn_blocking(move || secrets.collect(&keep, SECRET_KEPT)).await;
+    let secrets = removed.expect("removing secrets does not panic").map_err(crate::config::ConfigError::from)?;
+    Ok(Json(Collected { secrets }))
+}
+
 pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -> Response {
     stream::work(|sink| async move {
         match run_test(&app, &request, &sink).await {
@@ -50,7 +63,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let image = blocking(move || library.resolve(&reference)).await?;
     let events = |event| sink.send(event);
     let policy = EvidencePolicy::default();
-    let alone = || Box::new(Group::new(request.image.clone()));
+    let alone = || Box::new(alone(&request.image, &image.manifest));
     let group = request.group.clone().unwrap_or_else(alone);
     let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?.config;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
@@ -59,6 +72,18 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
         sink.send(super::super::apply::move_dev(app, &image).await?);
     }
     Ok(Ended { reports: vec![TestReport::from(&proof.report)], error, endpoints: Vec::new() })
+}
+
+/// A group of an image that is tested without a fleet. Bindings that throwaway services stand in for need no values of a fleet.
+fn alone(image: &ImageRef, manifest: &ImageManifest) -> Group {
+    let mut group = Group::new(image.clone());
+    let throwaway = manifest.bindings.iter().filter(|(_, binding)| binding.test == BindingTest::Throwaway);
+    for (name, binding) in throwaway {
+        let texts = binding.fields.required().filter(|(_, spec)| matches!(spec.kind, ConfigType::String { .. }));
+        let stand_in = || ConfigSource::Literal(ConfigValue::Text("throwaway".to_owned()));
+        group.bindings.insert(name.clone(), texts.map(|(key, _)| (key.clone(), stand_in())).collect());
+    }
+    group
 }
 
 pub(super) async fn promote(
