@@ -4,14 +4,17 @@
 //! `bench/results.json` hold the last run. What a peer needs is looked for on the host; a peer that is not there is left
 //! out and the row says so.
 
+mod askers;
 mod bake;
 mod debs;
+mod delivery;
 mod gateway;
 mod http;
 mod kiln;
 mod launch;
 mod load;
 mod memory;
+mod metadata;
 mod peers;
 mod replace;
 mod report;
@@ -31,7 +34,7 @@ use report::Row;
 /// Options of `bench`.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name contains this: launch, whole, bake, replace, gateway, memory.
+    /// Only those whose name contains this: launch, delivery, whole, bake, replace, gateway, memory, metadata.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -58,11 +61,13 @@ type Run = fn(&Bench) -> Outcome<Vec<Row>>;
 
 const ALL: &[(&str, Run)] = &[
     ("launch", launch::run),
+    ("delivery", delivery::run),
     ("whole", whole::run),
     ("bake", bake::run),
     ("replace", replace::run),
     ("gateway", gateway::run),
     ("memory", memory::run),
+    ("metadata", metadata::run),
 ];
 
 /// Runs them. One that fails does not keep the others from being run.

@@ -1,5 +1,6 @@
 //! Every test: the workspace's, the documentation's, and the examples with real servers.
 
+mod clients;
 mod contract;
 mod examples;
 mod guest;
@@ -32,7 +33,7 @@ pub struct Options {
     /// Only the tests of these crates; no documentation, no examples.
     #[arg(long = "package", short)]
     packages: Vec<String>,
-    /// Only this example.
+    /// Only this example, or `clients`: cloud-init and the AWS SDK ask the metadata service.
     #[arg(long, conflicts_with_all = ["no_examples", "packages"])]
     example: Option<String>,
     /// Run each test with this runner even if cargo-nextest is there.

@@ -66,8 +66,8 @@ impl ErrorCode {
     /// The exit code of a program that ends with this error.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::TestsFailed | Self::RolloutFailed | Self::Conflict | Self::NotFound | Self::WouldLose => 1,
-            Self::Invalid => 2,
+            Self::TestsFailed | Self::RolloutFailed | Self::Conflict | Self::WouldLose => 1,
+            Self::Invalid | Self::NotFound => 2,
             Self::Refused => 3,
             Self::Host => 4,
             Self::TimedOut => 5,

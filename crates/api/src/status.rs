@@ -39,6 +39,22 @@ pub struct GroupStatus {
     pub sources: Option<SourcesStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// Releases whose evidence does not suffice any more: none of them can be launched.
+    #[serde(default)]
+    pub refused: Vec<RefusedStatus>,
+}
+
+/// A release that cannot be launched now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedStatus {
+    /// Its id.
+    pub release: String,
+    /// A word for the reason: `revoked-key`, `expired`.
+    pub code: String,
+    /// The reason: whose fault it is, what happened, what to try.
+    pub reason: String,
+    /// Its servers, which run on.
+    pub servers: Vec<String>,
 }
 
 /// The sources of a group's configuration, and what their last change led to.

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use kiln_model::{ChannelName, EnvironmentName, GroupName, ImageName, ServerId, config::ConfigKey, fleet::ImageRef};
+use kiln_model::{
+    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, config::ConfigKey, fleet::ImageRef,
+    oci::OciReference,
+};
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
 ///
-/// Exit codes: 0 done; 1 failed (a test, a step, a rollout); 2 wrong command line, recipe or fleet; 3 refused for lack of
-/// evidence; 4 the host lacks something; 5 the daemon cannot be reached; 70 a mistake in Kiln.
+/// Exit codes: 0 done; 1 failed (a test, a step, a rollout); 2 wrong command line, recipe or fleet, or a name of what is
+/// not there; 3 refused for lack of evidence; 4 the host lacks something; 5 the daemon cannot be reached; 70 a mistake in
+/// Kiln.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -77,6 +81,16 @@ pub enum Verb {
     Logs(Logs),
     /// Point a channel to an image, with evidence
     Promote(Promote),
+    /// Send an image with its reports and its suite to a registry
+    Push(Push),
+    /// Fetch an image with its reports and its suite from a registry
+    Pull(Pull),
+    /// Write an image with its reports and its suite to a file
+    Save(Save),
+    /// Take in an image from a file that `kiln save` wrote
+    Load(Load),
+    /// Say whose reports this host believes
+    Key(Key),
     /// Say what this host can do, and what it lacks
     Doctor,
     /// Run the daemon in the foreground
@@ -359,6 +373,96 @@ pub struct Promote {
     /// The channel that will point to it
     #[arg(long, default_value = "stable")]
     pub to: ChannelName,
+}
+
+/// `kiln push`
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// Where to: REGISTRY/NAME or REGISTRY/NAME:TAG
+    #[arg(value_name = "REGISTRY/NAME[:TAG]")]
+    pub to: OciReference,
+}
+
+/// `kiln pull`
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// Where from: REGISTRY/NAME, REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:…
+    #[arg(value_name = "REGISTRY/NAME[:TAG|@DIGEST]")]
+    pub from: OciReference,
+    /// Point this channel of the image's name to it
+    #[arg(long, value_name = "CHANNEL")]
+    pub channel: Option<ChannelName>,
+}
+
+/// `kiln save`
+#[derive(Debug, Args)]
+pub struct Save {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// The file, an OCI archive
+    pub file: PathBuf,
+}
+
+/// `kiln load`
+#[derive(Debug, Args)]
+pub struct Load {
+    /// The file, an OCI archive
+    pub file: PathBuf,
+    /// Which image of the file; needed where there are several
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Point this channel of the image's name to it
+    #[arg(long, value_name = "CHANNEL")]
+    pub channel: Option<ChannelName>,
+}
+
+/// `kiln key`
+#[derive(Debug, Args)]
+pub struct Key {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// List the keys that are known here, and for which images each may sign
+    List,
+    /// Believe reports that are signed with a key
+    Add(KeyAdd),
+    /// Sign with a new key from now on; what the old one signed is still believed
+    Rotate,
+    /// Believe a key's reports no more
+    Revoke(KeyRevoke),
+    /// Print a public key, for `kiln key add` on another host
+    Export(KeyExport),
+}
+
+/// `kiln key add`
+#[derive(Debug, Args)]
+pub struct KeyAdd {
+    /// What the key is called here
+    pub name: KeyName,
+    /// The public key, ed25519 in PEM form
+    pub file: PathBuf,
+}
+
+/// `kiln key revoke`
+#[derive(Debug, Args)]
+pub struct KeyRevoke {
+    /// The key's name, or at least 8 digits of its id
+    #[arg(value_name = "NAME|ID")]
+    pub which: String,
+}
+
+/// `kiln key export`
+#[derive(Debug, Args)]
+pub struct KeyExport {
+    /// The key; this host's own where nothing is said
+    pub name: Option<KeyName>,
 }
 
 /// `kiln daemon`

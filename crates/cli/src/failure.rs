@@ -3,11 +3,13 @@
 use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
-use kiln_control::daemon::DaemonError;
+use kiln_control::{daemon::DaemonError, keys::KeysError};
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
+    delivery::DeliveryError,
     oci::OciError,
+    registry::RegistryError,
 };
 use kiln_model::{EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable};
 use serde_json::json;
@@ -92,6 +94,20 @@ pub enum Failure {
     /// A bake failed.
     #[error(transparent)]
     Bake(#[from] BakeError),
+    /// The keys of this host cannot be read or changed.
+    #[error(transparent)]
+    Keys(KeysError),
+    /// An image could not be sent or fetched.
+    #[error("{subject} {what}")]
+    Delivery {
+        /// The image.
+        subject: String,
+        /// `could not be pushed to …`.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<DeliveryError>,
+    },
     /// The image store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -153,7 +169,13 @@ impl Failure {
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::Usage,
             Self::Bake(error) => bake_exit(error),
+            Self::Keys(KeysError::Io { .. } | KeysError::Exposed { .. } | KeysError::NotADigest { .. }) => Exit::Host,
+            Self::Keys(_) => Exit::Usage,
+            Self::Delivery { source, .. } if matches!(**source, DeliveryError::OtherDigest { .. }) => Exit::Usage,
+            Self::Delivery { source, .. } if source.is_host() => Exit::Host,
+            Self::Delivery { .. } => Exit::Failed,
             Self::Store(error) if error.is_full() => Exit::Host,
             Self::Store(_) | Self::Damaged { .. } => Exit::Failed,
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
@@ -222,8 +244,19 @@ impl Failure {
             Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => error.help.clone(),
             Self::NoStart { log, .. } => Some(format!("its log is {}", log.display())),
             Self::NotRoot { .. } => Some("run it as root, for example with sudo".into()),
+            Self::Keys(error) => keys_help(error).map(str::to_owned),
+            Self::Delivery { source, .. } => delivery_help(source).map(str::to_owned),
             Self::Damaged { .. } => Some("bake the image again; `kiln gc` removes what is damaged and unused".into()),
             _ => None,
+        }
+    }
+}
+
+impl From<KeysError> for Failure {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::Policy(found) => Self::Wrong(found),
+            error => Self::Keys(error),
         }
     }
 }
@@ -231,6 +264,32 @@ impl Failure {
 impl From<Diagnostics> for Failure {
     fn from(diagnostics: Diagnostics) -> Self {
         Self::Wrong(Box::new(diagnostics))
+    }
+}
+
+fn keys_help(error: &KeysError) -> Option<&'static str> {
+    match error {
+        KeysError::NoKey { .. } => Some("`kiln key list` shows the keys with their ids"),
+        KeysError::Known { .. } => Some("to replace a key, revoke the old one first"),
+        KeysError::Revoked { .. } => Some("ask its owner for a new key"),
+        KeysError::NotAKey { .. } => Some("`kiln key export` on the other host prints it"),
+        _ => None,
+    }
+}
+
+fn delivery_help(error: &DeliveryError) -> Option<&'static str> {
+    match error {
+        DeliveryError::NotKiln { .. } => {
+            Some("an image of others can be what a recipe starts from: `oci = …` in [base]")
+        }
+        DeliveryError::Registry(RegistryError::Unauthorized { .. }) => {
+            Some("`docker login`, `podman login` and `skopeo login` write credentials that Kiln reads")
+        }
+        DeliveryError::Registry(_) => Some("try it again: it goes on with what is there already"),
+        DeliveryError::Layer { .. } | DeliveryError::ForeignLayer { .. } => {
+            Some("have its maker bake and push it again; `kiln verify` there names what is damaged")
+        }
+        _ => None,
     }
 }
 
@@ -253,7 +312,7 @@ fn bake_exit(error: &BakeError) -> Exit {
         | BakeError::Fetch { .. }
         | BakeError::StepFull { .. }
         | BakeError::Sandbox { .. }
-        | BakeError::Work { .. } => Exit::Host,
+        | BakeError::Work(_) => Exit::Host,
         BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
             Exit::Failed
         }

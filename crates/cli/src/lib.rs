@@ -18,6 +18,7 @@
 mod baking;
 pub mod cli;
 mod daemon;
+mod delivering;
 pub mod exit;
 pub mod failure;
 mod parts;

@@ -12,13 +12,18 @@ mod gateway;
 mod gc;
 mod images;
 mod inspect;
+mod key;
+mod load;
 mod lock;
 mod logs;
 mod man;
 mod new;
 mod promote;
+mod pull;
+mod push;
 mod rebuild;
 mod rollback;
+mod save;
 mod status;
 mod test;
 mod up;
@@ -65,6 +70,11 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
+        Verb::Push(arguments) => push::run(&context, &arguments),
+        Verb::Pull(arguments) => pull::run(&context, &arguments),
+        Verb::Save(arguments) => save::run(&context, &arguments),
+        Verb::Load(arguments) => load::run(&context, &arguments),
+        Verb::Key(arguments) => key::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),
         Verb::Daemon(arguments) => daemon::run(&context, &arguments),
         Verb::Completions(arguments) => completions::run(&context, &arguments),

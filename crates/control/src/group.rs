@@ -196,6 +196,8 @@ pub(crate) struct GroupTask {
     /// Who waits for them to be.
     acknowledge: Vec<Box<dyn FnOnce() + Send>>,
     settling: Vec<(u64, oneshot::Sender<Settled>)>,
+    /// Who asked for the status.
+    asked: Vec<oneshot::Sender<GroupStatus>>,
     removed: Vec<oneshot::Sender<Result<(), ControlError>>>,
     mailbox: mpsc::UnboundedSender<Message>,
     inbox: mpsc::UnboundedReceiver<Message>,
@@ -221,6 +223,7 @@ impl GroupTask {
             put_off: None,
             acknowledge: Vec::new(),
             settling: Vec::new(),
+            asked: Vec::new(),
             removed: Vec::new(),
             mailbox,
             inbox,
@@ -284,7 +287,7 @@ impl GroupTask {
             }
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
-            Message::Status(answer) => drop(answer.send(self.status())),
+            Message::Status(answer) => self.asked.push(answer),
             Message::InService(answer) => drop(answer.send(self.in_service())),
             Message::Sourced(answer) => drop(answer.send(self.sourced())),
             Message::Releases(answer) => {
@@ -304,6 +307,9 @@ impl GroupTask {
     /// Plans, writes, begins. Returns how long to sleep if nothing happens.
     async fn pass(&mut self) -> Duration {
         self.look_at_evidence().await;
+        // Now it is known what is refused.
+        let asked = std::mem::take(&mut self.asked);
+        asked.into_iter().for_each(|answer| drop(answer.send(self.status())));
         let now = self.shared.now();
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);

@@ -4,33 +4,36 @@
 //! | --- | --- |
 //! | `signing.pem` | this host's ed25519 key, PKCS#8 PEM, mode 0600, made at first use |
 //! | `signing.pub.pem` | its public half, for other hosts' `trusted/` and for `cosign verify-attestation --key` |
+//! | `retired/ID.pem` | public halves of this host's earlier keys: what they signed is still believed |
 //! | `identity.pem` | the key that servers' identity tokens are signed with ([`crate::metadata`]), the same way |
-//! | `trusted/*.pem` | public keys of others whose reports are believed here |
+//! | `trusted/NAME.pem` | public keys of others whose reports are believed here |
+//! | `revoked-keys/NAME.ID.pem` | keys whose reports are believed no more, and that cannot be added again |
 //! | `revoked` | digests of images that are never launched again, one to a line; `#` begins a comment |
 //!
-//! What is trusted and revoked is read anew each time it is asked for, so a change holds from the next launch on.
+//! Beside them, `trust.toml` says who may sign for which images ([`kiln_model::trust::Rules`]); without it every trusted key
+//! may for all. Everything is read anew each time it is asked for, so a change holds from the next launch on.
+
+mod files;
+mod ring;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::pkcs8::{
-    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _,
-    spki::der::pem::LineEnding,
-};
 use kiln_model::{
-    ImageDigest,
-    evidence::{SigningKey, VerifyingKey, key_id},
+    ImageDigest, KeyName,
+    diagnostic::Diagnostics,
+    evidence::{SigningKey, key_id},
     fleet::EvidencePolicy,
-    trust::{TrustPolicy, TrustedKey},
+    trust::{Rules, THIS_HOST, TrustPolicy, TrustedKey},
 };
 
-/// A key file or a list is at most this long, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+pub(crate) use self::files::own_key;
+use self::files::{io_error, make, read, read_private, write_new};
+pub use self::ring::{KeyEntry, KeyState};
 
 /// Why keys could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,45 @@ pub enum KeysError {
         /// What is wrong.
         reason: String,
     },
+    /// A file is called after no key.
+    #[error("{} is not called NAME.pem: {reason}", path.display())]
+    NotAName {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The trust policy is wrong.
+    #[error("{} is wrong: line {}: {}", .0.file, first(.0).0, first(.0).1)]
+    Policy(Box<Diagnostics>),
+    /// There is no such key.
+    #[error("there is no key `{name}` on this host")]
+    NoKey {
+        /// What was asked for.
+        name: String,
+    },
+    /// A key of this name is there, or this key under another name.
+    #[error("{what} is trusted already, as `{name}`")]
+    Known {
+        /// What.
+        what: &'static str,
+        /// Under which name.
+        name: KeyName,
+    },
+    /// The key was revoked.
+    #[error("this key was revoked here, as `{name}`; {} says so", path.display())]
+    Revoked {
+        /// Under which name.
+        name: KeyName,
+        /// The file that says so.
+        path: PathBuf,
+    },
+    /// The name is taken by this host's own key.
+    #[error("`{THIS_HOST}` is the name of this host's own key")]
+    OwnName,
+    /// The key that reports are signed with cannot be revoked.
+    #[error("reports are signed with this key here: rotate it first, then revoke the old one by its id")]
+    InUse,
     /// A line of `revoked` is not an image digest.
     #[error("line {line} of {} is not an image digest: {reason}", path.display())]
     NotADigest {
@@ -74,60 +116,75 @@ pub enum KeysError {
     },
 }
 
+/// Where it is wrong first, and what is wrong there.
+fn first(found: &Diagnostics) -> (usize, &str) {
+    found.diagnostics.first().map_or((0, ""), |found| (found.line, found.message.as_str()))
+}
+
 /// The keys of a state directory.
 #[derive(Debug)]
 pub struct Keys {
     dir: PathBuf,
-    signing: SigningKey,
+    policy: PathBuf,
 }
 
 impl Keys {
     /// Opens `keys/` of a state directory; makes it and the signing key if they are not there.
     pub fn open(state_dir: &Path) -> Result<Self, KeysError> {
         let dir = state_dir.join("keys");
-        let trusted = dir.join("trusted");
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&trusted);
-        made.map_err(|source| io_error("create", &trusted, source))?;
-        let path = dir.join("signing.pem");
+        for part in ["trusted", "retired", "revoked-keys"] {
+            let path = dir.join(part);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|source| io_error("create", &path, source))?;
+        }
+        let keys = Self { dir, policy: state_dir.join("trust.toml") };
+        let path = keys.dir.join("signing.pem");
         let signing = match read_private(&path)? {
             Some(key) => key,
             None => make(&path)?,
         };
-        let public = dir.join("signing.pub.pem");
-        if !public.exists() {
-            let pem = signing.verifying_key().to_public_key_pem(LineEnding::LF);
-            let pem = pem.map_err(|e| KeysError::NotAKey { path: public.clone(), reason: e.to_string() })?;
-            write_new(&public, pem.as_bytes(), 0o644)?;
-        }
-        Ok(Self { dir, signing })
+        keys.publish(&signing)?;
+        Ok(keys)
     }
 
-    /// The key that reports are signed with here.
-    pub fn signing(&self) -> &SigningKey {
-        &self.signing
+    /// Writes the public half of the signing key beside it, if it is not there.
+    fn publish(&self, signing: &SigningKey) -> Result<(), KeysError> {
+        let path = self.dir.join("signing.pub.pem");
+        let pem = files::public_pem(&signing.verifying_key(), &path)?;
+        match read(&path)? {
+            Some(known) if known == pem => Ok(()),
+            _ => write_new(&path, pem.as_bytes(), 0o644),
+        }
+    }
+
+    /// The key that reports are signed with here, now.
+    pub fn signing(&self) -> Result<SigningKey, KeysError> {
+        let path = self.dir.join("signing.pem");
+        let missing = || io_error("read", &path, io::ErrorKind::NotFound.into());
+        read_private(&path)?.ok_or_else(missing)
     }
 
     /// Its id: hex SHA-256 of the public key's 32 bytes.
-    pub fn id(&self) -> String {
-        key_id(&self.signing.verifying_key())
+    pub fn id(&self) -> Result<String, KeysError> {
+        Ok(key_id(&self.signing()?.verifying_key()))
     }
 
-    /// What is believed now: the own key, `trusted/*.pem`, without `revoked`.
+    /// What is believed now: the own keys, `trusted/*.pem`, as `trust.toml` lets them, without what is revoked.
     pub fn policy(&self, evidence: EvidencePolicy) -> Result<TrustPolicy, KeysError> {
-        let own = TrustedKey { name: "this host".to_owned(), key: self.signing.verifying_key() };
-        let keys = [own].into_iter().chain(self.trusted()?).collect();
-        Ok(TrustPolicy { keys, revoked: self.revoked()?, evidence })
+        let revoked_keys: Vec<_> = self.revoked_keys()?.into_iter().map(|(_, key)| key).collect();
+        let own = TrustedKey { name: this_host(), key: self.signing()?.verifying_key() };
+        let retired = self.retired()?.into_iter().map(|(_, key)| key);
+        let trusted = self.trusted()?.into_iter().map(|(_, key)| key);
+        let mut keys: Vec<_> = [own].into_iter().chain(retired).chain(trusted).collect();
+        // Revoking counts also where somebody copied the key back.
+        keys.retain(|key| !revoked_keys.iter().any(|revoked| revoked.key == key.key));
+        Ok(TrustPolicy { keys, revoked_keys, rules: self.rules()?, revoked: self.revoked()?, evidence })
     }
 
-    fn trusted(&self) -> Result<Vec<TrustedKey>, KeysError> {
-        let dir = self.dir.join("trusted");
-        let entries = fs::read_dir(&dir).map_err(|source| io_error("list", &dir, source))?;
-        let mut paths: Vec<PathBuf> = entries
-            .map(|entry| Ok(entry.map_err(|source| io_error("list", &dir, source))?.path()))
-            .collect::<Result<_, KeysError>>()?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "pem"));
-        paths.sort();
-        paths.iter().map(|path| read_public(path)).collect()
+    /// What `trust.toml` says.
+    pub fn rules(&self) -> Result<Rules, KeysError> {
+        let Some(text) = read(&self.policy)? else { return Ok(Rules::default()) };
+        Rules::parse(&text, &self.policy.display().to_string()).map_err(|found| KeysError::Policy(Box::new(found)))
     }
 
     fn revoked(&self) -> Result<BTreeSet<ImageDigest>, KeysError> {
@@ -148,81 +205,14 @@ impl Keys {
     }
 }
 
-/// A private key that only this state directory uses, made at first use.
-pub(crate) fn own_key(path: &Path) -> Result<SigningKey, KeysError> {
-    match read_private(path)? {
-        Some(key) => Ok(key),
-        None => make(path),
-    }
-}
-
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> KeysError {
-    KeysError::Io { action, path: path.to_owned(), source }
-}
-
-fn read(path: &Path) -> Result<Option<String>, KeysError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io_error("open", path, source)),
-    };
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(|source| io_error("read", path, source))?;
-    Ok(Some(text))
-}
-
-fn read_private(path: &Path) -> Result<Option<SigningKey>, KeysError> {
-    let Some(text) = read(path)? else { return Ok(None) };
-    let mode = fs::metadata(path).map_err(|source| io_error("look at", path, source))?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeysError::Exposed { path: path.to_owned(), mode });
-    }
-    let key = SigningKey::from_pkcs8_pem(&text);
-    key.map(Some).map_err(|e| KeysError::NotAKey { path: path.to_owned(), reason: e.to_string() })
-}
-
-fn read_public(path: &Path) -> Result<TrustedKey, KeysError> {
-    let text = read(path)?.unwrap_or_default();
-    let key = VerifyingKey::from_public_key_pem(&text)
-        .map_err(|e| KeysError::NotAKey { path: path.to_owned(), reason: e.to_string() })?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(TrustedKey { name, key })
-}
-
-fn make(path: &Path) -> Result<SigningKey, KeysError> {
-    let mut seed = [0; 32];
-    let mut filled = 0;
-    while filled < seed.len() {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut seed[filled..], flags)
-            .map_err(|e| io_error("draw random bytes for", path, e.into()))?;
-    }
-    let key = SigningKey::from_bytes(&seed);
-    let pem = key
-        .to_pkcs8_pem(LineEnding::LF)
-        .map_err(|e| KeysError::NotAKey { path: path.to_owned(), reason: e.to_string() })?;
-    write_new(path, pem.as_bytes(), 0o600)?;
-    tracing::info!(key = key_id(&key.verifying_key()), path = %path.display(), "made a key");
-    Ok(key)
-}
-
-/// Writes a file that is not there yet, whole or not at all.
-fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), KeysError> {
-    let partial = path.with_extension("partial");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&partial)
-        .map_err(|source| io_error("create", &partial, source))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(|source| io_error("write", &partial, source))?;
-    fs::rename(&partial, path).map_err(|source| io_error("name", path, source))
+/// The name of the own keys.
+pub(crate) fn this_host() -> KeyName {
+    THIS_HOST.parse().expect("`this-host` is a valid key name")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 
@@ -231,7 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Keys::open(dir.path()).unwrap();
         let second = Keys::open(dir.path()).unwrap();
-        assert_eq!(first.id(), second.id());
+        assert_eq!(first.id().unwrap(), second.id().unwrap());
         let path = dir.path().join("keys/signing.pem");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -248,8 +238,8 @@ mod tests {
         let digest = ImageDigest(kiln_model::Digest::of(b"x"));
         fs::write(here.path().join("keys/revoked"), format!("# bad\n\n{digest} # CVE\n")).unwrap();
         let policy = keys.policy(EvidencePolicy::default()).unwrap();
-        assert_eq!(policy.keys[1].name, "ci");
-        assert_eq!(policy.keys[1].key, other.signing().verifying_key());
+        assert_eq!(policy.keys[1].name.as_str(), "ci");
+        assert_eq!(policy.keys[1].key, other.signing().unwrap().verifying_key());
         assert!(policy.revoked.contains(&digest));
     }
 
@@ -264,5 +254,80 @@ mod tests {
         fs::write(dir.path().join("keys/trusted/bad.pem"), "no key").unwrap();
         let error = keys.policy(EvidencePolicy::default()).unwrap_err();
         assert!(error.to_string().contains("bad.pem"), "{error}");
+    }
+
+    fn policy(keys: &Keys) -> TrustPolicy {
+        keys.policy(EvidencePolicy::default()).unwrap()
+    }
+
+    /// A public key as another host exports it.
+    fn exported(dir: &Path, name: &str) -> PathBuf {
+        let other = tempfile::tempdir().unwrap();
+        let path = dir.join(name);
+        fs::write(&path, Keys::open(other.path()).unwrap().export(None).unwrap()).unwrap();
+        path
+    }
+
+    #[test]
+    fn host_keys_are_added_and_revoked_and_never_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(dir.path()).unwrap();
+        let (ci, other) = (exported(dir.path(), "ci.pem"), exported(dir.path(), "other.pem"));
+        let name: KeyName = "ci".parse().unwrap();
+        let added = keys.add(&name, &ci).unwrap();
+        assert_eq!(policy(&keys).keys[1].name, name);
+        assert!(matches!(keys.add(&"ci-too".parse().unwrap(), &ci), Err(KeysError::Known { what: "this key", .. })));
+        assert!(matches!(keys.add(&name, &other), Err(KeysError::Known { what: "another key", .. })));
+        assert!(matches!(keys.add(&this_host(), &other), Err(KeysError::OwnName)));
+        let own = dir.path().join("keys/signing.pub.pem");
+        assert!(matches!(keys.add(&"me".parse().unwrap(), &own), Err(KeysError::Known { .. })));
+        let pem = keys.export(Some(&name)).unwrap();
+        assert!(matches!(keys.revoke("nobody"), Err(KeysError::NoKey { .. })));
+        assert!(matches!(keys.revoke(THIS_HOST), Err(KeysError::InUse)));
+        assert!(matches!(keys.revoke(&keys.id().unwrap()), Err(KeysError::InUse)));
+        assert_eq!(keys.revoke("ci").unwrap().id, added.id);
+        assert_eq!((policy(&keys).keys.len(), policy(&keys).revoked_keys.len()), (1, 1));
+        assert!(matches!(keys.add(&"ci".parse().unwrap(), &ci), Err(KeysError::Revoked { .. })));
+        // Also not by copying the file back.
+        fs::write(dir.path().join("keys/trusted/ci.pem"), pem).unwrap();
+        assert_eq!(policy(&keys).keys.len(), 1);
+        let states: Vec<_> = keys.list().unwrap().into_iter().map(|key| key.state).collect();
+        assert_eq!(states, [KeyState::Signing, KeyState::Revoked]);
+    }
+
+    #[test]
+    fn host_a_rotated_key_is_believed_until_it_is_revoked() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(dir.path()).unwrap();
+        let before = keys.signing().unwrap();
+        let (old, new) = keys.rotate().unwrap();
+        assert_eq!(old.id, key_id(&before.verifying_key()));
+        assert_eq!(new.id, keys.id().unwrap());
+        assert_ne!(old.id, new.id);
+        let believed = policy(&keys).keys;
+        assert_eq!(believed.len(), 2);
+        assert!(believed.iter().all(|key| key.name == this_host()), "both are this host's, and count once");
+        let public = fs::read_to_string(dir.path().join("keys/signing.pub.pem")).unwrap();
+        assert_eq!(public, keys.export(None).unwrap());
+        assert_eq!(fs::metadata(dir.path().join("keys/signing.pem")).unwrap().mode() & 0o7777, 0o600);
+        keys.revoke(&old.id[..8]).unwrap();
+        assert_eq!(policy(&keys).keys.len(), 1);
+        // A crash between the steps of a rotation left the public half of the key in use: it harms nothing.
+        fs::write(dir.path().join("keys/signing.pub.pem"), "stale").unwrap();
+        assert_eq!(Keys::open(dir.path()).unwrap().id().unwrap(), new.id);
+        assert_eq!(fs::read_to_string(dir.path().join("keys/signing.pub.pem")).unwrap(), public);
+    }
+
+    #[test]
+    fn host_the_trust_policy_is_read_anew_and_a_wrong_one_lets_nothing_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(dir.path()).unwrap();
+        assert_eq!(keys.rules().unwrap(), Rules::AnyKey);
+        let path = dir.path().join("trust.toml");
+        fs::write(&path, "[[rule]]\nimages = [\"*\"]\nkeys = [\"ci\"]\n").unwrap();
+        assert!(!policy(&keys).counts(&"shop".parse().unwrap(), &this_host()));
+        fs::write(&path, "[[rule]]\nimages = [\"*\"]\n").unwrap();
+        let error = keys.policy(EvidencePolicy::default()).unwrap_err();
+        assert!(error.to_string().contains("trust.toml is wrong: line 1: `rule` has no `keys`"), "{error}");
     }
 }

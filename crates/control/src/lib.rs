@@ -36,6 +36,6 @@ pub use failpoint::{FailPoint, NeverFails};
 pub use handle::{
     Control, ControlError, ControlOptions, InService, RebuildTarget, Settled, Sourced, Unsettled, Wanted,
 };
-pub use releases::{ImageInfo, NotAdmitted, Releases, ReleasesError};
+pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
 pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};

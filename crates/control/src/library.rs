@@ -11,7 +11,7 @@ use kiln_model::{
     ChannelName, Digest, ImageDigest, ImageName, Suite, SuiteDigest,
     evidence::Envelope,
     fleet::{EvidencePolicy, ImageRef},
-    trust::TrustPolicy,
+    trust::{self, TrustPolicy},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         tree::{self, TreeError, TreeFacts},
     },
     keys::Keys,
-    releases::{ImageInfo, Releases, ReleasesError},
+    releases::{ImageInfo, ImageOrigin, Releases, ReleasesError},
     reports::Library,
 };
 
@@ -46,24 +46,32 @@ fn failed(error: StoreError) -> ReleasesError {
     }
 }
 
-fn info(record: ImageRecord) -> ImageInfo {
-    ImageInfo { digest: record.digest, name: record.name, manifest: record.manifest, suite: record.suite }
+impl StoreLibrary {
+    fn info(&self, record: ImageRecord) -> Result<ImageInfo, ReleasesError> {
+        let ImageRecord { digest, name, manifest, mut suite, fetched_from, .. } = record;
+        let origin = if fetched_from.is_some() { ImageOrigin::Fetched } else { ImageOrigin::Baked };
+        if origin == ImageOrigin::Fetched {
+            let (reports, policy) = (self.reports(&digest)?, self.policy(EvidencePolicy::default())?);
+            suite = trust::suite_of(digest, &name, &reports, &policy, jiff::Timestamp::now()).unwrap_or(suite);
+        }
+        Ok(ImageInfo { digest, name, manifest, suite, origin })
+    }
 }
 
 impl Releases for StoreLibrary {
     fn resolve(&self, image: &ImageRef) -> Result<ImageInfo, ReleasesError> {
         let found = self.store.resolve(image).map_err(failed)?;
-        found.map(info).ok_or_else(|| ReleasesError::NotFound { image: image.to_string() })
+        self.info(found.ok_or_else(|| ReleasesError::NotFound { image: image.to_string() })?)
     }
     fn image(&self, image: &ImageDigest) -> Result<ImageInfo, ReleasesError> {
         let found = self.store.image(image).map_err(failed)?;
-        found.map(info).ok_or_else(|| ReleasesError::NotFound { image: image.to_string() })
+        self.info(found.ok_or_else(|| ReleasesError::NotFound { image: image.to_string() })?)
     }
     fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
         self.store.reports(image).map_err(failed)
     }
     fn policy(&self, evidence: EvidencePolicy) -> Result<TrustPolicy, ReleasesError> {
-        self.keys.policy(evidence).map_err(|error| ReleasesError::Store(Box::new(error)))
+        self.keys.policy(evidence).map_err(|error| ReleasesError::Trust(Box::new(error)))
     }
 }
 

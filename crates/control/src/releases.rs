@@ -21,8 +21,20 @@ pub struct ImageInfo {
     pub name: ImageName,
     /// Its services and writable paths.
     pub manifest: Arc<ImageManifest>,
-    /// The newest suite baked for it: what must have passed before a rollout.
+    /// What must have passed before a rollout: the newest suite baked for it, or, where it came from elsewhere, that of the
+    /// newest report that counts.
     pub suite: SuiteDigest,
+    /// Where it comes from.
+    pub origin: ImageOrigin,
+}
+
+/// Where an image comes from, which decides whether Kiln tests it by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageOrigin {
+    /// It was baked here, from a recipe that somebody here chose.
+    Baked,
+    /// It was pulled or loaded: only evidence that the policy accepts, or somebody who asks for a test, vouches for it.
+    Fetched,
 }
 
 /// Why an image or its evidence could not be read.
@@ -37,6 +49,9 @@ pub enum ReleasesError {
     /// The store failed.
     #[error("could not read the image store")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The keys or the trust policy cannot be read.
+    #[error("it cannot be read whom this host trusts")]
+    Trust(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why a release was not admitted.
@@ -69,5 +84,10 @@ pub trait Releases: Send + Sync + 'static {
     ) -> Result<VerifiedRelease, NotAdmitted> {
         let reports = self.reports(&request.image)?;
         Ok(trust::admit(request, &reports, &self.policy(evidence)?, now)?)
+    }
+    /// Whether an image passed its suite with any configuration.
+    fn vouched(&self, image: &ImageInfo, now: Timestamp) -> Result<(), NotAdmitted> {
+        let (reports, policy) = (self.reports(&image.digest)?, self.policy(EvidencePolicy::default())?);
+        Ok(trust::vouched(image.digest, &image.name, image.suite, &reports, &policy, now)?)
     }
 }

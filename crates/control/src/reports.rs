@@ -19,16 +19,16 @@ use kiln_model::{
     config::{ConfigKey, ConfigValue, Delivery},
     evidence::{self, Envelope, MatrixReport, Report, Verdict},
     fleet::EvidencePolicy,
-    trust::{LaunchUse, Request},
+    trust::{LaunchUse, Refusal, Request},
 };
 
 use crate::{
     config::{ConfigError, SecretStore, SecretsError},
     harness::{self, Events, HarnessError, ImageTree, LiveOfTests, Subject},
-    keys::Keys,
+    keys::{Keys, KeysError, this_host},
     live::Live,
     reads::KeyReads,
-    releases::{ImageInfo, NotAdmitted, Releases, ReleasesError},
+    releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError},
     throwaway::Throwaways,
 };
 
@@ -73,6 +73,12 @@ pub enum ProveError {
     /// The suite could not be run.
     #[error(transparent)]
     Harness(#[from] HarnessError),
+    /// There is no evidence that the policy accepts, and a test here would not give any.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The report could not be signed.
+    #[error("the report could not be signed")]
+    Keys(#[from] KeysError),
 }
 
 /// A release's newest report.
@@ -139,7 +145,9 @@ impl Prover {
         Self { live: Some(live), ..self }
     }
 
-    /// The report on an image with a configuration: a valid one of an earlier run, or a new one, good or bad.
+    /// The report on an image with a configuration. The one rule: evidence that the policy accepts is used, wherever it was
+    /// made. Where there is none, what was baked here is tested here, if the policy lets this host vouch for it; anything
+    /// else is refused. `Fresh::Always` is somebody's wish to test here whatever there is.
     pub async fn prove(
         &self,
         image: &ImageInfo,
@@ -153,7 +161,11 @@ impl Prover {
         let lock = self.running.lock().expect("no holder panics").entry(key).or_default().clone();
         let _running = lock.lock().await;
         let found = match fresh {
-            Fresh::Reuse => self.valid(image, config, policy).await?,
+            Fresh::Reuse => match self.valid(image, config, policy).await? {
+                Ok(report) => Some(report),
+                Err(_) if self.may_test(image).await? => None,
+                Err(refusal) => return Err(refusal.into()),
+            },
             Fresh::Renew | Fresh::Always => None,
         };
         let proof = match found {
@@ -167,20 +179,30 @@ impl Prover {
         Ok(proof)
     }
 
-    /// A report that admits the release to a rollout now.
+    /// Whether Kiln tests an image by itself to make evidence: it was baked here, and a report of this host counts.
+    pub async fn may_test(&self, image: &ImageInfo) -> Result<bool, ReleasesError> {
+        if image.origin == ImageOrigin::Fetched {
+            return Ok(false);
+        }
+        let (library, name) = (self.library.clone(), image.name.clone());
+        blocking(move || Ok(library.policy(EvidencePolicy::default())?.counts(&name, &this_host()))).await
+    }
+
+    /// The newest report of those that admit the release to a rollout now, or why none do.
     pub async fn valid(
         &self,
         image: &ImageInfo,
         config: &FrozenConfig,
         policy: EvidencePolicy,
-    ) -> Result<Option<Report>, ReleasesError> {
+    ) -> Result<Result<Report, Refusal>, ReleasesError> {
         let (library, image, config) = (self.library.clone(), image.clone(), config.clone());
         blocking(move || {
             let launch_use = LaunchUse::Rollout;
-            let request = Request { image: image.digest, config: &config, suite: image.suite, launch_use };
+            let (name, suite) = (&image.name, image.suite);
+            let request = Request { image: image.digest, name, config: &config, suite, launch_use };
             match library.admit(&request, policy, Timestamp::now()) {
-                Ok(_) => newest_pass(library.as_ref(), &image, config.digest(), policy),
-                Err(NotAdmitted::Refused(_)) => Ok(None),
+                Ok(verified) => Ok(Ok(verified.report().expect("a release that serves has a report").clone())),
+                Err(NotAdmitted::Refused(refusal)) => Ok(Err(refusal)),
                 Err(NotAdmitted::Unreadable(error)) => Err(error),
             }
         })
@@ -208,7 +230,7 @@ impl Prover {
         let matrix = self.matrix(image, &subject, &suite, again, events);
         let (run, matrix) = tokio::join!(run, matrix);
         let report = self.completed(run?.report, matrix?).await;
-        let envelope = evidence::seal(&report, self.keys.signing());
+        let envelope = evidence::seal(&report, &self.keys.signing()?);
         let (library, image) = (self.library.clone(), image.digest);
         blocking(move || library.add_report(&image, &envelope)).await?;
         Ok(report)
@@ -231,25 +253,6 @@ impl Prover {
 fn live_defaults(manifest: &ImageManifest) -> BTreeMap<ConfigKey, ConfigValue> {
     let live = manifest.config.0.iter().filter(|(_, spec)| spec.delivery == Delivery::Live);
     live.filter_map(|(key, spec)| Some((key.clone(), spec.default.clone()?))).collect()
-}
-
-/// The newest report of this release and suite that passed, by a key that is trusted.
-fn newest_pass(
-    library: &dyn Library,
-    image: &ImageInfo,
-    config: ConfigDigest,
-    policy: EvidencePolicy,
-) -> Result<Option<Report>, ReleasesError> {
-    let keys = library.policy(policy)?.keys;
-    let reports = library.reports(&image.digest)?;
-    let opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &keys).ok());
-    let fitting = opened.filter(|report| {
-        report.image == image.digest
-            && report.config == config
-            && report.suite == image.suite
-            && report.verdict == Verdict::Passed
-    });
-    Ok(fitting.max_by_key(|report| report.finished_at))
 }
 
 fn finished(proof: &Proof, took: Duration) -> Event {

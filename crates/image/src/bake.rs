@@ -22,7 +22,6 @@ mod remove;
 mod reproducible;
 mod run;
 mod source;
-mod work;
 
 #[cfg(test)]
 pub(crate) mod tests;

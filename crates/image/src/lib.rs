@@ -6,6 +6,7 @@
 
 pub mod bake;
 pub mod debian;
+pub mod delivery;
 mod import;
 mod layer;
 pub mod oci;

@@ -4,7 +4,8 @@
 //! and kept byte for byte, so reading it back never needs to write it again. Field order is fixed by the types and
 //! maps are sorted, so the same image always gives the same bytes.
 
-mod archive;
+pub(crate) mod archive;
+pub(crate) mod artifact;
 pub(crate) mod foreign;
 mod layout;
 pub(crate) mod source;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use kiln_model::{Digest, ImageManifest, manifest};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::artifact::Artifact;
 pub use self::source::OciError;
 
 /// Media type of an image manifest.
@@ -27,8 +29,12 @@ pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Media type of the empty configuration of an artifact.
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// The empty configuration of an artifact.
+pub(crate) const EMPTY_BYTES: &[u8] = b"{}";
 /// Artifact type, and media type of the layer, of a report.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+/// Artifact type, and media type of the layer, of a suite.
+pub const SUITE: &str = "application/vnd.kiln.suite.v1+json";
 
 /// What a document says of a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,14 +194,14 @@ impl Manifest {
             subject: None,
         }
     }
-    /// The manifest of a report on an image.
-    pub fn report(subject: Descriptor, envelope: &[u8]) -> Self {
+    /// The manifest of something that is said of an image.
+    pub(crate) fn artifact(kind: &str, subject: Descriptor, content: &[u8]) -> Self {
         Self {
             schema_version: 2,
             media_type: MANIFEST.to_owned(),
-            artifact_type: Some(IN_TOTO.to_owned()),
-            config: Descriptor::of(EMPTY, b"{}"),
-            layers: vec![Descriptor::of(IN_TOTO, envelope)],
+            artifact_type: Some(kind.to_owned()),
+            config: Descriptor::of(EMPTY, EMPTY_BYTES),
+            layers: vec![Descriptor::of(kind, content)],
             subject: Some(subject),
         }
     }

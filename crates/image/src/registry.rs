@@ -10,15 +10,25 @@ mod blobs;
 mod client;
 mod credentials;
 mod error;
+pub(crate) mod parallel;
+mod places;
+mod referrers;
 mod remote;
 mod settings;
+mod upload;
 
 #[cfg(test)]
 pub(crate) mod docker;
 #[cfg(test)]
+pub(crate) mod proxy;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use blobs::Cache;
+pub(crate) use client::Repository;
 pub use error::RegistryError;
+pub(crate) use places::Places;
+pub(crate) use referrers::Referrer;
 pub(crate) use remote::Remote;
 pub use settings::{Registries, RegistrySettings};
+pub(crate) use upload::{Blob, Sent};

@@ -24,6 +24,8 @@ pub(crate) mod objects;
 mod record;
 mod reports;
 mod verify;
+mod work;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,9 @@ pub use inspect::{InstalledPackage, LayerRecord};
 pub(crate) use lock::Lock;
 pub use record::ImageRecord;
 pub use verify::{Damage, Progress, Verification};
+pub(crate) use work::Work;
+pub use work::WorkError;
+pub(crate) use write::Documents;
 
 use self::{
     error::{Context as _, at},

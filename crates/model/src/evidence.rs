@@ -13,7 +13,7 @@ mod statement;
 use std::{collections::BTreeSet, time::Duration};
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
-pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, render, seal};
+pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, peek, render, seal};
 pub use statement::StatementError;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::ConfigKey,
     digest::{ConfigDigest, ImageDigest, SuiteDigest},
-    id::MatrixName,
+    id::{KeyName, MatrixName},
 };
 
 /// `predicateType` of a report.
@@ -123,6 +123,15 @@ impl Report {
     pub fn count(&self) -> usize {
         self.tests.len() + self.matrix.iter().map(|run| run.tests.len()).sum::<usize>()
     }
+}
+
+/// A report that trusted keys signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// What was seen.
+    pub report: Report,
+    /// The trusted keys that signed it, each once.
+    pub signers: BTreeSet<KeyName>,
 }
 
 /// A DSSE envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>).

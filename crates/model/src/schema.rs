@@ -1,4 +1,4 @@
-//! JSON Schemas of `image.toml`, `fleet.toml` and an environment's file, for editors and other programs.
+//! JSON Schemas of `image.toml`, `fleet.toml`, an environment's file and `trust.toml`, for editors and other programs.
 //!
 //! The structs in the submodules are the files' text form and nothing else: their documentation is what an editor
 //! shows beside a key. The parser ([`crate::recipe`], [`crate::fleet`]) says more than a schema can (places, contradictions,
@@ -6,6 +6,7 @@
 
 pub mod fleet;
 pub mod image;
+pub mod trust;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
@@ -19,11 +20,12 @@ pub struct SchemaFile {
 }
 
 /// All schemas.
-pub fn files() -> [SchemaFile; 3] {
+pub fn files() -> [SchemaFile; 4] {
     [
         file::<image::ImageToml>("image.schema.json"),
         file::<fleet::FleetToml>("fleet.schema.json"),
         file::<fleet::EnvironmentToml>("environment.schema.json"),
+        file::<trust::TrustToml>("trust.schema.json"),
     ]
 }
 
@@ -65,6 +67,10 @@ texts! {
     PackageText = "^[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?$";
     /// An image: `name`, `name@channel` or `name@sha256:…`.
     ImageText = "^[a-z]([a-z0-9-]*[a-z0-9])?(@(sha256:[0-9a-f]{64}|[a-z]([a-z0-9-]*[a-z0-9])?))?$";
+    /// A name of images, or how their names begin and `*`: `shop`, `web-*`, `*`.
+    PatternText = "^([a-z]([a-z0-9-]*[a-z0-9])?|([a-z][a-z0-9-]*)?\\*)$";
+    /// A digest.
+    DigestText = "^sha256:[0-9a-f]{64}$";
     /// A path of a URL.
     UrlPath = "^/";
 }

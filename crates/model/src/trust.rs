@@ -1,8 +1,9 @@
 //! The one place that decides whether a release may be launched.
 //!
 //! [`admit`] is the only maker of a [`VerifiedRelease`] that serves, and an engine's launch takes nothing else. It
-//! wants a report that a trusted key signed, for exactly this image, this configuration and the required suite, which
-//! passed and is not too old. Why a release was not admitted is a [`Refusal`], one variant for each reason.
+//! wants reports for exactly this image, this configuration and the required suite, which passed and are not too old, by as
+//! many keys as the policy's rule for the image's name wants ([`TrustRule`]). Why a release was not admitted is a
+//! [`Refusal`], one variant for each reason.
 //!
 //! ```compile_fail
 //! // There is no way around: the fields are private, and there is neither `Default` nor `Deserialize`.
@@ -19,19 +20,25 @@
 //! ```
 
 mod admit;
+pub(crate) mod file;
+mod judge;
 mod refusal;
+mod rule;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-pub use admit::{CLOCK_SKEW, Request, admit};
+pub use admit::{Request, admit, suite_of, vouched};
 use jiff::Timestamp;
+pub use judge::CLOCK_SKEW;
 pub use refusal::Refusal;
+pub use rule::{ImagePattern, Rules, TrustRule};
 
 use crate::{
     config::FrozenConfig,
     digest::{ImageDigest, SuiteDigest},
-    evidence::VerifyingKey,
+    evidence::{Report, VerifyingKey},
     fleet::{EvidencePolicy, OnExpiry},
+    id::{ImageName, KeyName},
     release::Release,
 };
 
@@ -44,7 +51,11 @@ pub struct VerifiedRelease {
     purpose: Purpose,
     expires_at: Option<Timestamp>,
     warnings: Vec<String>,
+    report: Option<Box<Report>>,
 }
+
+/// The name of the key that this host signs with.
+pub const THIS_HOST: &str = "this-host";
 
 /// What a server is launched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +78,8 @@ pub enum LaunchUse {
 /// A key whose reports are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedKey {
-    /// For people: where the key comes from.
-    pub name: String,
+    /// Whose it is. What one name signed counts once, whichever of its keys it was.
+    pub name: KeyName,
     /// The public key.
     pub key: VerifyingKey,
 }
@@ -76,8 +87,12 @@ pub struct TrustedKey {
 /// What is believed, and for how long.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustPolicy {
-    /// The keys whose reports are believed.
+    /// The keys whose reports are believed, as far as the rules let them.
     pub keys: Vec<TrustedKey>,
+    /// Keys whose reports are believed no more.
+    pub revoked_keys: Vec<TrustedKey>,
+    /// Who may say what.
+    pub rules: Rules,
     /// Images that are never launched again, whatever was seen of them.
     pub revoked: BTreeSet<ImageDigest>,
     /// How old a report may be, and what its expiry means to healing.
@@ -85,9 +100,9 @@ pub struct TrustPolicy {
 }
 
 impl TrustPolicy {
-    /// A report older than this has expired.
-    pub fn max_age(&self) -> Duration {
-        self.evidence.max_age
+    /// Whether a report by this key would count for images of this name.
+    pub fn counts(&self, image: &ImageName, key: &KeyName) -> bool {
+        self.rules.rule(image).is_some_and(|rule| rule.may_sign(key))
     }
     /// Whether healing goes on after that.
     pub fn on_expiry(&self) -> OnExpiry {
@@ -116,6 +131,10 @@ impl VerifiedRelease {
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.expires_at
     }
+    /// The newest report that admitted it; none for a test server.
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_deref()
+    }
     /// What must be said loudly although the release was admitted.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -131,5 +150,6 @@ pub fn admit_for_test(image: ImageDigest, config: FrozenConfig) -> VerifiedRelea
         purpose: Purpose::Test,
         expires_at: None,
         warnings: Vec::new(),
+        report: None,
     }
 }

@@ -34,7 +34,7 @@ fn config() -> FrozenConfig {
 
 fn policy() -> TrustPolicy {
     TrustPolicy {
-        keys: vec![TrustedKey { name: "this host".to_owned(), key: key(1).verifying_key() }],
+        keys: vec![TrustedKey { name: "this-host".parse().unwrap(), key: key(1).verifying_key() }],
         ..TrustPolicy::default()
     }
 }
@@ -65,7 +65,8 @@ fn sealed(report: Report) -> Envelope {
 
 fn admit(launch_use: LaunchUse, evidence: &[Envelope], policy: &TrustPolicy) -> Result<VerifiedRelease, Refusal> {
     let config = config();
-    let request = Request { image: image(), config: &config, suite: suite(), launch_use };
+    let name = "hello".parse().unwrap();
+    let request = Request { image: image(), name: &name, config: &config, suite: suite(), launch_use };
     trust::admit(&request, evidence, policy, now())
 }
 

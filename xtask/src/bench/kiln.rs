@@ -55,6 +55,11 @@ impl Kiln {
         &self.state
     }
 
+    /// The directory of the recipe and the fleet.
+    pub fn project(&self) -> &Path {
+        &self.project
+    }
+
     /// Keeps the downloads for the next.
     pub fn keep_downloads(&self, bench: &Bench) -> Outcome {
         demo::copy_fresh(&self.state.join("cache"), &bench.work.join("cache"))

@@ -70,14 +70,14 @@ fn rows(ours: f64, bare: f64, hot: f64, runc: Option<f64>) -> Vec<Row> {
 
 /// A start after a rest, and after the same work: a processor that was just woken by a command is faster than one that
 /// slept, and Kiln's own launch comes after a command.
-fn rested(kiln: &Kiln, start: impl FnOnce() -> Outcome<f64>) -> Outcome<f64> {
+pub fn rested(kiln: &Kiln, start: impl FnOnce() -> Outcome<f64>) -> Outcome<f64> {
     std::thread::sleep(REST);
     kiln.ready_servers()?;
     start()
 }
 
 /// One launch, as `ready_ms` of the new server says.
-fn launch(kiln: &Kiln) -> Outcome<f64> {
+pub fn launch(kiln: &Kiln) -> Outcome<f64> {
     kiln.json(&["rebuild", "web"])?;
     let servers = kiln.ready_servers()?;
     servers.iter().find_map(|server| server["ready_ms"].as_f64()).ok_or_else(|| "no server says `ready_ms`".into())

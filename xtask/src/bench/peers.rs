@@ -69,7 +69,7 @@ impl Nginx {
         let program = which("nginx").ok_or("nginx is not installed")?;
         let port = free_port()?;
         fs::create_dir_all(dir)?;
-        fs::write(dir.join("nginx.conf"), configuration(dir, pages, port))?;
+        fs::write(dir.join("nginx.conf"), configuration(dir, pages, &format!("127.0.0.1:{port}")))?;
         Ok(Self { program, dir: dir.to_owned(), port })
     }
 
@@ -84,7 +84,8 @@ impl Nginx {
     }
 }
 
-fn configuration(dir: &Path, pages: &Path, port: u16) -> String {
+/// One worker, no log, connections that are kept for ever.
+pub fn configuration(dir: &Path, pages: &Path, listen: &str) -> String {
     let (dir, pages) = (dir.display(), pages.display());
     format!(
         "daemon off; master_process off; pid {dir}/pid; error_log stderr crit;\n\
@@ -92,7 +93,7 @@ fn configuration(dir: &Path, pages: &Path, port: u16) -> String {
          http {{ access_log off; keepalive_requests 100000000;\n\
            client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
            uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-           server {{ listen 127.0.0.1:{port}; root {pages}; }} }}\n"
+           server {{ listen {listen}; root {pages}; }} }}\n"
     )
 }
 

@@ -106,6 +106,19 @@ impl Contract<'_> {
         fs::write(failing.join("image.toml"), recipe + "\nno_such_key = 1\n")?;
         self.ends_with(2, &["bake", failing.to_str().ok_or("the path is not UTF-8")?])?;
         self.ends_with(2, &["no-such-verb"])?;
+        // Names of what is not there, to the daemon and to the file system alike.
+        for arguments in [
+            &["up", "no-such-directory"][..],
+            &["apply", "no-such-directory"],
+            &["logs", "no-such-group"],
+            &["rebuild", "no-such-group"],
+            &["rollback", "no-such-group"],
+            &["exec", "no-such-server", "--", "true"],
+            &["inspect", "no-such-image"],
+            &["promote", "no-such-image", "--to", "stable"],
+        ] {
+            self.ends_with(2, arguments)?;
+        }
         let image = self.json(&["bake", self.project()?])?.last().map(|baked| baked["image"].clone());
         let image = image.as_ref().and_then(Value::as_str).ok_or("a bake has an image")?.to_owned();
         fs::write(self.state.join("keys/revoked"), format!("{image}\n"))?;

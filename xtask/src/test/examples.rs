@@ -8,12 +8,15 @@ use std::{
 
 use serde_json::Value;
 
-use super::{contract::Contract, guestbook::Guestbook};
+use super::{clients, contract::Contract, guestbook::Guestbook};
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
     demo,
 };
+
+/// Not an example: programs that ask the metadata service.
+const CLIENTS: &str = "clients";
 
 /// Packages that the examples have downloaded.
 pub fn downloads() -> PathBuf {
@@ -30,7 +33,7 @@ pub fn run(only: Option<&str>) -> Outcome {
         fs::read_dir(root().join("examples"))?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     let chosen = |path: &Path| only.is_none_or(|name| path.ends_with(name));
     examples.retain(|path| path.join("image.toml").exists() && chosen(path));
-    if examples.is_empty() {
+    if examples.is_empty() && only != Some(CLIENTS) {
         return Err("there is no such example".into());
     }
     examples.sort();
@@ -39,6 +42,10 @@ pub fn run(only: Option<&str>) -> Outcome {
     for example in &examples {
         eprintln!("\n# example {}", example.display());
         run_one(&kiln, &work, example)?;
+    }
+    if only.is_none_or(|name| name == CLIENTS) {
+        eprintln!("\n# clients of the metadata service");
+        clients::run(&kiln, &work)?;
     }
     Ok(())
 }

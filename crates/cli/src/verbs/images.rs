@@ -45,6 +45,7 @@ pub(super) fn to_json(image: &ImageRecord, channels: &[String]) -> Value {
         "suite": image.suite.to_string(),
         "created_at": image.created_at.to_string(),
         "size": image.size,
+        "fetched_from": image.fetched_from,
         "layers": image.layers.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }

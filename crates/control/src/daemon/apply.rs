@@ -164,10 +164,14 @@ async fn missing_evidence(
 ) -> Result<(), Failure> {
     for (name, config) in configs {
         let Some(image) = images.get(name) else { continue };
-        if app.prover.valid(image, config, fleet.evidence).await?.is_none() {
-            let reason = format!("{} {} has no valid report with this configuration", image.name, image.digest.short());
-            sink.send(Event::Step { group: name.to_string(), server: None, action: "test".to_owned(), reason });
-        }
+        let Err(refusal) = app.prover.valid(image, config, fleet.evidence).await? else { continue };
+        let (action, reason) = match app.prover.may_test(image).await? {
+            true => {
+                ("test", format!("{} {} has no valid report with this configuration", image.name, image.digest.short()))
+            }
+            false => ("refuse", refusal.to_string()),
+        };
+        sink.send(Event::Step { group: name.to_string(), server: None, action: action.to_owned(), reason });
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use kiln_engine::EngineError;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError, live::LiveError,
-    reports::ProveError,
+    ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError, keys::KeysError,
+    live::LiveError, reports::ProveError,
 };
 
 /// An [`ApiError`] as an answer.
@@ -89,6 +89,7 @@ impl IntoApi for ReleasesError {
         let error = ApiError::from_chain(releases_code(&self), &self);
         match self {
             Self::NotFound { .. } => error.help("run `kiln images` to see what there is, or `kiln bake` to make it"),
+            Self::Trust(_) => error.help("nothing is launched until it can be read again; `kiln key list` checks it"),
             Self::Store(_) => error.help("run `kiln verify` to look for damage, and see whether the disk is full"),
         }
     }
@@ -97,7 +98,13 @@ impl IntoApi for ReleasesError {
 fn releases_code(error: &ReleasesError) -> ErrorCode {
     match error {
         ReleasesError::NotFound { .. } => ErrorCode::NotFound,
-        ReleasesError::Store(_) => ErrorCode::Host,
+        ReleasesError::Store(_) | ReleasesError::Trust(_) => ErrorCode::Host,
+    }
+}
+
+impl IntoApi for KeysError {
+    fn into_api(self) -> ApiError {
+        ApiError::from_chain(ErrorCode::Host, &self)
     }
 }
 
@@ -116,7 +123,9 @@ impl IntoApi for ProveError {
             Self::Releases(error) => error.into_api(),
             Self::NoSuite { .. } => ApiError::from_chain(ErrorCode::NotFound, &self),
             Self::Matrix { .. } => ApiError::from_chain(ErrorCode::Invalid, &self).help("bake the recipe again"),
-            Self::Secrets(_) => ApiError::from_chain(ErrorCode::Host, &self),
+            Self::Secrets(_) | Self::Keys(_) => ApiError::from_chain(ErrorCode::Host, &self),
+            Self::Refused(ref refusal) => ApiError::from_chain(ErrorCode::Refused, refusal)
+                .help("nothing was launched or changed; `kiln key list` and trust.toml say who is believed"),
             Self::Harness(ref error) => ApiError::from_chain(harness_code(error), &self),
         }
     }

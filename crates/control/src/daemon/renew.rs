@@ -24,6 +24,9 @@ use crate::{
 
 /// The part of a report's life after which the release is tested again.
 const DUE_AT: f64 = crate::reports::KEPT;
+/// Why a release is not tested here.
+const ELSEWHERE: &str = "its image came from elsewhere, or trust.toml does not let this host vouch for it: pull newer reports \
+                         with `kiln pull`, or run `kiln test`";
 /// The longest pause between two rounds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// The shortest.
@@ -90,8 +93,8 @@ async fn due_in(
     let image = image(app, release).await?;
     let life = release.evidence.max_age.mul_f64(DUE_AT);
     let left = match app.prover.valid(&image, &release.config, release.evidence).await? {
-        Some(report) => life.saturating_sub(age(report.seen_at())),
-        None => Duration::ZERO,
+        Ok(report) => life.saturating_sub(age(report.seen_at())),
+        Err(_) => Duration::ZERO,
     };
     // A run that failed is not repeated at once.
     let rest = release.evidence.max_age.mul_f64(1.0 - DUE_AT) / 4;
@@ -114,6 +117,11 @@ async fn renew(app: &App, release: &InService, tried: &mut HashMap<ReleaseId, In
         Ok(image) => image,
         Err(error) => return warn(app, release, &chain(&error)),
     };
+    match app.prover.may_test(&image).await {
+        Ok(true) => {}
+        Ok(false) => return warn(app, release, ELSEWHERE),
+        Err(error) => return warn(app, release, &chain(&error)),
+    }
     match app.prover.prove(&image, &release.config, release.evidence, Fresh::Renew, &quiet).await {
         Ok(proof) if proof.passed() => tracing::info!(group = %release.group, "the evidence was renewed"),
         Ok(proof) => warn(app, release, &super::apply::tests_failed(&proof.report).message),

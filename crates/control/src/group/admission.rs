@@ -73,7 +73,7 @@ pub(super) async fn look(
     let looked = tokio::task::spawn_blocking(move || {
         let image = releases.image(&release.image)?;
         let PastRelease { image: digest, config, suite, .. } = &release;
-        let request = Request { image: *digest, config, suite: *suite, launch_use };
+        let request = Request { image: *digest, name: &image.name, config, suite: *suite, launch_use };
         Ok((releases.admit(&request, evidence, now)?, image))
     });
     match looked.await {
@@ -89,7 +89,7 @@ fn refused(error: &NotAdmitted) -> Admission {
     let code = match error {
         NotAdmitted::Refused(refusal) => refusal.code(),
         NotAdmitted::Unreadable(ReleasesError::NotFound { .. }) => "no-image",
-        NotAdmitted::Unreadable(ReleasesError::Store(_)) => "unreadable",
+        NotAdmitted::Unreadable(ReleasesError::Store(_) | ReleasesError::Trust(_)) => "unreadable",
     };
     Admission::Refused { code: code.to_owned(), reason: kiln_api::error::chain(error) }
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use kiln_api::{
     Event,
-    status::{GroupStatus, LiveStatus, RolloutStatus, ServerStatus},
+    status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
     ServerId, ServerState,
@@ -86,6 +86,7 @@ impl GroupTask {
             live: self.live(),
             sources: None,
             servers: self.servers.values().map(Server::status).collect(),
+            refused: self.refused(),
         }
     }
 
@@ -93,6 +94,20 @@ impl GroupTask {
         let values = self.shared.live.of(&self.row.name);
         let keys = values.seen().len() as u32;
         (keys > 0).then(|| LiveStatus { version: values.version, keys, set: values.set.len() as u32 })
+    }
+
+    /// The releases that could not be launched now, with the servers of them that run on.
+    fn refused(&self) -> Vec<RefusedStatus> {
+        let refused = self.admitted.iter().filter_map(|(id, admitted)| match &admitted.result {
+            Err(Admission::Refused { code, reason }) => Some((id, code, reason)),
+            _ => None,
+        });
+        let with_servers = refused.map(|(id, code, reason)| {
+            let of_it = self.servers.values().filter(|server| server.row.release == *id);
+            let servers = of_it.map(|server| server.row.id.to_string()).collect();
+            RefusedStatus { release: id.to_string(), code: code.clone(), reason: reason.clone(), servers }
+        });
+        with_servers.collect()
     }
 
     /// The rollout under way or failed. A group that healed slowly or not at all shows here as well.

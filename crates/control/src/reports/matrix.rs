@@ -23,6 +23,7 @@ use super::{Library, ProveError, Prover, blocking};
 use crate::{
     config::ConfigError,
     harness::{self, Events, Subject},
+    keys::this_host,
     releases::{ImageInfo, ReleasesError},
 };
 
@@ -96,7 +97,7 @@ impl Prover {
         Ok((entry.name.clone(), froze.map_err(wrong)?))
     }
 
-    /// The newest run with each configuration that a report by a trusted key speaks of.
+    /// The newest run with each configuration that a report of this host speaks of. What others saw they vouch for themselves.
     async fn earlier(&self, image: &ImageInfo, policy: EvidencePolicy) -> Result<Runs, ReleasesError> {
         let (library, image) = (self.library.clone(), image.clone());
         blocking(move || newest(library.as_ref(), &image, policy)).await
@@ -107,7 +108,8 @@ fn newest(library: &dyn Library, image: &ImageInfo, policy: EvidencePolicy) -> R
     let keys = library.policy(policy)?.keys;
     let reports = library.reports(&image.digest)?;
     let opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &keys).ok());
-    let ours = opened.filter(|report| report.image == image.digest && report.suite == image.suite);
+    let own = opened.filter(|opened| opened.signers.contains(&this_host())).map(|opened| opened.report);
+    let ours = own.filter(|report| report.image == image.digest && report.suite == image.suite);
     let mut runs: Vec<_> = ours.flat_map(|report| report.matrix).collect();
     runs.sort_by(|a, b| (&a.name, b.finished_at).cmp(&(&b.name, a.finished_at)));
     runs.dedup_by(|later, first| later.name == first.name);

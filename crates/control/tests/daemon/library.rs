@@ -8,7 +8,7 @@ use std::{
 };
 
 use kiln_control::{
-    ImageInfo, Releases, ReleasesError,
+    ImageInfo, ImageOrigin, Releases, ReleasesError,
     harness::{
         ImageTree,
         tree::{self, TreeError, TreeFacts},
@@ -69,7 +69,13 @@ impl Releases for Directories {
         let suite: Suite =
             serde_json::from_slice(&fs::read(dir.join("suite.json")).map_err(failed)?).map_err(failed)?;
         let name = manifest.name.clone();
-        Ok(ImageInfo { digest: *image, name, manifest: Arc::new(manifest), suite: suite.digest() })
+        Ok(ImageInfo {
+            digest: *image,
+            name,
+            manifest: Arc::new(manifest),
+            suite: suite.digest(),
+            origin: ImageOrigin::Baked,
+        })
     }
     fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
         let dir = self.find(image)?.join("reports");

@@ -163,7 +163,7 @@ async fn root_a_suite_has_throwaway_services_that_only_its_test_servers_reach() 
 fn parameters(bench: &Bench, envelope: &kiln_model::evidence::Envelope) -> Vec<String> {
     let keys = kiln_control::keys::Keys::open(&bench.directory.path().join("state")).unwrap();
     let keys = keys.policy(Default::default()).unwrap().keys;
-    kiln_model::evidence::open(envelope, &keys).unwrap().parameters
+    kiln_model::evidence::open(envelope, &keys).unwrap().report.parameters
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 use kiln_control::{
-    Backend, Bound, Control, ControlOptions, Drained, FailPoint, ImageInfo, Releases, ReleasesError, Routes, Settled,
-    Traffic, TrafficError, Wanted,
+    Backend, Bound, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases, ReleasesError,
+    Routes, Settled, Traffic, TrafficError, Wanted,
 };
 use kiln_model::{
     Digest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageManifest, Release, ReleaseId, ServerId, Suite,
@@ -79,14 +79,21 @@ impl Releases for Shelf {
     }
     fn image(&self, image: &ImageDigest) -> Result<ImageInfo, ReleasesError> {
         let name = "hello".parse().unwrap();
-        Ok(ImageInfo { digest: *image, name, manifest: Arc::new(manifest()), suite: suite() })
+        Ok(ImageInfo {
+            digest: *image,
+            name,
+            manifest: Arc::new(manifest()),
+            suite: suite(),
+            origin: ImageOrigin::Baked,
+        })
     }
     fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
         Ok(self.reports.lock().unwrap().get(image).cloned().unwrap_or_default())
     }
     fn policy(&self, evidence: EvidencePolicy) -> Result<TrustPolicy, ReleasesError> {
-        let keys = vec![TrustedKey { name: "this host".to_owned(), key: key().verifying_key() }];
-        Ok(TrustPolicy { keys, revoked: self.revoked.lock().unwrap().iter().copied().collect(), evidence })
+        let keys = vec![TrustedKey { name: "this-host".parse().unwrap(), key: key().verifying_key() }];
+        let revoked = self.revoked.lock().unwrap().iter().copied().collect();
+        Ok(TrustPolicy { keys, revoked, evidence, ..TrustPolicy::default() })
     }
 }
 

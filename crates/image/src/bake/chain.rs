@@ -24,8 +24,8 @@ use crate::{
     oci::{self, Config, Descriptor, Manifest},
     sandbox::Sandbox,
     store::{
-        ImageEntry, Lock, StepEntry, Store, StoreError,
-        objects::{self, Batch, Object, Tree},
+        Documents, ImageEntry, Lock, StepEntry, Store, StoreError,
+        objects::{Batch, Object, Tree},
     },
     tree,
 };
@@ -311,7 +311,7 @@ impl<'a> Chain<'a> {
         self.standing = Standing::Stored(stored.clone());
         self.advance(name, key, &written, Some(stored), begun);
         self.settle()?;
-        made.work.remove()
+        Ok(made.work.remove()?)
     }
 
     fn step_lock(&self, name: &str, key: &Digest, patience: Duration) -> Result<Lock, BakeError> {
@@ -426,6 +426,7 @@ impl<'a> Chain<'a> {
         let image = ImageDigest(Digest::of(&manifest));
         let suite = self.store.index().put_suite(&recipe.suite)?;
         let known = self.store.index().image(&image)?;
+        let suites = known.as_ref().map(|known| known.suites.clone()).unwrap_or_default();
         let (tree, size) = match known {
             Some(known) if self.store.read_documents(&image).is_ok() => (known.tree, known.size),
             _ => self.publish(&image, &manifest, &config)?,
@@ -440,39 +441,24 @@ impl<'a> Chain<'a> {
             tree,
             size,
             steps: self.links.iter().map(|link| link.step.clone()).collect(),
+            fetched_from: None,
+            suites,
         })?;
         Ok((image, suite, self.outcomes))
     }
 
     fn publish(&mut self, image: &ImageDigest, manifest: &[u8], config: &[u8]) -> Result<(String, u64), BakeError> {
         let tree = self.load()?;
-        let stored = self.batch.tree(&tree)?;
         let mut layers = Vec::new();
         for link in &self.links {
             let object = match &link.object {
                 Some(object) => object.clone(),
                 None => self.store.layer_object(&link.digest)?,
             };
-            layers.push((link.digest.to_string(), object));
+            layers.push((link.digest, object));
         }
-        let config_digest = Digest::of(config);
-        let mut refers_to = layers.clone();
-        refers_to.push((composefs_oci::IMAGE_REF_KEY_V1.to_owned(), stored.clone()));
-        let name = objects::config_stream(&config_digest);
-        let config = self.batch.document(name, objects::CONFIG_STREAM, config, &refers_to)?;
-        layers.insert(0, (format!("config:{config_digest}"), config));
-        let name = objects::manifest_stream(&image.0);
-        self.batch.document(name.clone(), objects::MANIFEST_STREAM, manifest, &layers)?;
-        self.batch.reference(format!("oci/kiln-{}", image.0.hex()), name);
-        let size = tree.leaves.iter().map(bytes).sum();
-        Ok((hex(&stored), size))
-    }
-}
-
-fn bytes(leaf: &composefs::tree::Leaf<Object>) -> u64 {
-    match &leaf.content {
-        composefs::tree::LeafContent::Regular(file) => file.file_size(),
-        _ => 0,
+        let documents = Documents { image: *image, manifest, config };
+        Ok(self.store.write_image(&mut self.batch, &documents, &layers, &tree)?)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     debian::{FetchError, install::InstallError},
     layer::{apply::ApplyError, scan::ScanError},
     sandbox::SandboxError,
-    store::StoreError,
+    store::{StoreError, WorkError},
 };
 
 /// Why a bake did not give an image. Steps that were finished before stay in the store.
@@ -116,14 +116,8 @@ pub enum BakeError {
         reason: String,
     },
     /// A directory for the step could not be made or removed.
-    #[error("failed to {action}")]
-    Work {
-        /// What was tried.
-        action: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Work(#[from] WorkError),
 }
 
 impl From<LockProblem> for BakeError {

@@ -11,7 +11,7 @@ use std::{
 
 use kiln_model::{Digest, Lock, lock::LockedOci, oci::OciSource, recipe::OciBase};
 
-use super::{BakeError, BakeEvent, BakeRequest, Events, chain::Chain, key::Key, lock, work::Work};
+use super::{BakeError, BakeEvent, BakeRequest, Events, chain::Chain, key::Key, lock};
 use crate::{
     debian::http::{Expected, Limits},
     import::{self, Ground, Meter, Packed},
@@ -20,6 +20,7 @@ use crate::{
         source::{self, Found, FoundLayer, LayerBytes, OciError, Origin},
     },
     registry::{Cache, Remote},
+    store::Work,
 };
 
 /// The base's image, and where its layers are read from.
@@ -113,7 +114,7 @@ impl<'a> Chain<'a> {
             work = Some(taken.2);
             Ok::<_, Failed>(taken.0)
         })?;
-        work.map_or(Ok(()), |work: Work| work.remove().map_err(Failed::Bake))
+        work.map_or(Ok(()), |work: Work| Ok(work.remove()?))
     }
 
     /// Nothing of an image's own command is taken over: the recipe says what runs.

@@ -21,11 +21,11 @@ use super::{
     key::Key,
     lock,
     run::{self, Made, Tail},
-    work::Work,
 };
 use crate::{
     debian::{self, Script, install::Options},
     sandbox::{Job, Network, Outcome},
+    store::Work,
 };
 
 /// Every script of a package installation ends within this time.

@@ -24,7 +24,7 @@ use super::{BakeError, BakeEvent, BakeRequest, Events, Manner, chain::Chain, loc
 use crate::{
     sandbox::Sandbox,
     store::{
-        Store, StoreError,
+        Store, StoreError, WorkError,
         objects::{self, Object},
     },
 };
@@ -98,8 +98,7 @@ pub fn check_reproducible(
     let _writing = store.writing()?;
     let first = layers(request, store, sandbox, events, Manner { remember: false, ..Manner::USUAL })?;
     std::thread::sleep(LATER);
-    let copy =
-        Copy::make(request).map_err(|source| BakeError::Work { action: "copy the recipe's files".into(), source })?;
+    let copy = Copy::make(request).map_err(|source| WorkError::new("copy the recipe's files", source))?;
     (events)(BakeEvent::Warning("baking again, to compare".into()));
     let again = BakeRequest { directory: copy.0.path(), ..*request };
     let second = {

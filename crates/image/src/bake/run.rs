@@ -8,14 +8,14 @@ use std::{
 
 use kiln_model::{Digest, duration, recipe::Step};
 
-use super::{BakeError, BakeEvent, chain::Chain, key::Key, work::Work};
+use super::{BakeError, BakeEvent, chain::Chain, key::Key};
 use crate::{
     layer::{
         Layer,
         scan::{self, Clamp},
     },
     sandbox::{Job, Lower, Network, Outcome, SandboxRoot, Stream},
-    store::Store,
+    store::{Store, Work},
 };
 
 /// What every command of a bake finds in its environment, beside `SOURCE_DATE_EPOCH`.

@@ -99,7 +99,7 @@ impl Bench {
         let mut chain = Chain::empty(&request, &self.store, &ChrootSandbox, &|_| {}, Manner::USUAL);
         chain.start_at(EPOCH);
         let made = |chain: &Chain<'_>, _: &str| {
-            let work = super::work::Work::new(chain.store)?;
+            let work = crate::store::Work::new(chain.store)?;
             copy_tree(from, &work.upper());
             run::made("base", work, run::clamp(EPOCH))
         };
@@ -191,7 +191,7 @@ pub(crate) fn request<'a>(recipe: &'a Recipe, directory: &'a Path) -> BakeReques
 }
 
 /// The recipe over the base image with this digest.
-fn over(base: ImageDigest, steps: Vec<Step>) -> Recipe {
+pub(crate) fn over(base: ImageDigest, steps: Vec<Step>) -> Recipe {
     Recipe { base: Base::Image(format!("sample@{base}").parse().expect("a reference")), ..recipe(steps) }
 }
 

@@ -246,6 +246,7 @@ pub(crate) fn agent(limits: Limits, trusted: Vec<Certificate<'static>>, redirect
         .timeout_resolve(Some(limits.connect))
         .timeout_recv_response(Some(limits.stall))
         .timeout_per_read(Some(limits.stall))
+        .timeout_per_write(Some(limits.stall))
         .max_redirects(redirects)
         .max_idle_connections_per_host(16)
         .max_idle_connections(16)

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::{
     foreign::{Described, ForeignConfig},
-    source::{Found, FoundLayer, LayerBytes, OciError, Origin, Top, bounded, document, named},
+    source::{Found, FoundLayer, LayerBytes, OciError, Origin, Top, bounded, document, named, unnamed},
 };
 
 /// An archive holds at most so many files.
@@ -151,6 +151,9 @@ impl Origin for Archive {
     }
     fn document(&self, what: &'static str, described: &Described) -> Result<Vec<u8>, OciError> {
         self.read(what, &blob(&described.digest))
+    }
+    fn referrers(&self, _subject: &Digest) -> Result<Vec<Described>, OciError> {
+        unnamed(&self.read("index", "index.json")?)
     }
     fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {
         Ok(Box::new(match bytes {

@@ -42,6 +42,14 @@ pub(crate) struct Described {
     pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
 
+impl Described {
+    /// What one of Kiln's own documents says.
+    pub(crate) fn of(descriptor: &super::Descriptor) -> Self {
+        let (media_type, digest, size) = (descriptor.media_type.clone(), descriptor.digest, descriptor.size);
+        Self { media_type, digest, size, platform: None, artifact_type: None, annotations: None }
+    }
+}
+
 /// What an image runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Platform {

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{
     foreign::Described,
-    source::{LayerBytes, OciError, Origin, Top, bounded, document, named},
+    source::{LayerBytes, OciError, Origin, Top, bounded, document, named, unnamed},
 };
 
 /// A layout directory.
@@ -69,6 +69,9 @@ impl Origin for Layout {
     }
     fn document(&self, what: &'static str, described: &Described) -> Result<Vec<u8>, OciError> {
         self.read(what, &blob(&described.digest))
+    }
+    fn referrers(&self, _subject: &Digest) -> Result<Vec<Described>, OciError> {
+        unnamed(&self.read("index", "index.json")?)
     }
     fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {
         match bytes {

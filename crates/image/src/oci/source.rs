@@ -135,6 +135,8 @@ pub(crate) trait Origin {
     fn document(&self, what: &'static str, described: &Described) -> Result<Vec<u8>, OciError>;
     /// The packed bytes of a layer.
     fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError>;
+    /// Manifests that may say something of this one.
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Described>, OciError>;
 }
 
 /// What is found under a name.
@@ -224,6 +226,14 @@ pub(crate) fn bounded(what: &'static str, reader: impl Read, path: &Path) -> Res
     }
 }
 
+/// The manifests of a layout's index that are no images.
+pub(crate) fn unnamed(index: &[u8]) -> Result<Vec<Described>, OciError> {
+    match Document::parse(index)? {
+        Document::Index(manifests) => Ok(manifests.into_iter().filter(|entry| entry.artifact_type.is_some()).collect()),
+        Document::Image(_) => Err(OciError::document("index", "it is no index")),
+    }
+}
+
 /// The manifest that a layout's index has under a name (image-spec `image-layout.md`).
 pub(crate) fn named(
     index: &[u8],
@@ -245,7 +255,8 @@ pub(crate) fn named(
     };
     let mut found = manifests.iter().filter(|entry| match name {
         Some(name) => names(entry).iter().any(|has| has == name || has.ends_with(&format!("/{name}"))),
-        None => true,
+        // What is said of an image is no image.
+        None => entry.artifact_type.is_none(),
     });
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one.clone()),

@@ -36,6 +36,13 @@ impl Cache {
     pub(crate) fn file(&self, digest: &Digest) -> Option<File> {
         File::open(self.path(digest)).ok()
     }
+    /// Lets go of a blob that is kept elsewhere from now on.
+    pub(crate) fn forget(&self, digest: &Digest) -> io::Result<()> {
+        match fs::remove_file(self.path(digest)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
     /// Keeps a small document.
     pub(crate) fn keep(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;

@@ -3,13 +3,18 @@
 //! Credentials and tokens go to the origin (scheme, host and port) they are for and nowhere else: a redirect or an upload
 //! address on another host gets none. From TLS nothing leads to plain HTTP.
 
-use std::{fs, io::Read as _, sync::Mutex, time::Duration};
+use std::{
+    fs,
+    io::{self, Read},
+    sync::Mutex,
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kiln_model::oci::OciReference;
 use ureq::{
-    Agent, Body,
-    http::{Request, Response, StatusCode, Uri},
+    Agent, Body, SendBody,
+    http::{Method, Request, Response, StatusCode, Uri},
 };
 
 use super::{
@@ -33,20 +38,70 @@ pub(crate) struct Repository {
     pub(super) limits: Limits,
     pub(super) endpoint: Endpoint,
     pub(super) name: String,
+    intent: Intent,
     registries: Registries,
     authorization: Mutex<Option<String>>,
 }
 
-/// What is sent.
-#[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub(super) url: String,
-    pub(super) headers: Vec<(&'static str, String)>,
+/// What is meant to be done with a repository: the rights that are asked for at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    Read,
+    Write,
 }
 
-impl Ask {
+impl Intent {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+    fn rights(self) -> &'static str {
+        match self {
+            Self::Read => "pull",
+            Self::Write => "pull,push",
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Clone)]
+pub(super) struct Ask<'a> {
+    method: Method,
+    pub(super) url: String,
+    headers: Vec<(&'static str, String)>,
+    content: Content<'a>,
+}
+
+/// The body of a request, which can be sent again.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Nothing,
+    Bytes(&'a [u8]),
+    /// So many bytes of a reader that is opened for each attempt.
+    Stream(u64, &'a dyn Fn() -> io::Result<Box<dyn Read + 'a>>),
+}
+
+impl<'a> Ask<'a> {
     pub(super) fn get(url: impl Into<String>) -> Self {
-        Self { url: url.into(), headers: Vec::new() }
+        Self { method: Method::GET, url: url.into(), headers: Vec::new(), content: Content::Nothing }
+    }
+    pub(super) fn head(url: impl Into<String>) -> Self {
+        Self { method: Method::HEAD, ..Self::get(url) }
+    }
+    pub(super) fn post(url: impl Into<String>) -> Self {
+        Self { method: Method::POST, content: Content::Bytes(&[]), ..Self::get(url) }
+    }
+    pub(super) fn put(url: impl Into<String>, bytes: &'a [u8]) -> Self {
+        Self { method: Method::PUT, content: Content::Bytes(bytes), ..Self::get(url) }
+    }
+    pub(super) fn patch(
+        url: impl Into<String>,
+        length: u64,
+        open: &'a dyn Fn() -> io::Result<Box<dyn Read + 'a>>,
+    ) -> Self {
+        Self { method: Method::PATCH, content: Content::Stream(length, open), ..Self::get(url) }
     }
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -62,10 +117,27 @@ impl Repository {
         limits: Limits,
     ) -> Result<Vec<Self>, RegistryError> {
         let endpoints = registries.endpoints(&reference.registry);
-        endpoints.into_iter().map(|e| Self::at(e, &reference.repository, registries, limits)).collect()
+        let at = |endpoint| Self::at(endpoint, &reference.repository, Intent::Read, registries, limits);
+        endpoints.into_iter().map(at).collect()
     }
 
-    fn at(endpoint: Endpoint, name: &str, registries: &Registries, limits: Limits) -> Result<Self, RegistryError> {
+    /// The repository itself, to write to it.
+    pub(crate) fn to_write(
+        reference: &OciReference,
+        registries: &Registries,
+        limits: Limits,
+    ) -> Result<Self, RegistryError> {
+        let endpoint = registries.endpoint(&reference.registry);
+        Self::at(endpoint, &reference.repository, Intent::Write, registries, limits)
+    }
+
+    fn at(
+        endpoint: Endpoint,
+        name: &str,
+        intent: Intent,
+        registries: &Registries,
+        limits: Limits,
+    ) -> Result<Self, RegistryError> {
         let mut trusted = http::host_certificates();
         if let Some(path) = &endpoint.ca {
             let failed = |source| RegistryError::Settings { path: path.clone(), source };
@@ -82,8 +154,8 @@ impl Repository {
         }
         // Redirects are followed here, where it is known which host may see what.
         let agent = http::agent(limits, trusted, 0);
-        let authorization = Mutex::default();
-        Ok(Self { agent, limits, endpoint, name: name.to_owned(), registries: registries.clone(), authorization })
+        let (authorization, registries) = (Mutex::default(), registries.clone());
+        Ok(Self { agent, limits, endpoint, name: name.to_owned(), intent, registries, authorization })
     }
 
     /// The address of something of the repository.
@@ -104,14 +176,25 @@ impl Repository {
     }
 
     /// Asks, with second attempts where the failure may pass. Answers of 400 and above are errors.
-    pub(super) fn ask(&self, ask: &Ask) -> Result<Response<Body>, RegistryError> {
-        let answer = self.patiently(ask)?;
+    pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Response<Body>, RegistryError> {
+        self.good(ask, self.patiently(ask)?)
+    }
+
+    /// Asks once: a second attempt is the caller's.
+    pub(super) fn ask_once(&self, ask: &Ask<'_>) -> Result<Response<Body>, RegistryError> {
+        self.good(ask, self.authorized(ask)?)
+    }
+
+    fn good(&self, ask: &Ask<'_>, answer: Response<Body>) -> Result<Response<Body>, RegistryError> {
         let status = answer.status();
         match status.as_u16() {
             200..=399 => Ok(answer),
             404 => Err(RegistryError::NotFound { registry: self.endpoint.account.clone(), what: self.what(&ask.url) }),
             401 | 403 => Err(self.unauthorized(status)),
-            status => Err(RegistryError::Answer { url: ask.url.clone(), status, message: message(answer) }),
+            status => {
+                let pause = retry_after(&answer);
+                Err(RegistryError::Answer { url: ask.url.clone(), status, message: message(answer), pause })
+            }
         }
     }
 
@@ -130,11 +213,11 @@ impl Repository {
             },
         };
         let (registry, repository) = (self.endpoint.account.clone(), self.name.clone());
-        RegistryError::Unauthorized { registry, repository, action: "read", why }
+        RegistryError::Unauthorized { registry, repository, action: self.intent.verb(), why }
     }
 
     /// Tries again what may pass: no connection, 408, 425, 429 and 5xx, with the pause that the registry asks for.
-    fn patiently(&self, ask: &Ask) -> Result<Response<Body>, RegistryError> {
+    fn patiently(&self, ask: &Ask<'_>) -> Result<Response<Body>, RegistryError> {
         let mut pause = self.limits.backoff;
         for _ in 1..self.limits.attempts {
             let wait = match self.authorized(ask) {
@@ -149,7 +232,7 @@ impl Repository {
     }
 
     /// Asks; where the registry wants to know who asks, tells it and asks again.
-    fn authorized(&self, ask: &Ask) -> Result<Response<Body>, RegistryError> {
+    fn authorized(&self, ask: &Ask<'_>) -> Result<Response<Body>, RegistryError> {
         let known = self.authorization.lock().expect("no holder panics").clone();
         let answer = self.following(ask, known.as_deref())?;
         if answer.status() != StatusCode::UNAUTHORIZED {
@@ -175,11 +258,17 @@ impl Repository {
             (Challenge::Basic, Some(Credentials::Password { user, password })) => Ok(Some(basic(&user, &password))),
             (Challenge::Basic, _) => Ok(None),
             (Challenge::Bearer { realm, service, scope }, credentials) => {
-                let mine = format!("repository:{}:pull", self.name);
-                let scope = scope.clone().unwrap_or(mine);
-                self.token(realm, service.as_deref(), &scope, credentials).map(Some)
+                let scopes = self.scopes(scope.as_deref());
+                self.token(realm, service.as_deref(), &scopes, credentials).map(Some)
             }
         }
+    }
+
+    /// What a token is asked for: the rights of the intent, and those on other repositories that the registry names.
+    fn scopes(&self, asked: Option<&str>) -> Vec<String> {
+        let (own, rights) = (format!("repository:{}:", self.name), self.intent.rights());
+        let asked = asked.unwrap_or_default().split(' ').filter(|scope| !scope.is_empty() && !scope.starts_with(&own));
+        [format!("{own}{rights}")].into_iter().chain(asked.map(str::to_owned)).collect()
     }
 
     /// Fetches a token. The address comes from the registry, for whom the credentials are; it must be as safe as that.
@@ -187,7 +276,7 @@ impl Repository {
         &self,
         realm: &str,
         service: Option<&str>,
-        scope: &str,
+        scopes: &[String],
         credentials: Option<Credentials>,
     ) -> Result<String, RegistryError> {
         let wrong = |reason: &str| RegistryError::Protocol { url: realm.to_owned(), reason: reason.to_owned() };
@@ -195,12 +284,15 @@ impl Repository {
             return Err(wrong("the address for tokens is no HTTPS address"));
         }
         let service = service.map(|service| format!("&service={}", auth::encoded(service))).unwrap_or_default();
-        let query = format!("scope={}{service}", auth::encoded(scope));
+        let asked: Vec<_> = scopes.iter().map(|scope| format!("scope={}", auth::encoded(scope))).collect();
+        // One query field for each; a form has one field with spaces (RFC 6749 §3.3).
+        let (query, form) = (asked.join("&"), format!("scope={}", auth::encoded(&scopes.join(" "))));
+        let (query, form) = (format!("{query}{service}"), format!("{form}{service}"));
         let wrong_address = |_| wrong("it is no address");
         let sent = match credentials {
             Some(Credentials::Identity(token)) => {
                 let form =
-                    format!("grant_type=refresh_token&client_id=kiln&{query}&refresh_token={}", auth::encoded(&token));
+                    format!("grant_type=refresh_token&client_id=kiln&{form}&refresh_token={}", auth::encoded(&token));
                 let request = Request::post(realm).header("content-type", "application/x-www-form-urlencoded");
                 self.agent.run(request.body(form.as_bytes()).map_err(wrong_address)?)
             }
@@ -217,7 +309,10 @@ impl Repository {
         match answer.status().as_u16() {
             200 => {}
             401 | 403 => return Err(self.unauthorized(answer.status())),
-            status => return Err(RegistryError::Answer { url: realm.to_owned(), status, message: message(answer) }),
+            status => {
+                let url = realm.to_owned();
+                return Err(RegistryError::Answer { url, status, message: message(answer), pause: None });
+            }
         }
         let mut bytes = Vec::new();
         let body = answer.into_body().into_reader();
@@ -227,14 +322,19 @@ impl Repository {
     }
 
     /// Sends the request and follows where it leads.
-    fn following(&self, ask: &Ask, authorization: Option<&str>) -> Result<Response<Body>, RegistryError> {
+    fn following(&self, ask: &Ask<'_>, authorization: Option<&str>) -> Result<Response<Body>, RegistryError> {
         let mut url = ask.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.send(ask, &url, authorization)?;
-            let redirect = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            let status = answer.status().as_u16();
+            let redirect = matches!(status, 301 | 302 | 303 | 307 | 308);
             let location = answer.headers().get("location").and_then(|value| value.to_str().ok());
             let (true, Some(location)) = (redirect, location) else { return Ok(answer) };
             let target = self.resolve(&url, location)?;
+            if !matches!((&ask.method, status), (&Method::GET | &Method::HEAD, _) | (_, 307 | 308)) {
+                let reason = "what is sent cannot be sent elsewhere in this way";
+                return Err(RegistryError::Redirect { url, target, reason });
+            }
             if url.starts_with("https:") && !target.starts_with("https:") {
                 let reason = "it leads from TLS to plain HTTP";
                 return Err(RegistryError::Redirect { url, target, reason });
@@ -244,8 +344,8 @@ impl Repository {
         Err(RegistryError::Redirect { url: ask.url.clone(), target: url, reason: "there are too many redirects" })
     }
 
-    fn send(&self, ask: &Ask, url: &str, authorization: Option<&str>) -> Result<Response<Body>, RegistryError> {
-        let mut request = Request::get(url);
+    fn send(&self, ask: &Ask<'_>, url: &str, authorization: Option<&str>) -> Result<Response<Body>, RegistryError> {
+        let mut request = Request::builder().method(ask.method.clone()).uri(url);
         for (name, value) in &ask.headers {
             request = request.header(*name, value);
         }
@@ -253,7 +353,15 @@ impl Repository {
             request = request.header("authorization", authorization);
         }
         let wrong = |_| RegistryError::Protocol { url: url.to_owned(), reason: "it is no address".into() };
-        let sent = self.agent.run(request.body(()).map_err(wrong)?);
+        let sent = match ask.content {
+            Content::Nothing => self.agent.run(request.body(()).map_err(wrong)?),
+            Content::Bytes(bytes) => self.agent.run(request.body(bytes).map_err(wrong)?),
+            Content::Stream(length, open) => {
+                let mut reader = open().map_err(|source| RegistryError::Source { source })?;
+                let request = request.header("content-length", length);
+                self.agent.run(request.body(SendBody::from_reader(&mut reader)).map_err(wrong)?)
+            }
+        };
         sent.map_err(|error| self.failed(url, error))
     }
 
@@ -281,7 +389,8 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
-fn passes(status: u16) -> bool {
+/// Whether the same request may go better a little later.
+pub(super) fn passes(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 

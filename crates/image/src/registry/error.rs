@@ -1,6 +1,8 @@
 //! Why a registry did not do what was asked.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
+
+use kiln_model::Digest;
 
 use crate::debian::http::HttpError;
 
@@ -39,6 +41,8 @@ pub enum RegistryError {
         status: u16,
         /// The registry's words, shortened.
         message: String,
+        /// After how long it may be asked again, it says.
+        pause: Option<Duration>,
     },
     /// The registry sends the request where it must not go.
     #[error("{url} leads to {target}, which is not followed: {reason}")]
@@ -57,6 +61,35 @@ pub enum RegistryError {
         url: String,
         /// Which rule.
         reason: String,
+    },
+    /// What was to be sent cannot be read.
+    #[error("what was to be sent cannot be read")]
+    Source {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What was sent is not what the registry has.
+    #[error("{registry} has {found} where {expected} was sent")]
+    Altered {
+        /// The registry.
+        registry: String,
+        /// What was sent.
+        expected: Digest,
+        /// What it says it has.
+        found: String,
+    },
+    /// Others write the list of what refers to an image all the time.
+    #[error(
+        "{registry} loses what is added to the list `{tag}` of `{repository}`: somebody else writes it at the same time"
+    )]
+    Contended {
+        /// The registry.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// The tag of the list.
+        tag: String,
     },
     /// The credentials cannot be read.
     #[error("the credentials for {registry} cannot be read: {reason}")]

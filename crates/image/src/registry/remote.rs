@@ -3,20 +3,14 @@
 //! Each mirror is asked first and may fail in any way: the next one, and at last the registry itself, is asked then.
 //! Only a tag is believed; everything else is checked against the digest that named it, whoever gave it.
 
-use std::{
-    io::{self, Read},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::io::{self, Read};
 
 use kiln_model::{
     Digest,
     oci::{OciReference, OciVersion},
 };
 
-use super::{Cache, Registries, RegistryError, client::Repository};
+use super::{Cache, Registries, RegistryError, client::Repository, parallel};
 use crate::{
     debian::http::{Expected, Limits},
     oci::{
@@ -24,9 +18,6 @@ use crate::{
         source::{LayerBytes, OciError, Origin, Top},
     },
 };
-
-/// Blobs that are fetched at the same time.
-const PARALLEL: usize = 4;
 
 /// An image of a registry.
 pub(crate) struct Remote {
@@ -53,20 +44,7 @@ impl Remote {
 
     /// Brings blobs into the cache, several at a time. `progress` gets the number of new bytes.
     pub(crate) fn prefetch(&self, blobs: &[Expected], progress: &(dyn Fn(u64) + Sync)) -> Result<(), RegistryError> {
-        let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLEL.min(blobs.len()) {
-                scope.spawn(|| {
-                    while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = self.fetch(*blob, progress) {
-                            next.store(blobs.len(), Ordering::Relaxed);
-                            failure.lock().expect("no holder panics").get_or_insert(error);
-                        }
-                    }
-                });
-            }
-        });
-        failure.into_inner().expect("no holder panics").map_or(Ok(()), Err)
+        parallel::each(blobs, parallel::TRANSFERS, |blob| self.fetch(*blob, progress))
     }
 
     fn fetch(&self, blob: Expected, progress: &dyn Fn(u64)) -> Result<(), RegistryError> {
@@ -91,6 +69,12 @@ impl Remote {
             }
         }
         ask(last)
+    }
+
+    /// Lets go of a blob that the store has now.
+    pub(crate) fn forget(&self, digest: &Digest) -> Result<(), RegistryError> {
+        let failed = |source| RegistryError::Settings { path: self.cache.path(digest), source };
+        self.cache.forget(digest).map_err(failed)
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
@@ -150,6 +134,21 @@ impl Origin for Remote {
         let path = self.cache.path(&described.digest);
         let file = self.cache.file(&described.digest).ok_or_else(|| missing(&path))?;
         crate::oci::source::bounded(what, file, &path)
+    }
+
+    /// A mirror may have the image and not what was said of it since: every one is asked until one has something.
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Described>, OciError> {
+        let listed = |repository: &Repository| match repository.referrers(subject)? {
+            nothing if nothing.is_empty() => {
+                Err(RegistryError::NotFound { registry: repository.endpoint.account.clone(), what: "referrers".into() })
+            }
+            found => Ok(found),
+        };
+        match self.first("what refers to the image", listed) {
+            Ok(found) => Ok(found),
+            Err(RegistryError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {

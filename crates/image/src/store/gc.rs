@@ -82,7 +82,7 @@ impl Store {
     }
 
     fn mark_image(&self, entry: &ImageEntry, plan: &mut Plan) -> Result<(), StoreError> {
-        plan.suites.insert(entry.suite.0.hex().into());
+        plan.suites.extend(entry.suites.iter().chain([&entry.suite]).map(|suite| suite.0.hex().into()));
         self.mark_tree(&entry.tree, plan)?;
         self.mark_stream(&objects::manifest_stream(&entry.image.0), plan)?;
         for report in self.report_digests(&entry.image)? {

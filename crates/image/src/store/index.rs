@@ -38,6 +38,12 @@ pub(crate) struct ImageEntry {
     pub(crate) size: u64,
     /// Names of the steps, one for each layer.
     pub(crate) steps: Vec<String>,
+    /// Where it was fetched from; none if it was baked here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fetched_from: Option<String>,
+    /// Suites that came with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) suites: Vec<SuiteDigest>,
 }
 
 /// What a finished step left.

@@ -1,5 +1,10 @@
 //! Layers that are in the store.
 
+use std::{
+    io::{self, PipeReader, Read},
+    thread::JoinHandle,
+};
+
 use kiln_model::Digest;
 
 use super::{
@@ -40,5 +45,37 @@ impl Store {
         let damaged = |e: anyhow::Error| StoreError::damaged(&name, format!("{e:#}"));
         let mut stream = self.repo().open_stream(&name, None, Some(objects::LAYER_STREAM)).map_err(damaged)?;
         stream.cat(self.repo(), to).map_err(damaged)
+    }
+}
+
+/// A layer's tar stream on its way out of the store.
+struct Stream {
+    pipe: PipeReader,
+    writer: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Store {
+    /// Reads a layer's tar stream from a byte on.
+    pub(crate) fn read_stream(&self, layer: &Digest, from: u64) -> io::Result<Box<dyn Read + Send>> {
+        let (pipe, mut to) = io::pipe()?;
+        let (store, layer) = (self.clone(), *layer);
+        let writer =
+            std::thread::Builder::new().name("layer".into()).spawn(move || store.copy_layer(&layer, &mut to))?;
+        let mut stream = Stream { pipe, writer: Some(writer) };
+        io::copy(&mut stream.by_ref().take(from), &mut io::sink())?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.pipe.read(buffer)? {
+            0 if !buffer.is_empty() => match self.writer.take().map(JoinHandle::join) {
+                Some(Ok(Err(error))) => Err(io::Error::other(error)),
+                Some(Err(_)) => Err(io::Error::other("the layer's reader ended early")),
+                _ => Ok(0),
+            },
+            count => Ok(count),
+        }
     }
 }

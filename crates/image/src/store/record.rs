@@ -25,6 +25,8 @@ pub struct ImageRecord {
     pub size: u64,
     /// Its layers, lowest first.
     pub layers: Vec<Digest>,
+    /// Where it was fetched from; none if it was baked here.
+    pub fetched_from: Option<String>,
 }
 
 /// The documents of an image, checked against their digests.
@@ -47,6 +49,7 @@ impl Store {
             created_at: entry.baked_at,
             size: entry.size,
             layers: documents.config.rootfs.diff_ids.clone(),
+            fetched_from: entry.fetched_from,
         })
     }
 
@@ -63,17 +66,35 @@ impl Store {
     /// The documents of an image, read now.
     pub(crate) fn read_documents(&self, image: &ImageDigest) -> Result<Documents, StoreError> {
         let name = objects::manifest_stream(&image.0);
-        let bytes = objects::read_document(&self.inner.repo, &name, objects::MANIFEST_STREAM, &image.0)?
-            .ok_or(StoreError::NotFound(*image))?;
+        let bytes = self.manifest_bytes(image)?;
         let manifest: oci::Manifest = serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(&name, e))?;
         let digest = manifest.config.digest;
         let name = objects::config_stream(&digest);
-        let config = objects::read_document(&self.inner.repo, &name, objects::CONFIG_STREAM, &digest)?
-            .ok_or_else(|| StoreError::damaged(&name, "it is missing"))?;
+        let config = self.config_bytes(&digest)?;
         let config: oci::Config = serde_json::from_slice(&config).map_err(|e| StoreError::damaged(&name, e))?;
         let label = config.config.labels.get(manifest::LABEL);
         let label = label.ok_or_else(|| StoreError::damaged(&name, "it has no label `dev.kiln.manifest`"))?;
         let label = serde_json::from_str(label).map_err(|e| StoreError::damaged(&name, e))?;
         Ok(Documents { manifest, manifest_size: bytes.len() as u64, config, label: Arc::new(label) })
+    }
+
+    /// An image's manifest, byte for byte.
+    pub(crate) fn manifest_bytes(&self, image: &ImageDigest) -> Result<Vec<u8>, StoreError> {
+        let name = objects::manifest_stream(&image.0);
+        let bytes = objects::read_document(&self.inner.repo, &name, objects::MANIFEST_STREAM, &image.0)?;
+        bytes.ok_or(StoreError::NotFound(*image))
+    }
+
+    /// A configuration, byte for byte.
+    pub(crate) fn config_bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let name = objects::config_stream(digest);
+        let bytes = objects::read_document(&self.inner.repo, &name, objects::CONFIG_STREAM, digest)?;
+        bytes.ok_or_else(|| StoreError::damaged(&name, "it is missing"))
+    }
+
+    /// A description of an image's manifest, for what refers to it.
+    pub(crate) fn subject(&self, image: &ImageDigest) -> Result<oci::Descriptor, StoreError> {
+        let size = self.documents(image)?.manifest_size;
+        Ok(oci::Descriptor { media_type: oci::MANIFEST.to_owned(), digest: image.0, size })
     }
 }

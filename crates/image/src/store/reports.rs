@@ -7,37 +7,33 @@ use super::{
     error::Context as _,
     objects::{self, Batch},
 };
-use crate::oci::{self, Descriptor, Manifest};
+use crate::oci::{Artifact, Manifest};
 
 impl Store {
     /// Keeps a report on an image; the same report twice is one. The digest is that of the artifact manifest.
     pub fn add_report(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
         let writing = self.writing()?;
-        let documents = self.documents(image)?;
-        let subject =
-            Descriptor { media_type: oci::MANIFEST.to_owned(), digest: image.0, size: documents.manifest_size };
-        let envelope = oci::render(envelope);
-        let manifest = oci::render(&Manifest::report(subject, &envelope));
-        let digest = Digest::of(&manifest);
-        self.write_report(image, &digest, &manifest, &envelope)?;
+        let report = Artifact::report(self.subject(image)?, envelope);
+        self.write_report(image, &report)?;
         writing.settled()?;
-        Ok(digest)
+        Ok(report.digest())
     }
 
-    fn write_report(
-        &self,
-        image: &ImageDigest,
-        digest: &Digest,
-        manifest: &[u8],
-        envelope: &[u8],
-    ) -> Result<(), StoreError> {
+    /// The reports on an image as they travel.
+    pub(crate) fn report_artifacts(&self, image: &ImageDigest) -> Result<Vec<Artifact>, StoreError> {
+        let subject = self.subject(image)?;
+        let reports = self.reports(image)?;
+        Ok(reports.iter().map(|report| Artifact::report(subject.clone(), report)).collect())
+    }
+
+    fn write_report(&self, image: &ImageDigest, report: &Artifact) -> Result<(), StoreError> {
         let mut batch = Batch::new(&self.inner.repo);
-        let (empty, layer) = (Digest::of(b"{}"), Digest::of(envelope));
+        let (empty, layer, digest) = (Digest::of(b"{}"), Digest::of(&report.content), report.digest());
         let config = batch.document(objects::config_stream(&empty), objects::CONFIG_STREAM, b"{}", &[])?;
-        let blob = batch.document(objects::blob_stream(&layer), objects::BLOB_STREAM, envelope, &[])?;
+        let blob = batch.document(objects::blob_stream(&layer), objects::BLOB_STREAM, &report.content, &[])?;
         let refers_to = [(format!("config:{empty}"), config), (layer.to_string(), blob)];
-        let name = objects::manifest_stream(digest);
-        batch.document(name.clone(), objects::MANIFEST_STREAM, manifest, &refers_to)?;
+        let name = objects::manifest_stream(&digest);
+        batch.document(name.clone(), objects::MANIFEST_STREAM, &report.manifest, &refers_to)?;
         batch.reference(format!("oci-referrers/{}/{digest}", image.0), name);
         batch.publish()
     }

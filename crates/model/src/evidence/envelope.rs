@@ -4,6 +4,8 @@
 //! pre-authentication encoding of payload type and payload, so neither can be exchanged. Sizes are bounded before
 //! anything is decoded.
 
+use std::collections::BTreeSet;
+
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE},
@@ -11,10 +13,10 @@ use base64::{
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 use super::{
-    Envelope, PAYLOAD_TYPE, Report, Signature,
+    Envelope, Opened, PAYLOAD_TYPE, Report, Signature,
     statement::{self, StatementError},
 };
-use crate::{digest::Digest, trust::TrustedKey};
+use crate::{digest::Digest, id::KeyName, trust::TrustedKey};
 
 /// An envelope in its JSON form is at most this many bytes.
 pub const MAX_ENVELOPE_BYTES: usize = 4 << 20;
@@ -112,15 +114,22 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope, OpenError> {
     serde_json::from_slice(bytes).map_err(OpenError::NotAnEnvelope)
 }
 
-/// Returns the report in an envelope if a trusted key signed it. One valid signature is enough.
-pub fn open(envelope: &Envelope, keys: &[TrustedKey]) -> Result<Report, OpenError> {
+/// Returns the report in an envelope if a trusted key signed it, with all of those that did.
+pub fn open(envelope: &Envelope, keys: &[TrustedKey]) -> Result<Opened, OpenError> {
     check_bounds(envelope)?;
     let payload = decode(&envelope.payload, "payload")?;
-    check_signatures(envelope, &pae(&envelope.payload_type, &payload), keys)?;
+    let signers = signers(envelope, &pae(&envelope.payload_type, &payload), keys)?;
     if envelope.payload_type != PAYLOAD_TYPE {
         return Err(OpenError::PayloadType { found: envelope.payload_type.chars().take(80).collect() });
     }
-    statement::parse(&payload).map_err(OpenError::Statement)
+    let report = statement::parse(&payload).map_err(OpenError::Statement)?;
+    Ok(Opened { report, signers })
+}
+
+/// What an envelope says, whoever signed it: for people and for guesses, never for a decision.
+pub fn peek(envelope: &Envelope) -> Option<Report> {
+    check_bounds(envelope).ok()?;
+    statement::parse(&decode(&envelope.payload, "payload").ok()?).ok()
 }
 
 fn check_bounds(envelope: &Envelope) -> Result<(), OpenError> {
@@ -138,19 +147,23 @@ fn decode(text: &str, part: &'static str) -> Result<Vec<u8>, OpenError> {
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| OpenError::NotBase64 { part })
 }
 
-fn check_signatures(envelope: &Envelope, signed: &[u8], keys: &[TrustedKey]) -> Result<(), OpenError> {
-    let mut claimed = None;
+/// The trusted keys whose signatures are valid. A key that has two names counts as the first of them.
+fn signers(envelope: &Envelope, signed: &[u8], keys: &[TrustedKey]) -> Result<BTreeSet<KeyName>, OpenError> {
+    let (mut signers, mut claimed) = (BTreeSet::new(), None);
     for signature in &envelope.signatures {
         let bytes = decode(&signature.sig, "signature")?;
         let good = ed25519_dalek::Signature::from_slice(&bytes)
-            .is_ok_and(|s| keys.iter().any(|trusted| trusted.key.verify_strict(signed, &s).is_ok()));
-        if good {
-            return Ok(());
+            .ok()
+            .and_then(|s| keys.iter().find(|trusted| trusted.key.verify_strict(signed, &s).is_ok()));
+        if let Some(trusted) = good {
+            signers.insert(trusted.name.clone());
+            continue;
         }
         claimed = claimed.or_else(|| keys.iter().find(|trusted| key_id(&trusted.key) == signature.keyid));
     }
     Err(match claimed {
-        Some(trusted) => OpenError::Tampered { key: trusted.name.clone() },
+        _ if !signers.is_empty() => return Ok(signers),
+        Some(trusted) => OpenError::Tampered { key: trusted.name.to_string() },
         None => OpenError::ForeignKey { keyids: envelope.signatures.iter().map(shown_key_id).collect() },
     })
 }

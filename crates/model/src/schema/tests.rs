@@ -81,6 +81,13 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
 }
 
 #[test]
+fn unit_trust_parser_and_schema_know_the_same_keys() {
+    let schema = of::<trust::TrustToml>().to_value();
+    agree(&schema, crate::trust::file::KEYS, &[""]);
+    agree(&schema, crate::trust::file::RULE, &["Rule"]);
+}
+
+#[test]
 fn unit_published_schemas_are_current() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema");
     for file in files() {

@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::digest::{ConfigDigest, ImageDigest, SuiteDigest};
+use crate::{
+    digest::{ConfigDigest, ImageDigest, SuiteDigest},
+    id::{ImageName, KeyName},
+};
 
 /// Why a release may not be launched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,13 +19,75 @@ pub enum Refusal {
     /// Reports exist, but none is signed by a key that is trusted here.
     #[error(
         "image {} has no report by a key that is trusted here; found {}. Whoever runs this host decides whom to trust: \
-         add that key, or run `kiln test` here", .image.short(), shown(.keyids)
+         add that key with `kiln key add`, or run `kiln test` here", .image.short(), shown(.keyids)
     )]
     ForeignKey {
         /// The image.
         image: ImageDigest,
         /// Key ids the reports claim.
         keyids: Vec<String>,
+    },
+    /// Reports exist, and who signed them was trusted once.
+    #[error(
+        "the report of image {} is by key {}, which was revoked on this host: what it signed is believed no more. Have the \
+         image tested by somebody who is trusted, or run `kiln test` here", .image.short(), named(.keys)
+    )]
+    RevokedKey {
+        /// The image.
+        image: ImageDigest,
+        /// Whose they were.
+        keys: Vec<KeyName>,
+    },
+    /// A trusted key signed what it may not.
+    #[error(
+        "the report of image {} is by key {}, which may not sign for images called `{name}`; {} may, says trust.toml. Have it \
+         tested by one of these, or change the rule", .image.short(), named(.keys), named(.allowed)
+    )]
+    NotAllowed {
+        /// The image.
+        image: ImageDigest,
+        /// Its name.
+        name: ImageName,
+        /// Who signed.
+        keys: Vec<KeyName>,
+        /// Who may.
+        allowed: Vec<KeyName>,
+    },
+    /// Too few keys saw it pass.
+    #[error(
+        "image {} was seen to pass by {} of {need} keys ({}); {} may sign. Have the others test it, and pull their reports",
+        .image.short(), .have.len(), named(.have), named(.keys)
+    )]
+    Threshold {
+        /// The image.
+        image: ImageDigest,
+        /// Who saw it pass.
+        have: Vec<KeyName>,
+        /// How many must.
+        need: u32,
+        /// Who may.
+        keys: Vec<KeyName>,
+    },
+    /// The policy says nothing of images of this name.
+    #[error("image {} is called `{name}`, and trust.toml has no rule for that name. Add one that says who may sign for it", .image.short())]
+    NoRule {
+        /// The image.
+        image: ImageDigest,
+        /// Its name.
+        name: ImageName,
+    },
+    /// The suite is none of those that the policy wants.
+    #[error(
+        "image {} was tested with suite {}, and trust.toml wants one of {}. Have it tested with one of these, or change the \
+         rule", .image.short(), .suite.short(), .accepted.iter().map(SuiteDigest::short).collect::<Vec<_>>().join(", ")
+    )]
+    SuiteNotAccepted {
+        /// The image.
+        image: ImageDigest,
+        /// Its suite.
+        suite: SuiteDigest,
+        /// Those that count.
+        accepted: Vec<SuiteDigest>,
     },
     /// A report claims a trusted key and its content does not fit the signature.
     #[error(
@@ -133,6 +198,11 @@ impl Refusal {
         match self {
             Self::NoEvidence { .. } => "no-evidence",
             Self::ForeignKey { .. } => "foreign-key",
+            Self::RevokedKey { .. } => "revoked-key",
+            Self::NotAllowed { .. } => "not-allowed",
+            Self::Threshold { .. } => "threshold",
+            Self::NoRule { .. } => "no-rule",
+            Self::SuiteNotAccepted { .. } => "suite-not-accepted",
             Self::Tampered { .. } => "tampered",
             Self::Malformed { .. } => "malformed",
             Self::WrongImage { .. } => "wrong-image",
@@ -150,16 +220,26 @@ impl Refusal {
             Self::NoEvidence { .. } => 0,
             Self::Malformed { .. } => 1,
             Self::ForeignKey { .. } => 2,
-            Self::WrongImage { .. } => 3,
-            Self::WrongConfiguration { .. } => 4,
-            Self::WrongSuite { .. } => 5,
-            Self::FromTheFuture { .. } => 6,
-            Self::Expired { .. } => 7,
-            Self::Failing { .. } => 8,
-            Self::Tampered { .. } => 9,
-            Self::Revoked { .. } => 10,
+            Self::NotAllowed { .. } => 3,
+            Self::RevokedKey { .. } => 4,
+            Self::WrongImage { .. } => 5,
+            Self::WrongConfiguration { .. } => 6,
+            Self::WrongSuite { .. } => 7,
+            Self::FromTheFuture { .. } => 8,
+            Self::Threshold { .. } => 9,
+            Self::Expired { .. } => 10,
+            Self::Failing { .. } => 11,
+            Self::Tampered { .. } => 12,
+            Self::SuiteNotAccepted { .. } => 13,
+            Self::NoRule { .. } => 14,
+            Self::Revoked { .. } => 15,
         }
     }
+}
+
+fn named(keys: &[KeyName]) -> String {
+    let names: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    if names.is_empty() { "every trusted key".to_owned() } else { names.join(", ") }
 }
 
 fn shown(keyids: &[String]) -> String {

@@ -54,7 +54,7 @@ fn reads(state: &Path, name: &ImageName) -> Result<Option<BTreeSet<ConfigKey>>, 
     let trusted = library.policy(EvidencePolicy::default()).map_err(|error| Failure::host(READING, error))?.keys;
     let reports = library.reports(&image.digest).map_err(|error| Failure::host(READING, error))?;
     let opened: Vec<_> = reports.iter().filter_map(|envelope| evidence::open(envelope, &trusted).ok()).collect();
-    Ok((!opened.is_empty()).then(|| opened.into_iter().flat_map(|report| report.reads).collect()))
+    Ok((!opened.is_empty()).then(|| opened.into_iter().flat_map(|opened| opened.report.reads).collect()))
 }
 
 fn to_json(recipe: &Recipe, found: &Lint, reads: Option<&BTreeSet<ConfigKey>>) -> Value {

@@ -1,6 +1,6 @@
 //! The status for people.
 
-use kiln_api::status::{GroupStatus, LiveStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
+use kiln_api::status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
 
 use crate::ui::{self, table};
 
@@ -25,6 +25,7 @@ fn group(group: &GroupStatus) -> String {
     text.extend(group.rollout.as_ref().map(rollout));
     text.extend(group.live.as_ref().map(live));
     text.extend(group.sources.as_ref().map(sources));
+    text.extend(group.refused.iter().map(refused));
     if !group.servers.is_empty() {
         let lines: Vec<_> = group.servers.iter().map(server).collect();
         let servers = table::render(&["SERVER", "STATE", "RELEASE", "ADDRESS", "PID", "READY AFTER", ""], &lines);
@@ -52,6 +53,17 @@ fn sources(sources: &SourcesStatus) -> String {
 fn live(live: &LiveStatus) -> String {
     let set = if live.set == 0 { String::new() } else { format!(", {} of them set by hand", live.set) };
     format!("  {} live keys{set}, version {}\n", live.keys, live.version)
+}
+
+fn refused(refused: &RefusedStatus) -> String {
+    let (release, servers) = (ui::short(&refused.release), refused.servers.join(", "));
+    let running = if servers.is_empty() { String::new() } else { format!("\n    running on: {servers}") };
+    format!(
+        "  {} release {release} can not be launched ({}): {}{running}\n",
+        ui::careful(),
+        refused.code,
+        refused.reason
+    )
 }
 
 fn server(server: &ServerStatus) -> Vec<String> {
@@ -126,6 +138,12 @@ mod tests {
                     server("web-one", "ready", Some(Duration::from_micros(9120))),
                     server("web-two", "starting", None),
                 ],
+                refused: vec![RefusedStatus {
+                    release: release('b'),
+                    code: "revoked-key".into(),
+                    reason: "the report is by key `ci`, which was revoked".into(),
+                    servers: vec!["web-one".into(), "web-two".into()],
+                }],
             }],
         };
         let text = anstream::adapter::strip_str(&render(&status)).to_string();

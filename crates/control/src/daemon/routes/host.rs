@@ -7,6 +7,7 @@ use super::{
     super::{App, HostError, error::Failure},
     Shared,
 };
+use crate::keys::KeysError;
 
 pub(super) async fn inventory(State(app): Shared) -> Result<Json<HostInventory>, Failure> {
     let host = app.host.clone();
@@ -18,17 +19,17 @@ pub(super) async fn inventory(State(app): Shared) -> Result<Json<HostInventory>,
         Some(gateway) => gateway.status().await,
         None => None,
     };
-    Ok(Json(HostInventory { daemon: daemon(&app), gateway, items }))
+    Ok(Json(HostInventory { daemon: daemon(&app)?, gateway, items }))
 }
 
-fn daemon(app: &App) -> DaemonStatus {
-    DaemonStatus {
+fn daemon(app: &App) -> Result<DaemonStatus, KeysError> {
+    Ok(DaemonStatus {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: app.options.state_dir.display().to_string(),
         run: app.options.run_dir.display().to_string(),
         started_at: app.started_at.to_string(),
         engine: app.engine.name().to_owned(),
-        key: app.keys.id(),
-    }
+        key: app.keys.id()?,
+    })
 }

@@ -13,10 +13,8 @@ use kiln_api::{
 use kiln_model::{
     ChannelName, Group, ImageManifest,
     config::{ConfigSource, ConfigType, ConfigValue},
-    evidence::{self, Verdict},
     fleet::{EvidencePolicy, ImageRef},
     manifest::BindingTest,
-    trust,
 };
 
 use super::{
@@ -28,8 +26,8 @@ use super::{
     Shared,
 };
 use crate::{
-    releases::{ImageInfo, ReleasesError},
-    reports::{Library, blocking},
+    releases::{ImageInfo, NotAdmitted, ReleasesError},
+    reports::blocking,
 };
 
 pub(super) async fn in_use(State(app): Shared) -> Result<Json<ImagesInUse>, Failure> {
@@ -93,13 +91,17 @@ pub(super) async fn promote(
     let (library, reference) = (app.library.clone(), request.image.clone());
     let image = blocking(move || library.resolve(&reference)).await?;
     let (library, of) = (app.library.clone(), image.clone());
-    if !blocking(move || has_valid_report(library.as_ref(), &of)).await? {
-        let name = &image.name;
-        let message = format!(
-            "{name} {} has no valid report by a trusted key that its newest suite passed",
-            image.digest.short()
-        );
-        return Err(ApiError::new(ErrorCode::Refused, message).help(format!("run `kiln test` on {name} first")).into());
+    let vouched = tokio::task::spawn_blocking(move || library.vouched(&of, Timestamp::now())).await;
+    match vouched.expect("looking at reports does not panic") {
+        Ok(()) => {}
+        Err(NotAdmitted::Refused(refusal)) => {
+            let name = &image.name;
+            let message = format!("{name} {} is not promoted: {refusal}", image.digest.short());
+            return Err(ApiError::new(ErrorCode::Refused, message)
+                .help(format!("run `kiln test` on {name} first"))
+                .into());
+        }
+        Err(NotAdmitted::Unreadable(error)) => return Err(error.into()),
     }
     let before = set_channel(&app, &image, request.to.clone()).await?;
     Ok(Json(Promoted {
@@ -122,23 +124,6 @@ async fn set_channel(
         Ok(before)
     })
     .await
-}
-
-/// Whether the newest suite passed on the image, with any configuration, not too long ago, as far as a trusted key says.
-fn has_valid_report(library: &dyn Library, image: &ImageInfo) -> Result<bool, ReleasesError> {
-    let policy = library.policy(EvidencePolicy::default())?;
-    if policy.revoked.contains(&image.digest) {
-        return Ok(false);
-    }
-    let now = Timestamp::now();
-    let reports = library.reports(&image.digest)?;
-    let mut opened = reports.iter().filter_map(|envelope| evidence::open(envelope, &policy.keys).ok());
-    Ok(opened.any(|report| {
-        let age = now.duration_since(report.seen_at());
-        let young = std::time::Duration::try_from(age).is_ok_and(|age| age < policy.max_age())
-            || age.abs() <= jiff::SignedDuration::try_from(trust::CLOCK_SKEW).unwrap_or_default();
-        report.image == image.digest && report.suite == image.suite && report.verdict == Verdict::Passed && young
-    }))
 }
 
 /// Told when a channel was moved.

@@ -1,4 +1,4 @@
-//! Directories that steps work in: below the store, so that finished files move into it without a copy, and so that
+//! Directories that steps and imports work in: below the store, so that finished files move into it without a copy, and so that
 //! nothing of them survives: what a killed bake left is removed by the next one.
 
 use std::{
@@ -9,14 +9,28 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::BakeError;
-use crate::store::Store;
+use super::Store;
 
 const PREFIX: &str = "step-";
 
+/// A directory for a step could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action}")]
+pub struct WorkError {
+    action: String,
+    #[source]
+    source: io::Error,
+}
+
+impl WorkError {
+    pub(crate) fn new(action: impl Into<String>, source: io::Error) -> Self {
+        Self { action: action.into(), source }
+    }
+}
+
 /// One step's directory, removed with everything in it when dropped.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(crate) struct Work {
     dir: tempfile::TempDir,
     /// The directory itself, locked while it is in use; released after it is removed.
     _lock: File,
@@ -24,11 +38,13 @@ pub(super) struct Work {
 
 impl Work {
     /// A new directory with an empty `upper` and `work` in it.
-    pub(super) fn new(store: &Store) -> Result<Self, BakeError> {
+    pub(crate) fn new(store: &Store) -> Result<Self, WorkError> {
         // Directories are made and swept one process at a time, so that a new one is never taken for an old one.
-        let _sweeping = store.work_lock()?;
+        let locked = store.work_lock();
+        let _sweeping =
+            locked.map_err(|error| WorkError::new("make a directory for the step", io::Error::other(error)))?;
         let base = store.dir().join("work");
-        let doing = |action: &str, source| BakeError::Work { action: format!("{action} {}", base.display()), source };
+        let doing = |action: &str, source| WorkError { action: format!("{action} {}", base.display()), source };
         sweep(&base).map_err(|e| doing("remove what a killed bake left in", e))?;
         let make = || -> io::Result<Self> {
             let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base)?;
@@ -42,19 +58,19 @@ impl Work {
         };
         make().map_err(|e| doing("make a directory in", e))
     }
-    pub(super) fn upper(&self) -> PathBuf {
+    pub(crate) fn upper(&self) -> PathBuf {
         self.dir.path().join("upper")
     }
-    pub(super) fn overlay_work(&self) -> PathBuf {
+    pub(crate) fn overlay_work(&self) -> PathBuf {
         self.dir.path().join("work")
     }
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
     /// Removes it now.
-    pub(super) fn remove(self) -> Result<(), BakeError> {
+    pub(crate) fn remove(self) -> Result<(), WorkError> {
         let action = format!("remove {}", self.dir.path().display());
-        self.dir.close().map_err(|source| BakeError::Work { action, source })
+        self.dir.close().map_err(|source| WorkError { action, source })
     }
 }
 

@@ -1,0 +1,28 @@
+//! `kiln pull`: an image with its reports and its suite from a registry. Whether it may be launched is decided at launch.
+
+use kiln_image::{
+    Store,
+    delivery::{self, PullRequest},
+};
+
+use super::Context;
+use crate::{
+    cli::Pull,
+    delivering::{Shown, failed, received},
+    exit::Exit,
+    failure::Failure,
+    parts::{host::HostPlaces, registries},
+};
+
+pub(super) fn run(context: &Context<'_>, arguments: &Pull) -> Result<Exit, Failure> {
+    let places = HostPlaces::of(&context.state)?;
+    let store = Store::open(&places.store())?;
+    let (registries, cache) = (registries::read(&places)?, places.cache());
+    let shown = Shown::new(context.ui, "pulling");
+    let now = jiff::Timestamp::now();
+    let request = PullRequest { from: &arguments.from, registries: &registries, cache: &cache, now };
+    let pulled = delivery::pull(&store, &request, &|event| shown.event(event))
+        .map_err(failed(arguments.from.to_string(), "could not be pulled".to_owned()))?;
+    drop(shown);
+    received(&store, &pulled, arguments.channel.as_ref(), context.ui)
+}

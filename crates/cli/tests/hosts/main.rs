@@ -1,0 +1,6 @@
+//! Two hosts: two state directories with daemons of their own, and a real registry between them.
+
+#[path = "../../../image/src/registry/docker.rs"]
+mod docker;
+mod host;
+mod two;
