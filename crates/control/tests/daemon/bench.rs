@@ -251,7 +251,7 @@ fn suite(page: &str) -> Suite {
         headers: BTreeMap::new(),
         body: vec![TextMatch::Contains(page.into())],
     };
-    Suite { tests: vec![Test { name: "page".into(), within: Duration::from_secs(2), kind }] }
+    Suite::of(vec![Test { name: "page".into(), within: Duration::from_secs(2), kind }])
 }
 
 fn make_root(root: &Path, page: &str) {

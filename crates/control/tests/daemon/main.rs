@@ -12,6 +12,8 @@ mod faults;
 mod health;
 mod library;
 mod life;
+mod live;
+mod matrix;
 mod metadata;
 mod observing;
 #[path = "../sources/registry.rs"]

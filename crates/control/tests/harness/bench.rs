@@ -76,12 +76,14 @@ impl Bench {
             image: ImageDigest(Digest::of(b"x")),
             manifest: Arc::new(manifest),
             secrets: Arc::default(),
+            matrix: None,
+            live: Default::default(),
         };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
         let events = move |event| events.lock().unwrap().push(event);
-        let run =
-            harness::run_suite(&self.engine, tree, &subject, &config(), &Suite { tests }, None, &events).await.unwrap();
+        let suite = Suite::of(tests);
+        let run = harness::run_suite(&self.engine, tree, &subject, &config(), &suite, None, &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");
         run
     }

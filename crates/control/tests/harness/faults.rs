@@ -23,7 +23,12 @@ fn command(script: &str) -> TestKind {
 }
 
 fn script(content: &str) -> TestKind {
-    TestKind::Script { file: "check.sh".into(), content: format!("#!/bin/sh\n{content}\n"), arguments: Vec::new() }
+    TestKind::Script {
+        file: "check.sh".into(),
+        content: format!("#!/bin/sh\n{content}\n"),
+        arguments: Vec::new(),
+        secrets: Default::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,7 +147,7 @@ fn configured(entry: &Entry<'_>, schema: Option<&ConfigSchema>) -> Option<(Strin
     let value = entry.value.table(CONFIGURED, "{ config = \"greeting\" }")?.required("config", "config = \"greeting\"");
     let value = value?;
     let key = value.parsed::<ConfigKey>("\"greeting\"")?;
-    config::must_exist(schema?, &(key.clone(), value.place));
+    config::must_be_frozen(schema?, &(key.clone(), value.place));
     Some((name?, key))
 }
 

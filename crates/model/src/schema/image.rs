@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 pub use self::config::{Configured, File, Items, ItemsTable, Key, KeyItem, KeyType, KeyValue, Variable};
 pub use self::test::{
-    CommandTest, Expectation, Expectations, FileTest, HttpTest, PackageTest, PortTest, ProcessTest, ScriptTest,
-    TcpTest, Test, UserTest,
+    CommandTest, Expectation, Expectations, FileTest, HttpTest, MatrixEntry, MatrixOnly, PackageTest, PortTest,
+    ProcessTest, ScriptTest, TcpTest, Test, Tests, UserTest,
 };
 use super::{DurationText, ImagePath, ImageText, ModeText, PackageText, RecipePath, SizeText, UrlPath, UserText};
 use crate::{
@@ -42,7 +42,7 @@ pub struct ImageToml {
     /// Files in memory that are rendered from templates before services start, by path.
     pub file: Option<BTreeMap<ImagePath, File>>,
     /// What must hold in the frozen, booted image.
-    pub test: Option<Vec<Test>>,
+    pub test: Option<Tests>,
 }
 
 /// An external service that servers need: its address and credentials come from the fleet.

@@ -61,6 +61,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
         agree(&schema, keys, &[name]);
     }
     agree(&schema, test::ANY, &kinds);
+    agree(&schema, test::matrix::KEYS, &["MatrixEntry"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The status for people.
 
-use kiln_api::status::{GroupStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
+use kiln_api::status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
 
 use crate::ui::{self, table};
 
@@ -23,6 +23,7 @@ fn group(group: &GroupStatus) -> String {
         group.endpoints.join(" "),
     );
     text.extend(group.rollout.as_ref().map(rollout));
+    text.extend(group.live.as_ref().map(live));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
     if !group.servers.is_empty() {
@@ -47,6 +48,11 @@ fn sources(sources: &SourcesStatus) -> String {
         text += &format!("    {} {} since {}: {reason}\n", value.key, value.state, value.since);
     }
     text
+}
+
+fn live(live: &LiveStatus) -> String {
+    let set = if live.set == 0 { String::new() } else { format!(", {} of them set by hand", live.set) };
+    format!("  {} live keys{set}, version {}\n", live.keys, live.version)
 }
 
 fn refused(refused: &RefusedStatus) -> String {
@@ -122,6 +128,7 @@ mod tests {
                     updated: 1,
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
+                live: Some(LiveStatus { version: 3, keys: 2, set: 1 }),
                 sources: Some(SourcesStatus {
                     on_change: "rollout".into(),
                     state: "waiting".into(),
