@@ -5,6 +5,7 @@ mod bake;
 mod completions;
 mod config;
 mod daemon;
+mod diff;
 mod doctor;
 mod down;
 mod exec;
@@ -28,6 +29,7 @@ mod status;
 mod test;
 mod up;
 mod verify;
+mod why;
 
 use std::path::PathBuf;
 
@@ -74,6 +76,8 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Pull(arguments) => pull::run(&context, &arguments),
         Verb::Save(arguments) => save::run(&context, &arguments),
         Verb::Load(arguments) => load::run(&context, &arguments),
+        Verb::Diff(arguments) => diff::run(&context, &arguments),
+        Verb::Why(arguments) => why::run(&context, &arguments),
         Verb::Key(arguments) => key::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),
         Verb::Daemon(arguments) => daemon::run(&context, &arguments),
