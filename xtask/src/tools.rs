@@ -37,6 +37,7 @@ pub const TEST: &[Tool] = &[
     tool("python3", "python3"),
     tool("pg_ctlcluster", "postgresql"),
     tool("/usr/lib/python3/dist-packages/kazoo/client.py", "python3-kazoo"),
+    tool("/usr/lib/python3/dist-packages/prometheus_client/parser.py", "python3-prometheus-client"),
     tool("/usr/share/java/zookeeper.jar", "zookeeper"),
     tool("redis-server", "redis-server"),
     tool("unshare", "util-linux"),

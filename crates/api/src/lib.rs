@@ -10,6 +10,7 @@ pub mod client;
 pub mod error;
 pub mod event;
 pub mod host;
+pub mod identity;
 pub mod openapi;
 pub mod report;
 pub mod request;

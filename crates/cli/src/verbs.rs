@@ -1,6 +1,7 @@
 //! One file for each verb.
 
 mod apply;
+mod audit;
 mod bake;
 mod completions;
 mod config;
@@ -8,11 +9,13 @@ mod daemon;
 mod diff;
 mod doctor;
 mod down;
+mod events;
 mod exec;
 mod gateway;
 mod gc;
 mod images;
 mod inspect;
+mod jwks;
 mod key;
 mod load;
 mod lock;
@@ -70,6 +73,9 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
         Verb::Verify(arguments) => verify::run(&context, &arguments),
         Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
+        Verb::Audit(arguments) => audit::run(&context, &arguments),
+        Verb::Events(arguments) => wait(events::run(&context, &arguments)),
+        Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
         Verb::Push(arguments) => push::run(&context, &arguments),
