@@ -96,6 +96,10 @@ pub enum Verb {
     Save(Save),
     /// Take in an image from a file that `kiln save` wrote
     Load(Load),
+    /// Show what differs between two images
+    Diff(Diff),
+    /// Say which step, and which package, put a file into an image
+    Why(Why),
     /// Say whose reports this host believes
     Key(Key),
     /// Say what this host can do, and what it lacks
@@ -467,6 +471,24 @@ pub struct Load {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+}
+
+/// `kiln diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The image before: name, name@channel, name@sha256:…
+    pub before: ImageRef,
+    /// The image after
+    pub after: ImageRef,
+}
+
+/// `kiln why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// A path in the image
+    pub path: PathBuf,
 }
 
 /// `kiln key`

@@ -241,6 +241,7 @@ impl Failure {
             Self::NoVariable(missing) => Some(format!("set it for this call: `{}=… kiln …`", missing.variable)),
             Self::OtherImage { .. } => Some("name the directory of the group's own recipe".into()),
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
+            Self::Unknown { kind: "file", .. } => None,
             Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
             Self::Daemon(ClientError::NoDaemon { .. }) => Some(
                 "`kiln up` starts one; a daemon that runs for another directory is reached with `--state DIR`".into(),

@@ -6,6 +6,7 @@ mod bake;
 mod completions;
 mod config;
 mod daemon;
+mod diff;
 mod doctor;
 mod down;
 mod events;
@@ -31,6 +32,7 @@ mod status;
 mod test;
 mod up;
 mod verify;
+mod why;
 
 use std::path::PathBuf;
 
@@ -80,6 +82,8 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Pull(arguments) => pull::run(&context, &arguments),
         Verb::Save(arguments) => save::run(&context, &arguments),
         Verb::Load(arguments) => load::run(&context, &arguments),
+        Verb::Diff(arguments) => diff::run(&context, &arguments),
+        Verb::Why(arguments) => why::run(&context, &arguments),
         Verb::Key(arguments) => key::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),
         Verb::Daemon(arguments) => daemon::run(&context, &arguments),

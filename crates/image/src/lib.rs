@@ -7,6 +7,7 @@
 pub mod bake;
 pub mod debian;
 pub mod delivery;
+pub mod diff;
 mod import;
 mod layer;
 pub mod oci;
@@ -14,6 +15,7 @@ pub mod registry;
 pub mod sandbox;
 pub mod store;
 pub mod tree;
+pub mod why;
 
 pub use store::{ImageRecord, Store, StoreError};
 pub use tree::ImageTree;

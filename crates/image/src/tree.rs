@@ -31,7 +31,7 @@ const MAX_LINKS: u32 = 40;
 /// A read-only tree.
 #[derive(Debug)]
 pub struct ImageTree {
-    tree: Tree,
+    pub(crate) tree: Tree,
     repo: Arc<Repo>,
 }
 

@@ -191,6 +191,44 @@ fn root_no_way_to_cheat_leads_to_a_launch() {
 }
 
 #[test]
+fn root_keys_differences_and_reasons_are_shown() {
+    let (here, there) = (Host::new(), Host::new());
+    here.project("page one\n");
+    let bake = || here.good(&["bake", "shop"])["image"].as_str().expect("a digest").to_owned();
+    let one = bake();
+    here.project("page two, which is longer\n");
+    let recipe = std::fs::read_to_string(here.path("shop/image.toml")).expect("a recipe");
+    here.write("shop/image.toml", &recipe.replace("within = \"10s\"", "within = \"5s\""));
+    let two = bake();
+    let diff = here.good(&["diff", &format!("shop@{one}"), &format!("shop@{two}")]);
+    let names = |part: &str| -> Vec<String> {
+        let changes = diff[part].as_array().expect("a list").iter();
+        changes.map(|change| change["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(
+        (names("files"), names("manifest")),
+        (vec!["/www/index.html".to_owned()], vec!["web".to_owned()]),
+        "{diff}"
+    );
+    let why = here.good(&["why", &format!("shop@{two}"), "/www/index.html"]);
+    assert_eq!(why["steps"].as_array().map(Vec::len), Some(1), "{why}");
+    assert_eq!(here.kiln(&["why", &format!("shop@{two}"), "/nothing"]).code, 2);
+    here.believe("ci", &there);
+    here.good(&["key", "rotate"]);
+    here.trust("[[rule]]\nimages = [\"shop\"]\nkeys = [\"ci\"]\n");
+    let listed = here.good(&["key", "list"]);
+    let keys = listed["keys"].as_array().expect("a list").iter();
+    let keys: Vec<_> =
+        keys.map(|key| (key["name"].as_str(), key["state"].as_str(), key["images"].to_string())).collect();
+    let row = |name, state, images: &str| (Some(name), Some(state), images.to_owned());
+    let own = "this-host";
+    assert_eq!(keys, [row(own, "signing", "[]"), row(own, "retired", "[]"), row("ci", "trusted", "[\"shop\"]")]);
+    here.trust("[[rule]]\nimages = [\"shop\"]\n");
+    let wrong = here.kiln(&["key", "list"]);
+    assert_eq!((wrong.code, wrong.lines[0]["error"]["diagnostics"][0]["line"].as_u64()), (2, Some(1)));
+}
+
+#[test]
 fn root_an_image_goes_to_a_host_without_registry_in_a_file_and_its_owner_may_vouch_for_it() {
     let (here, there) = (Host::new(), Host::new());
     let image = made(&here, "page one\n");

@@ -1,5 +1,6 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
+mod explained;
 mod files;
 mod others;
 mod registry;
@@ -89,7 +90,8 @@ fn bake(bench: &Bench, base: ImageDigest, page: &str) -> ImageDigest {
     bench.write("page.html", page);
     let steps = vec![
         shell(
-            "echo made > /etc/made; rm /bin/ls; mkdir /srv; touch /srv/x; ln /srv/x /srv/y; ln -s x /srv/z; chmod 4755 /bin/cat",
+            "echo made > /etc/made; rm /bin/ls; mkdir /srv; touch /srv/x; ln /srv/x /srv/y; ln -s x /srv/z; chmod 4755 /bin/cat; \
+             mkdir -p /var/lib/dpkg/info; echo /bin/cat > /var/lib/dpkg/info/coreutils.list",
         ),
         copy("page.html", "/var/www/"),
     ];

@@ -29,6 +29,8 @@ use crate::debian::http::{self, Limits};
 const MAX_REDIRECTS: u32 = 5;
 /// A registry may ask for so long a pause, no longer.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// A registry that has everything may take so many times longer to answer: it puts large blobs in their place.
+const SETTLING: u32 = 4;
 /// So many bytes of an error's body are read.
 const MAX_MESSAGE: u64 = 64 << 10;
 
@@ -355,7 +357,10 @@ impl Repository {
         let wrong = |_| RegistryError::Protocol { url: url.to_owned(), reason: "it is no address".into() };
         let sent = match ask.content {
             Content::Nothing => self.agent.run(request.body(()).map_err(wrong)?),
-            Content::Bytes(bytes) => self.agent.run(request.body(bytes).map_err(wrong)?),
+            Content::Bytes(bytes) => {
+                let request = self.agent.configure_request(request.body(bytes).map_err(wrong)?);
+                self.agent.run(request.timeout_recv_response(Some(self.limits.stall * SETTLING)).build())
+            }
             Content::Stream(length, open) => {
                 let mut reader = open().map_err(|source| RegistryError::Source { source })?;
                 let request = request.header("content-length", length);
