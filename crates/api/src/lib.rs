@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod host;
+pub mod identity;
 pub mod openapi;
 pub mod report;
 pub mod request;

@@ -12,9 +12,11 @@ use utoipa::{
 };
 
 use crate::{
+    config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::ErrorBody,
-    event::Event,
-    host::{HostInventory, ImagesInUse, ServerDetails},
+    event::{Event, Happened},
+    host::{Collected, HostInventory, ImagesInUse, ServerDetails},
+    identity::JwkSet,
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -44,6 +46,10 @@ pub enum Answer {
     Json(&'static str),
     /// A stream of [`Event`]s, one to a line.
     Events,
+    /// Plain text.
+    Text,
+    /// A stream of [`Happened`], one to a line or as server-sent events.
+    History,
 }
 
 /// Every endpoint.
@@ -53,7 +59,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "GET", path: "/v1/servers/{id}", summary: "One server in detail", request: None, answer: Answer::Json("ServerDetails") },
     Endpoint { method: "GET", path: "/v1/host", summary: "Everything Kiln made on this host", request: None, answer: Answer::Json("HostInventory") },
     Endpoint { method: "GET", path: "/v1/images", summary: "The images that must not be removed", request: None, answer: Answer::Json("ImagesInUse") },
-    Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves", request: None, answer: Answer::Events },
+    Endpoint { method: "GET", path: "/v1/jwks", summary: "The keys that verify identity tokens of servers", request: None, answer: Answer::Json("JwkSet") },
+    Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves; what is kept of earlier events with `after`", request: None, answer: Answer::History },
+    Endpoint { method: "GET", path: "/metrics", summary: "What happened, counted, in the text format of Prometheus", request: None, answer: Answer::Text },
     Endpoint { method: "POST", path: "/v1/test", summary: "Boot an image, run its suite, sign the report", request: Some("TestRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
@@ -61,6 +69,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image that has a valid report", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
     Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
+    Endpoint { method: "POST", path: "/v1/gc", summary: "Remove secrets that no release kept names and nobody wanted for a day", request: None, answer: Answer::Json("Collected") },
+    Endpoint { method: "POST", path: "/v1/config/diff", summary: "Compare two configurations of a group", request: Some("ConfigDiffRequest"), answer: Answer::Json("ConfigDiff") },
+    Endpoint { method: "GET", path: "/v1/live/{id}", summary: "The live values of a group", request: None, answer: Answer::Json("LiveDetails") },
+    Endpoint { method: "POST", path: "/v1/live", summary: "Set a live key of a group, or reset it", request: Some("LiveRequest"), answer: Answer::Json("LiveDetails") },
     Endpoint { method: "POST", path: "/v1/shutdown", summary: "End the daemon; servers and traffic go on", request: None, answer: Answer::Json("Done") },
 ];
 
@@ -91,6 +103,13 @@ fn operation(endpoint: &Endpoint) -> Operation {
         let id = ParameterBuilder::new().name("id").parameter_in(ParameterIn::Path).required(Required::True);
         operation = operation.parameter(id.schema(Some(ObjectBuilder::new().schema_type(Type::String))));
     }
+    if endpoint.answer == Answer::History {
+        let number = ObjectBuilder::new().schema_type(Type::Integer);
+        let after = ParameterBuilder::new().name("after").parameter_in(ParameterIn::Query).schema(Some(number));
+        let whether = ObjectBuilder::new().schema_type(Type::Boolean);
+        let follow = ParameterBuilder::new().name("follow").parameter_in(ParameterIn::Query).schema(Some(whether));
+        operation = operation.parameter(after).parameter(follow);
+    }
     operation.build()
 }
 
@@ -101,14 +120,19 @@ impl ContentOf for ResponseBuilder {
     fn content_of(self, answer: Answer) -> Self {
         match answer {
             Answer::Json(name) => self.content("application/json", content(name)),
-            Answer::Events => self.content(
-                "application/jsonl",
-                utoipa::openapi::content::ContentBuilder::new()
-                    .item_schema(Some(Ref::from_schema_name("Event")))
-                    .build(),
-            ),
+            Answer::Events => self.content("application/jsonl", items("Event")),
+            Answer::Text => {
+                self.content("text/plain", Content::new(Some(ObjectBuilder::new().schema_type(Type::String))))
+            }
+            Answer::History => {
+                self.content("application/jsonl", items("Happened")).content("text/event-stream", items("Happened"))
+            }
         }
     }
+}
+
+fn items(schema: &str) -> Content {
+    utoipa::openapi::content::ContentBuilder::new().item_schema(Some(Ref::from_schema_name(schema))).build()
 }
 
 fn json_response(description: &str, schema: &str) -> ResponseBuilder {
@@ -125,7 +149,9 @@ fn components() -> utoipa::openapi::Components {
     collect::<ServerDetails>(&mut schemas);
     collect::<HostInventory>(&mut schemas);
     collect::<ImagesInUse>(&mut schemas);
+    collect::<JwkSet>(&mut schemas);
     collect::<Event>(&mut schemas);
+    collect::<Happened>(&mut schemas);
     collect::<TestRequest>(&mut schemas);
     collect::<ApplyRequest>(&mut schemas);
     collect::<RollbackRequest>(&mut schemas);
@@ -134,6 +160,11 @@ fn components() -> utoipa::openapi::Components {
     collect::<PromoteRequest>(&mut schemas);
     collect::<Promoted>(&mut schemas);
     collect::<TouchRequest>(&mut schemas);
+    collect::<ConfigDiffRequest>(&mut schemas);
+    collect::<ConfigDiff>(&mut schemas);
+    collect::<LiveRequest>(&mut schemas);
+    collect::<LiveDetails>(&mut schemas);
+    collect::<Collected>(&mut schemas);
     collect::<Done>(&mut schemas);
     collect::<ErrorBody>(&mut schemas);
     ComponentsBuilder::new().schemas_from_iter(schemas).build()

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
+use kiln_control::audit::Head;
 use kiln_model::{
-    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, fleet::ImageRef, oci::OciReference,
+    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, config::ConfigKey, fleet::ImageRef,
+    oci::OciReference,
 };
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
@@ -56,7 +58,7 @@ pub enum Verb {
     Test(Test),
     /// Bring the groups of a fleet to what fleet.toml says
     Apply(Apply),
-    /// Show what a group is configured with, and where each value comes from
+    /// Show, compare and check what groups are configured with; change live keys
     Config(Config),
     /// Show what runs
     Status(Status),
@@ -74,8 +76,14 @@ pub enum Verb {
     Exec(Exec),
     /// Read everything an image refers to again and check its digests
     Verify(Verify),
-    /// Remove images that nothing uses
+    /// Remove images and secrets that nothing uses
     Gc(Gc),
+    /// Show every action with its reason, or check that nobody changed the record
+    Audit(Audit),
+    /// Show what happened lately, and what happens
+    Events(Events),
+    /// Print the keys that verify the identity tokens of servers, as a JWK set
+    Jwks,
     /// Show what the services of a server or a group wrote
     Logs(Logs),
     /// Point a channel to an image, with evidence
@@ -215,6 +223,54 @@ pub struct Config {
 pub enum ConfigVerb {
     /// Show every key of the recipe with the value a group gets, and where it comes from
     Show(ConfigShow),
+    /// Count what differs, and name keys that nobody reads or no test varies; exits with 1 where it finds something
+    Lint(ConfigLint),
+    /// Show how two configurations of a group differ: what runs, and what fleet.toml would give
+    Diff(ConfigDiff),
+    /// Change a live key of a running group
+    Set(ConfigSet),
+}
+
+/// `kiln config lint`
+#[derive(Debug, Args)]
+pub struct ConfigLint {
+    /// Directory with image.toml, and fleet.toml with the files of its environments
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+/// `kiln config diff`
+#[derive(Debug, Args)]
+pub struct ConfigDiff {
+    /// The group
+    pub group: GroupName,
+    /// Directory with fleet.toml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// What differs in this environment: fleet.ENV.toml beside fleet.toml
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<EnvironmentName>,
+    /// A release of the group: running, previous, or the first digits of its id
+    #[arg(long, value_name = "RELEASE", default_value = "running")]
+    pub from: String,
+    /// Another one; what fleet.toml would give where nothing is said
+    #[arg(long, value_name = "RELEASE", conflicts_with = "env")]
+    pub to: Option<String>,
+}
+
+/// `kiln config set`
+#[derive(Debug, Args)]
+pub struct ConfigSet {
+    /// The group
+    pub group: GroupName,
+    /// The live key
+    pub key: ConfigKey,
+    /// Its value
+    #[arg(required_unless_present = "reset", conflicts_with = "reset", allow_hyphen_values = true)]
+    pub value: Option<String>,
+    /// Go back to the value that the fleet gives
+    #[arg(long)]
+    pub reset: bool,
 }
 
 /// `kiln config show`
@@ -326,6 +382,50 @@ pub struct Promote {
     pub to: ChannelName,
 }
 
+/// `kiln audit`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Audit {
+    /// What to do; show the last entries where nothing is said
+    #[command(subcommand)]
+    pub verb: Option<AuditVerb>,
+    /// Only entries of this group
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<GroupName>,
+    /// Only entries after this one
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: i64,
+    /// At most so many, the last ones
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
+    pub lines: u32,
+}
+
+/// What can be done with the audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Check that no entry was changed, removed or put in
+    Verify(AuditVerify),
+}
+
+/// `kiln audit verify`
+#[derive(Debug, Args)]
+pub struct AuditVerify {
+    /// The head of the log as it was printed earlier: the log must still hold it
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub head: Option<Head>,
+}
+
+/// `kiln events`
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what happens, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what came after the event of this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
 /// `kiln push`
 #[derive(Debug, Args)]
 pub struct Push {
@@ -422,6 +522,10 @@ pub struct Daemon {
     /// End the daemon that runs for the state directory; servers and traffic go on
     #[arg(long)]
     pub stop: bool,
+    /// Serve metrics for Prometheus, and the keys of identity tokens, to whoever reaches this address; nobody where nothing is
+    /// said
+    #[arg(long, env = "KILN_METRICS", value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
     /// In a session of its own
     #[arg(long, hide = true)]
     pub background: bool,

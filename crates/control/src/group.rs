@@ -27,15 +27,17 @@ use kiln_api::{Event, status::GroupStatus};
 use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
+    config::SecretHash,
     plan::{self, Admission, RolloutProgress},
 };
+use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    db::{Batch, GroupRow, IntentionId, PastRelease, ServerRow},
+    db::{Batch, GroupRow, IntentionId, PastRelease, Record, ServerRow},
     handle::{ControlError, InService, Settled, Sourced},
     observer::Snapshot,
     releases::ImageInfo,
@@ -74,12 +76,20 @@ pub(crate) enum Message {
     InService(oneshot::Sender<Option<InService>>),
     /// Where its values come from.
     Sourced(oneshot::Sender<Option<Sourced>>),
-    /// The images that must stay.
-    Images(oneshot::Sender<Vec<ImageDigest>>),
+    /// The release it is to have, and all that it had.
+    Releases(oneshot::Sender<(ReleaseId, Vec<PastRelease>)>),
+    /// What must stay.
+    Kept(oneshot::Sender<Kept>),
     /// What the engine sees.
     Snapshot(Arc<Snapshot>),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
+}
+
+/// What a group needs: images, and secrets of configurations.
+pub(crate) struct Kept {
+    pub images: Vec<ImageDigest>,
+    pub secrets: BTreeSet<SecretHash>,
 }
 
 /// What is wanted of a group from now on.
@@ -102,6 +112,11 @@ pub(crate) enum Ended {
     Readiness {
         server: ServerId,
         result: Result<Duration, String>,
+    },
+    /// A server that served does not work any more.
+    Unhealthy {
+        server: ServerId,
+        reason: String,
     },
     Routed {
         changes: Vec<(TrafficChange, ServerId, IntentionId)>,
@@ -151,7 +166,7 @@ struct Server {
     known_since: Instant,
     launched: Instant,
     services: watch::Sender<Vec<ServiceStatus>>,
-    /// The task that waits for it to become ready.
+    /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
 }
 
@@ -230,6 +245,7 @@ impl GroupTask {
     pub fn write_first(&self, batch: &mut Batch) {
         batch.group(&self.row);
         self.releases.values().for_each(|release| batch.release(&self.row.name, release));
+        batch.record(wish::wish_record(&self.row, &self.releases, self.shared.now()));
     }
 
     /// Where its messages go.
@@ -281,7 +297,10 @@ impl GroupTask {
             Message::Status(answer) => self.asked.push(answer),
             Message::InService(answer) => drop(answer.send(self.in_service())),
             Message::Sourced(answer) => drop(answer.send(self.sourced())),
-            Message::Images(answer) => drop(answer.send(self.images_in_use())),
+            Message::Releases(answer) => {
+                drop(answer.send((self.row.release, self.releases.values().cloned().collect())));
+            }
+            Message::Kept(answer) => drop(answer.send(self.kept())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),
         }
@@ -405,12 +424,19 @@ impl GroupTask {
         // A gateway that is away is told by the next table; nothing waits behind these routes any more.
         tokio::time::timeout(TICK, told).await.ok();
         self.batch.forget_group(&self.row.name);
-        self.batch.audit(self.shared.now(), Some(&self.row.name), None, "the group was taken away".to_owned());
+        self.shared.live.forget(&self.row.name);
+        self.record("removed", None, json!({}), "its last server is gone".to_owned());
         self.write().await;
         for gone in self.removed.drain(..) {
             // Whoever asked may have left.
             gone.send(Ok(())).ok();
         }
+    }
+
+    /// Takes an entry of the audit log into the next batch.
+    fn record(&mut self, action: &'static str, server: Option<&ServerId>, inputs: serde_json::Value, reason: String) {
+        let (at, group) = (self.shared.now(), Some(self.row.name.clone()));
+        self.batch.record(Record { at, action, group, server: server.cloned(), inputs, reason });
     }
 
     fn warn(&self, message: String) {

@@ -10,6 +10,7 @@ use crate::{
     ControlError, Sourced, Unsettled,
     config::{Again, ConfigError, Origins, SecretsError},
     daemon::{App, apply},
+    live::LiveError,
     releases::{ImageInfo, ReleasesError},
     reports::{ProveError, blocking},
     sources::keeper::{Place, Proposed, Proposer},
@@ -23,6 +24,8 @@ pub(super) struct Propose(pub(super) Arc<App>);
 enum Cannot {
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
     #[error(transparent)]
     Releases(#[from] ReleasesError),
     #[error(transparent)]
@@ -68,10 +71,15 @@ impl Propose {
         let opened = tokio::task::spawn_blocking(move || Origins::open(&hash, &secrets)).await;
         let origins = opened.expect("opening a secret does not panic")?;
         let again = Again { origins: &origins, seen, before: &of.config, manifest: &image.manifest };
-        let config = match self.0.freezer.freeze_again(again).await {
-            Ok(config) => config,
+        let froze = match self.0.freezer.freeze_again(again).await {
+            Ok(froze) => froze,
             Err(error) => return Ok(unfit(error)),
         };
+        if policy == OnSourceChange::Rollout {
+            // Live keys need no release.
+            self.0.control.live().apply(&of.group, &image.manifest.config, froze.live).await?;
+        }
+        let config = froze.config;
         let digest = config.digest();
         match policy {
             _ if digest == of.config.digest() => Ok(Proposed::Same),
