@@ -86,7 +86,10 @@ impl Asker {
         let mut part = [0; 4096];
         match self.stream.read(&mut part)? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
-            length => Ok(self.answer.extend_from_slice(&part[..length])),
+            length => {
+                self.answer.extend_from_slice(&part[..length]);
+                Ok(())
+            }
         }
     }
 
