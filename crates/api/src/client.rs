@@ -15,14 +15,15 @@ use hyper::{
     body::{Bytes, Incoming},
 };
 use hyper_util::rt::TokioIo;
-use kiln_model::ServerId;
+use kiln_model::{GroupName, ServerId};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
+    config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::{ApiError, ErrorBody},
     event::{Event, Happened},
-    host::{HostInventory, ImagesInUse, ServerDetails},
+    host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
@@ -177,6 +178,22 @@ impl Client {
     /// `POST /v1/promote`.
     pub async fn promote(&self, request: &PromoteRequest) -> Result<Promoted, ClientError> {
         self.json("POST", "/v1/promote", request).await
+    }
+    /// `POST /v1/config/diff`.
+    pub async fn config_diff(&self, request: &ConfigDiffRequest) -> Result<ConfigDiff, ClientError> {
+        self.json("POST", "/v1/config/diff", request).await
+    }
+    /// `POST /v1/live`.
+    pub async fn set_live(&self, request: &LiveRequest) -> Result<LiveDetails, ClientError> {
+        self.json("POST", "/v1/live", request).await
+    }
+    /// `GET /v1/live/{id}`.
+    pub async fn live(&self, group: &GroupName) -> Result<LiveDetails, ClientError> {
+        self.json("GET", &format!("/v1/live/{group}"), &()).await
+    }
+    /// `POST /v1/gc`.
+    pub async fn gc(&self) -> Result<Collected, ClientError> {
+        self.json("POST", "/v1/gc", &()).await
     }
     /// `POST /v1/touch`.
     pub async fn touch(&self, request: &TouchRequest) -> Result<Done, ClientError> {
@@ -360,11 +377,12 @@ impl EventStream {
 }
 
 /// The kinds of event this version knows.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "suite_started",
     "test_server_ready",
     "test",
     "suite_finished",
+    "matrix_finished",
     "channel",
     "step",
     "server",

@@ -39,9 +39,31 @@ pub enum Event {
     Test {
         /// Digest of the image.
         image: String,
+        /// The further configuration of the suite it ran with, if it was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        matrix: Option<String>,
         /// Its outcome.
         #[serde(flatten)]
         result: TestResult,
+    },
+    /// A suite was run with one of its further configurations, or an earlier run of it stands for that.
+    MatrixFinished {
+        /// Digest of the image.
+        image: String,
+        /// The further configuration.
+        matrix: String,
+        /// Its digest.
+        config: String,
+        /// Whether every test passed.
+        passed: bool,
+        /// How many tests failed.
+        failed: u32,
+        /// How many tests there were.
+        tests: u32,
+        /// Milliseconds it took; 0 for an earlier run.
+        took_ms: u64,
+        /// Whether an earlier run was used.
+        reused: bool,
     },
     /// A suite ended and its report is signed and stored, or a report of an earlier run stands for it.
     SuiteFinished {
@@ -180,6 +202,7 @@ impl Event {
             Self::TestServerReady { .. } => "test_server_ready",
             Self::Test { .. } => "test",
             Self::SuiteFinished { .. } => "suite_finished",
+            Self::MatrixFinished { .. } => "matrix_finished",
             Self::Channel { .. } => "channel",
             Self::Step { .. } => "step",
             Self::Server { .. } => "server",

@@ -64,6 +64,13 @@ pub struct ImagesInUse {
     pub images: Vec<String>,
 }
 
+/// Answer to `POST /v1/gc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Collected {
+    /// How many sealed secrets were removed.
+    pub secrets: u64,
+}
+
 /// One server in detail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerDetails {

@@ -12,9 +12,10 @@ use utoipa::{
 };
 
 use crate::{
+    config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::ErrorBody,
     event::{Event, Happened},
-    host::{HostInventory, ImagesInUse, ServerDetails},
+    host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
@@ -68,6 +69,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image that has a valid report", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
     Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
+    Endpoint { method: "POST", path: "/v1/gc", summary: "Remove secrets that no release kept names and nobody wanted for a day", request: None, answer: Answer::Json("Collected") },
+    Endpoint { method: "POST", path: "/v1/config/diff", summary: "Compare two configurations of a group", request: Some("ConfigDiffRequest"), answer: Answer::Json("ConfigDiff") },
+    Endpoint { method: "GET", path: "/v1/live/{id}", summary: "The live values of a group", request: None, answer: Answer::Json("LiveDetails") },
+    Endpoint { method: "POST", path: "/v1/live", summary: "Set a live key of a group, or reset it", request: Some("LiveRequest"), answer: Answer::Json("LiveDetails") },
     Endpoint { method: "POST", path: "/v1/shutdown", summary: "End the daemon; servers and traffic go on", request: None, answer: Answer::Json("Done") },
 ];
 
@@ -155,6 +160,11 @@ fn components() -> utoipa::openapi::Components {
     collect::<PromoteRequest>(&mut schemas);
     collect::<Promoted>(&mut schemas);
     collect::<TouchRequest>(&mut schemas);
+    collect::<ConfigDiffRequest>(&mut schemas);
+    collect::<ConfigDiff>(&mut schemas);
+    collect::<LiveRequest>(&mut schemas);
+    collect::<LiveDetails>(&mut schemas);
+    collect::<Collected>(&mut schemas);
     collect::<Done>(&mut schemas);
     collect::<ErrorBody>(&mut schemas);
     ComponentsBuilder::new().schemas_from_iter(schemas).build()

@@ -1,6 +1,6 @@
 //! What a suite saw, as it is shown.
 
-use kiln_model::evidence::{Report, TestOutcome, Verdict};
+use kiln_model::evidence::{MatrixReport, Report, TestOutcome, Verdict};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +22,35 @@ pub struct TestReport {
     /// How the test server differed from a server in service.
     pub parameters: Vec<String>,
     /// Every test, the recipe's first, in the recipe's order.
+    pub tests: Vec<TestResult>,
+    /// What was seen with the further configurations of the suite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matrix: Vec<MatrixResult>,
+    /// The configuration keys that test servers of the image asked the metadata service for, in any run so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<String>,
+}
+
+impl TestReport {
+    /// Every test with the name of the further configuration it ran with, if it was one.
+    pub fn all(&self) -> impl Iterator<Item = (Option<&str>, &TestResult)> {
+        let matrix = self.matrix.iter().flat_map(|run| run.tests.iter().map(|test| (Some(run.name.as_str()), test)));
+        self.tests.iter().map(|test| (None, test)).chain(matrix)
+    }
+}
+
+/// What was seen with one of the further configurations of a suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MatrixResult {
+    /// Which one.
+    pub name: String,
+    /// Its digest.
+    pub config: String,
+    /// Whether every test passed.
+    pub passed: bool,
+    /// When the run ended, RFC 3339: an earlier run may stand for it.
+    pub finished_at: String,
+    /// Every test.
     pub tests: Vec<TestResult>,
 }
 
@@ -49,6 +78,20 @@ impl From<&Report> for TestReport {
             finished_at: report.finished_at.to_string(),
             parameters: report.parameters.clone(),
             tests: report.tests.iter().map(TestResult::from).collect(),
+            matrix: report.matrix.iter().map(MatrixResult::from).collect(),
+            reads: report.reads.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<&MatrixReport> for MatrixResult {
+    fn from(run: &MatrixReport) -> Self {
+        Self {
+            name: run.name.to_string(),
+            config: run.config.to_string(),
+            passed: run.passed(),
+            finished_at: run.finished_at.to_string(),
+            tests: run.tests.iter().map(TestResult::from).collect(),
         }
     }
 }

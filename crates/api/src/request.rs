@@ -40,7 +40,9 @@ pub enum Fresh {
     /// A report that passed and has not expired is used again.
     #[default]
     Reuse,
-    /// The suite is run in any case.
+    /// The suite is run in any case; for its further configurations an earlier run may stand.
+    Renew,
+    /// The suite is run in any case, also with its further configurations.
     Always,
 }
 

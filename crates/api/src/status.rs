@@ -31,6 +31,9 @@ pub struct GroupStatus {
     pub rollout: Option<RolloutStatus>,
     /// Where the group can be reached: `http://127.0.0.1:8080`, `tcp://127.0.0.1:6379`.
     pub endpoints: Vec<String>,
+    /// Its live keys; null where it has none.
+    #[serde(default)]
+    pub live: Option<LiveStatus>,
     /// The sources of its configuration that are watched; null where none is.
     #[serde(default)]
     pub sources: Option<SourcesStatus>,
@@ -85,6 +88,17 @@ pub struct SourceStatus {
     pub reason: Option<String>,
 }
 
+/// The live keys of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LiveStatus {
+    /// Grows whenever what servers see changes.
+    pub version: u64,
+    /// How many live keys have a value.
+    pub keys: u32,
+    /// How many of them somebody has set to another value than the fleet's.
+    pub set: u32,
+}
+
 /// A rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutStatus {
@@ -121,4 +135,7 @@ pub struct ServerStatus {
     pub ready: Option<Duration>,
     /// Set when somebody ran a command inside.
     pub touched: bool,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }

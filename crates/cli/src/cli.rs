@@ -6,7 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use kiln_control::audit::Head;
 use kiln_model::{
-    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, fleet::ImageRef, oci::OciReference,
+    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, config::ConfigKey, fleet::ImageRef,
+    oci::OciReference,
 };
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
@@ -57,7 +58,7 @@ pub enum Verb {
     Test(Test),
     /// Bring the groups of a fleet to what fleet.toml says
     Apply(Apply),
-    /// Show what a group is configured with, and where each value comes from
+    /// Show, compare and check what groups are configured with; change live keys
     Config(Config),
     /// Show what runs
     Status(Status),
@@ -75,7 +76,7 @@ pub enum Verb {
     Exec(Exec),
     /// Read everything an image refers to again and check its digests
     Verify(Verify),
-    /// Remove images that nothing uses
+    /// Remove images and secrets that nothing uses
     Gc(Gc),
     /// Show every action with its reason, or check that nobody changed the record
     Audit(Audit),
@@ -222,6 +223,54 @@ pub struct Config {
 pub enum ConfigVerb {
     /// Show every key of the recipe with the value a group gets, and where it comes from
     Show(ConfigShow),
+    /// Count what differs, and name keys that nobody reads or no test varies; exits with 1 where it finds something
+    Lint(ConfigLint),
+    /// Show how two configurations of a group differ: what runs, and what fleet.toml would give
+    Diff(ConfigDiff),
+    /// Change a live key of a running group
+    Set(ConfigSet),
+}
+
+/// `kiln config lint`
+#[derive(Debug, Args)]
+pub struct ConfigLint {
+    /// Directory with image.toml, and fleet.toml with the files of its environments
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+/// `kiln config diff`
+#[derive(Debug, Args)]
+pub struct ConfigDiff {
+    /// The group
+    pub group: GroupName,
+    /// Directory with fleet.toml
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// What differs in this environment: fleet.ENV.toml beside fleet.toml
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<EnvironmentName>,
+    /// A release of the group: running, previous, or the first digits of its id
+    #[arg(long, value_name = "RELEASE", default_value = "running")]
+    pub from: String,
+    /// Another one; what fleet.toml would give where nothing is said
+    #[arg(long, value_name = "RELEASE", conflicts_with = "env")]
+    pub to: Option<String>,
+}
+
+/// `kiln config set`
+#[derive(Debug, Args)]
+pub struct ConfigSet {
+    /// The group
+    pub group: GroupName,
+    /// The live key
+    pub key: ConfigKey,
+    /// Its value
+    #[arg(required_unless_present = "reset", conflicts_with = "reset", allow_hyphen_values = true)]
+    pub value: Option<String>,
+    /// Go back to the value that the fleet gives
+    #[arg(long)]
+    pub reset: bool,
 }
 
 /// `kiln config show`

@@ -65,6 +65,19 @@ pub fn fleet_if_any(directory: &Path, environment: Option<&EnvironmentName>) -> 
     }
 }
 
+/// The environments that have a file beside the fleet of a directory, by name.
+pub fn environments(directory: &Path) -> Result<Vec<EnvironmentName>, Failure> {
+    let failed = |source| Failure::Read { path: directory.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let middle = name.to_str().and_then(|name| name.strip_prefix("fleet.")?.strip_suffix(".toml"));
+        found.extend(middle.and_then(|environment| environment.parse::<EnvironmentName>().ok()));
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// The recipe and the fleet of a directory; what is wrong with the recipe is shown first.
 pub fn both(directory: &Path, environment: Option<&EnvironmentName>) -> Result<(Recipe, FleetFiles), Failure> {
     Ok((recipe(directory)?, fleet(directory, environment)?))

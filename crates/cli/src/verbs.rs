@@ -61,7 +61,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Lock(arguments) => lock::run(&context, &arguments),
         Verb::Test(arguments) => wait(test::run(&context, &arguments)),
         Verb::Apply(arguments) => wait(apply::run(&context, &arguments)),
-        Verb::Config(arguments) => config::run(&context, &arguments),
+        Verb::Config(arguments) => wait(config::run(&context, &arguments)),
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),

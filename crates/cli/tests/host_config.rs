@@ -143,3 +143,42 @@ fn host_a_value_that_does_not_fit_is_shown_before_anything_is_baked() {
     assert!(said.contains("fleet.staging.toml:2:1") && said.contains("did you mean `token`?"), "{said}");
     assert!(!said.contains("x9z"), "{said}");
 }
+
+#[test]
+fn host_config_lint_counts_what_differs_and_names_what_nobody_reads_or_varies() {
+    let fleet = FLEET.replace(
+        "[group.other]\nimage = \"else\"",
+        "[group.other]\nimage = \"shop\"\nconfig = { workers = 8, token = \"x\" }",
+    );
+    let temp = project(&fleet, Some("[config]\nregion = \"us\"\n"));
+    let recipe = RECIPE
+        .replace("[config.greeting]", "environment = { GREETING = { config = \"greeting\" } }\n\n[config.greeting]");
+    let matrix = "[[test.matrix]]\nname = \"flags\"\nconfig = { workers = 64, token = \"x\", region = \"eu\", level = \"debug\" }\n";
+    std::fs::write(temp.path().join("image.toml"), format!("{recipe}\n{matrix}")).expect("a recipe");
+    let linted = kiln(temp.path(), &["config", "lint"]);
+    assert_eq!(linted.status.code(), Some(1), "{}", text(&linted.stderr));
+    insta::assert_snapshot!(text(&linted.stdout));
+    let json = kiln(temp.path(), &["config", "lint", "--json"]);
+    let found: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(
+        (&found["keys"], &found["required"], &found["live"], &found["read_by_metadata"]),
+        (&6.into(), &3.into(), &1.into(), &Value::Null)
+    );
+    assert_eq!(found["by_group"], serde_json::json!(["token", "workers"]));
+    assert_eq!(found["by_environment"], serde_json::json!(["region"]));
+    assert!(!temp.path().join("state").exists(), "the state directory was made");
+}
+
+#[test]
+fn host_config_set_and_diff_of_what_is_not_there() {
+    let temp = project(FLEET, None);
+    for arguments in [&["config", "set", "web", "level", "debug"][..], &["config", "diff", "web"][..]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        command.args(["--state", "state"]).args(arguments).current_dir(temp.path()).env("SHOP_TOKEN", "x");
+        let ended = command.output().expect("the program starts");
+        assert_eq!(ended.status.code(), Some(5), "no daemon: {}", text(&ended.stderr));
+    }
+    refused(&temp, &["config", "set", "web", "level"]);
+    refused(&temp, &["config", "set", "web", "level", "debug", "--reset"]);
+    refused(&temp, &["config", "set", "web", "LEVEL", "debug"]);
+}

@@ -233,17 +233,19 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let inputs = serde_json::json!({"pid": std::process::id(), "version": env!("CARGO_PKG_VERSION")});
     let started = control.record("daemon", inputs, "the daemon was started").await;
     started.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
-    let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, &state_dir, &control)).transpose()?;
+    let reads = Arc::new(KeyReads::of_state(&state_dir));
+    let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, reads.clone(), &control)).transpose()?;
     let started_at = Timestamp::now();
     let history = Arc::new(history::History::new(started_at));
     let collecting = tokio::spawn(history::collect(history.clone(), control.subscribe()));
     let app = Arc::new(App {
         options,
-        control,
-        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone())
-            .with_throwaways(parts.throwaways),
-        freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
+        prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone(), reads)
+            .with_throwaways(parts.throwaways)
+            .with_live(control.live().clone()),
+        freezer: Freezer::new(Arc::new(HostSources::default()), secrets.clone()),
         secrets,
+        control,
         keepers: sources::Keepers::default(),
         engine: parts.engine,
         library: parts.library,
@@ -285,10 +287,9 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
 fn start_metadata(
     parts: MetadataParts,
     identity: Arc<Identity>,
-    state_dir: &std::path::Path,
+    reads: Arc<KeyReads>,
     control: &Control,
 ) -> Result<Running, DaemonError> {
-    let reads = KeyReads::of_state(state_dir);
     let note = Arc::new(move |resident: &Resident, key: &str| reads.note(&resident.image, key));
     let MetadataParts { listener, residents } = parts;
     Metadata::start(listener, residents, identity, control.clone(), note)

@@ -27,6 +27,7 @@ use kiln_api::{Event, status::GroupStatus};
 use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
+    config::SecretHash,
     plan::{self, Admission, RolloutProgress},
 };
 use serde_json::json;
@@ -75,12 +76,20 @@ pub(crate) enum Message {
     InService(oneshot::Sender<Option<InService>>),
     /// Where its values come from.
     Sourced(oneshot::Sender<Option<Sourced>>),
-    /// The images that must stay.
-    Images(oneshot::Sender<Vec<ImageDigest>>),
+    /// The release it is to have, and all that it had.
+    Releases(oneshot::Sender<(ReleaseId, Vec<PastRelease>)>),
+    /// What must stay.
+    Kept(oneshot::Sender<Kept>),
     /// What the engine sees.
     Snapshot(Arc<Snapshot>),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
+}
+
+/// What a group needs: images, and secrets of configurations.
+pub(crate) struct Kept {
+    pub images: Vec<ImageDigest>,
+    pub secrets: BTreeSet<SecretHash>,
 }
 
 /// What is wanted of a group from now on.
@@ -103,6 +112,11 @@ pub(crate) enum Ended {
     Readiness {
         server: ServerId,
         result: Result<Duration, String>,
+    },
+    /// A server that served does not work any more.
+    Unhealthy {
+        server: ServerId,
+        reason: String,
     },
     Routed {
         changes: Vec<(TrafficChange, ServerId, IntentionId)>,
@@ -152,7 +166,7 @@ struct Server {
     known_since: Instant,
     launched: Instant,
     services: watch::Sender<Vec<ServiceStatus>>,
-    /// The task that waits for it to become ready.
+    /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
 }
 
@@ -283,7 +297,10 @@ impl GroupTask {
             Message::Status(answer) => self.asked.push(answer),
             Message::InService(answer) => drop(answer.send(self.in_service())),
             Message::Sourced(answer) => drop(answer.send(self.sourced())),
-            Message::Images(answer) => drop(answer.send(self.images_in_use())),
+            Message::Releases(answer) => {
+                drop(answer.send((self.row.release, self.releases.values().cloned().collect())));
+            }
+            Message::Kept(answer) => drop(answer.send(self.kept())),
             Message::Snapshot(snapshot) => self.see(&snapshot),
             Message::Ended(ended) => self.ended(ended),
         }
@@ -407,6 +424,7 @@ impl GroupTask {
         // A gateway that is away is told by the next table; nothing waits behind these routes any more.
         tokio::time::timeout(TICK, told).await.ok();
         self.batch.forget_group(&self.row.name);
+        self.shared.live.forget(&self.row.name);
         self.record("removed", None, json!({}), "its last server is gone".to_owned());
         self.write().await;
         for gone in self.removed.drain(..) {

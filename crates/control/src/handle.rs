@@ -1,7 +1,7 @@
 //! [`Control`]: the handle that the daemon holds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, atomic::AtomicI64},
 };
@@ -26,6 +26,7 @@ use crate::{
     db::{Batch, Db, DbError, Loaded, PastRelease, Record},
     failpoint::{FailPoint, NeverFails},
     group::{self, GroupTask, Mailboxes, Message, Wish},
+    live::Live,
     observer::{self, Snapshot},
     releases::Releases,
     routes,
@@ -210,14 +211,16 @@ impl Control {
     ) -> Result<Self, ControlError> {
         let path = options.state_dir.join("kiln.db");
         let opened = tokio::task::spawn_blocking(move || Db::open(&path)).await.map_err(|_| ControlError::Closed)?;
-        let (db, loaded) = opened?;
+        let (db, mut loaded) = opened?;
         let (events, end) = (broadcast::channel(EVENTS).0, CancellationToken::new());
         let version = loaded.counters.get("routes").copied().unwrap_or(0) + VERSIONS_PER_RUN;
         let parts = former_routes(&loaded);
         let routes = routes::start(traffic.clone(), events.clone(), version as u64, parts, end.clone());
         let hints = engine.hints();
+        let live = Live::new(db.clone(), options.clock.clone(), std::mem::take(&mut loaded.live));
         let shared = Arc::new(Shared {
             db,
+            live: Arc::new(live),
             engine,
             releases,
             secrets: options.secrets,
@@ -425,13 +428,21 @@ impl Control {
 
     /// The images that must be kept: those of running servers, of wanted releases, and of releases to go back to.
     pub async fn images_in_use(&self) -> Result<Vec<ImageDigest>, ControlError> {
-        let asked = self.mailboxes(&[]).await?;
-        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Images));
-        let mut images: Vec<ImageDigest> =
-            futures::future::try_join_all(answers).await?.into_iter().flatten().collect();
+        let mut images: Vec<ImageDigest> = self.kept().await?.into_iter().flat_map(|kept| kept.images).collect();
         images.sort();
         images.dedup();
         Ok(images)
+    }
+
+    /// The secrets that must be kept: those of the configurations of such releases, and the sealed sources of groups.
+    pub async fn secrets_in_use(&self) -> Result<BTreeSet<SecretHash>, ControlError> {
+        Ok(self.kept().await?.into_iter().flat_map(|kept| kept.secrets).collect())
+    }
+
+    async fn kept(&self) -> Result<Vec<group::Kept>, ControlError> {
+        let asked = self.mailboxes(&[]).await?;
+        let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Kept));
+        futures::future::try_join_all(answers).await
     }
 
     /// The release of each group that has servers on it.
@@ -459,6 +470,20 @@ impl Control {
         let _change = self.changes.lock().await;
         let mailbox = self.mailbox(&of.group).await.ok_or_else(|| ControlError::NoGroup(of.group.clone()))?;
         ask(&self.shared, &mailbox, |answer| Message::Propose(of.revision, Box::new(release), answer)).await
+    }
+
+    /// The release that a group is to have, and all that it had.
+    pub(crate) async fn releases(
+        &self,
+        group: &GroupName,
+    ) -> Result<(kiln_model::ReleaseId, Vec<PastRelease>), ControlError> {
+        let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+        ask(&self.shared, &mailbox, Message::Releases).await
+    }
+
+    /// The live values of groups.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.shared.live
     }
 
     /// Tells everybody who listens.

@@ -6,6 +6,8 @@
 //! it costs no wall time. Facts of the image's files that cannot differ between servers are read from the image itself
 //! ([`tree`]). What was seen becomes a [`Report`]; signing and keeping it is not done here.
 //!
+//! The further configurations of a suite ([`run_matrix`]) are booted once each, apart from that, a few at a time.
+//!
 //! The conformance tests, whose names start with `kiln/`, are run for every image and cannot be switched off.
 
 mod conformance;
@@ -13,6 +15,7 @@ mod expect;
 mod inside;
 mod junit;
 mod lent;
+mod matrix;
 mod network;
 mod output;
 mod readiness;
@@ -22,6 +25,7 @@ mod test;
 pub mod tree;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,15 +33,16 @@ use std::{
 use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{
-    FrozenConfig, ImageDigest, ImageManifest, ImageName, Suite,
-    config::Secrets,
-    evidence::{Report, TestOutcome, Verdict},
+    FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
+    config::{ConfigKey, ConfigValue, Secrets},
+    evidence::{MatrixReport, Report, TestOutcome, Verdict},
     trust,
 };
 
+use crate::live::Live;
 use crate::throwaway::{ThrowawayError, Throwaways};
 
-pub use self::{junit::junit, output::human, tree::ImageTree};
+pub use self::{junit::junit, matrix::run_matrix, output::human, tree::ImageTree};
 
 /// What is tested.
 #[derive(Debug, Clone)]
@@ -50,6 +55,33 @@ pub struct Subject {
     pub manifest: Arc<ImageManifest>,
     /// The secrets of the configuration it is tested with. They appear in no message.
     pub secrets: Arc<Secrets>,
+    /// Which of the suite's further configurations it is tested with, if one of them.
+    pub matrix: Option<MatrixName>,
+    /// What its servers are told of live keys.
+    pub live: LiveOfTests,
+}
+
+/// What test servers are told of live keys.
+#[derive(Clone, Default)]
+pub struct LiveOfTests {
+    /// Who tells them; nobody where there is no metadata.
+    pub live: Option<Arc<Live>>,
+    /// The values.
+    pub values: BTreeMap<ConfigKey, ConfigValue>,
+}
+
+impl std::fmt::Debug for LiveOfTests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveOfTests").field("values", &self.values).finish_non_exhaustive()
+    }
+}
+
+impl Subject {
+    /// What is told of a test that ended.
+    fn tested(&self, outcome: &TestOutcome) -> Event {
+        let (image, matrix) = (self.image.to_string(), self.matrix.as_ref().map(MatrixName::to_string));
+        Event::Test { image, matrix, result: TestResult::from(outcome) }
+    }
 }
 
 /// A report and how long things took.
@@ -128,25 +160,37 @@ pub async fn run_suite(
     let launch = |source| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
     engine.prepare(subject.image).await.map_err(launch)?;
     let quiet = |_: Event| ();
-    let boot = async |events| {
-        let lent = lent::lend(throwaways, subject, config).await?;
-        let release = trust::admit_for_test(subject.image, lent.config.clone());
-        let boot = server::run(engine, &release, &lent.subject, suite, events).await;
-        lent.give_back().await;
-        boot
-    };
-    let (first, second) = (boot(events), boot(&quiet));
+    let (first, second) = (
+        boot(engine, subject, config, suite, throwaways, events),
+        boot(engine, subject, config, suite, throwaways, &quiet),
+    );
     let (first, second, facts) = tokio::join!(first, second, conformance::tree(tree, subject));
     let (first, second, facts) = (first?, second?, facts?);
     let ready = first.ready;
     let same = conformance::second_boot(&first, &second);
     let mut tests = first.tests;
     for outcome in facts.into_iter().chain([same]) {
-        events(Event::Test { image: subject.image.to_string(), result: TestResult::from(&outcome) });
+        events(subject.tested(&outcome));
         tests.push(outcome);
     }
     let report = report(subject, config, suite, tests);
     Ok(SuiteRun { report, ready, took: start.elapsed() })
+}
+
+/// One boot of the frozen image, with throwaway services of its own where its recipe wants some.
+async fn boot(
+    engine: &dyn Engine,
+    subject: &Subject,
+    config: &FrozenConfig,
+    suite: &Suite,
+    throwaways: Option<&Arc<Throwaways>>,
+    events: Events<'_>,
+) -> Result<server::Boot, HarnessError> {
+    let lent = lent::lend(throwaways, subject, config).await?;
+    let release = trust::admit_for_test(subject.image, lent.config.clone());
+    let boot = server::run(engine, &release, &lent.subject, suite, events).await;
+    lent.give_back().await;
+    boot
 }
 
 fn started(subject: &Subject, config: &FrozenConfig, suite: &Suite) -> Event {
@@ -169,7 +213,14 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
         finished_at: jiff::Timestamp::now(),
         parameters: PARAMETERS.map(str::to_owned).into_iter().chain(lent::parameters(&subject.manifest)).collect(),
         tests,
+        matrix: Vec::new(),
+        reads: BTreeSet::new(),
     }
+}
+
+/// What is told of an earlier run that stands for one with a further configuration.
+pub(crate) fn matrix_finished(subject: &Subject, run: &MatrixReport) -> Event {
+    matrix::finished(subject, run, None)
 }
 
 /// How a test server differs from a server in service.

@@ -17,6 +17,8 @@ pub mod harness;
 pub mod http;
 pub mod keys;
 pub mod library;
+pub mod live;
+mod liveness;
 pub mod metadata;
 mod observer;
 mod pause;

@@ -5,6 +5,7 @@
 //! token      session tokens: bound to the server, good for a time, valid over restarts of the daemon
 //! tree       EC2's tree: meta-data, user-data, dynamic
 //! own        Kiln's tree: /kiln/v1/
+//! live       live keys of that tree, with a long poll
 //! identity   signed identity documents and tokens, and the key set that verifies them
 //! limits     how much one server may ask
 //! listen     connections
@@ -16,6 +17,7 @@
 pub mod identity;
 mod limits;
 mod listen;
+mod live;
 mod own;
 mod resident;
 mod respond;

@@ -1,25 +1,33 @@
 //! Evidence for releases: a valid report is used again, else the suite is run and what was seen is signed and kept.
 
+mod matrix;
+
+pub(crate) use self::matrix::KEPT;
+
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use kiln_api::{Event, report::TestReport, request::Fresh};
+use kiln_api::{Event, request::Fresh};
 use kiln_engine::Engine;
 use kiln_model::{
-    ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageName, Suite, SuiteDigest,
-    evidence::{self, Envelope, Report, Verdict},
+    ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
+    SuiteDigest,
+    config::{ConfigKey, ConfigValue, Delivery},
+    evidence::{self, Envelope, MatrixReport, Report, Verdict},
     fleet::EvidencePolicy,
     trust::{LaunchUse, Refusal, Request},
 };
 
 use crate::{
-    config::{SecretStore, SecretsError},
-    harness::{self, Events, HarnessError, ImageTree, Subject},
+    config::{ConfigError, SecretStore, SecretsError},
+    harness::{self, Events, HarnessError, ImageTree, LiveOfTests, Subject},
     keys::{Keys, KeysError, this_host},
+    live::Live,
+    reads::KeyReads,
     releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError},
     throwaway::Throwaways,
 };
@@ -53,6 +61,15 @@ pub enum ProveError {
     /// The secrets of the configuration are not at hand.
     #[error("the secrets of the configuration cannot be read")]
     Secrets(#[from] SecretsError),
+    /// A further configuration of the suite does not fit the image.
+    #[error("the configuration `{matrix}` of the suite does not fit the image")]
+    Matrix {
+        /// Which one.
+        matrix: MatrixName,
+        /// Why not.
+        #[source]
+        source: ConfigError,
+    },
     /// The suite could not be run.
     #[error(transparent)]
     Harness(#[from] HarnessError),
@@ -88,20 +105,44 @@ pub struct Prover {
     library: Arc<dyn Library>,
     keys: Arc<Keys>,
     secrets: Arc<SecretStore>,
+    reads: Arc<KeyReads>,
     throwaways: Option<Arc<Throwaways>>,
+    live: Option<Arc<Live>>,
     running: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    matrices: matrix::Matrices,
 }
 
 impl Prover {
     /// Makes evidence on this engine, for images of this library, signed with the signing key.
-    /// The secrets of configurations are in this store.
-    pub fn new(engine: Arc<dyn Engine>, library: Arc<dyn Library>, keys: Arc<Keys>, secrets: Arc<SecretStore>) -> Self {
-        Self { engine, library, keys, secrets, throwaways: None, running: Mutex::default() }
+    /// The secrets of configurations are in this store; what test servers read is noted here.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        library: Arc<dyn Library>,
+        keys: Arc<Keys>,
+        secrets: Arc<SecretStore>,
+        reads: Arc<KeyReads>,
+    ) -> Self {
+        Self {
+            engine,
+            library,
+            keys,
+            secrets,
+            reads,
+            throwaways: None,
+            live: None,
+            running: Mutex::default(),
+            matrices: Default::default(),
+        }
     }
 
     /// With throwaway services for the suites that want some.
     pub fn with_throwaways(self, throwaways: Option<Arc<Throwaways>>) -> Self {
         Self { throwaways, ..self }
+    }
+
+    /// With live keys for the test servers, too.
+    pub fn with_live(self, live: Arc<Live>) -> Self {
+        Self { live: Some(live), ..self }
     }
 
     /// The report on an image with a configuration. The one rule: evidence that the policy accepts is used, wherever it was
@@ -116,7 +157,7 @@ impl Prover {
         events: Events<'_>,
     ) -> Result<Proof, ProveError> {
         let key = (image.digest, config.digest(), image.suite);
-        let start = Instant::now();
+        let (start, asked) = (Instant::now(), Timestamp::now());
         let lock = self.running.lock().expect("no holder panics").entry(key).or_default().clone();
         let _running = lock.lock().await;
         let found = match fresh {
@@ -125,11 +166,14 @@ impl Prover {
                 Err(_) if self.may_test(image).await? => None,
                 Err(refusal) => return Err(refusal.into()),
             },
-            Fresh::Always => None,
+            Fresh::Renew | Fresh::Always => None,
         };
         let proof = match found {
             Some(report) => Proof { report, reused: true },
-            None => Proof { report: self.test(image, config, events).await?, reused: false },
+            None => {
+                let again = matrix::Again { asked, fresh, policy };
+                Proof { report: self.test(image, config, again, events).await?, reused: false }
+            }
         };
         events(finished(&proof, start.elapsed()));
         Ok(proof)
@@ -165,32 +209,60 @@ impl Prover {
         .await
     }
 
-    async fn test(&self, image: &ImageInfo, config: &FrozenConfig, events: Events<'_>) -> Result<Report, ProveError> {
+    async fn test(
+        &self,
+        image: &ImageInfo,
+        config: &FrozenConfig,
+        again: matrix::Again,
+        events: Events<'_>,
+    ) -> Result<Report, ProveError> {
         let (library, digest) = (self.library.clone(), image.suite);
         let suite = blocking(move || library.suite(&digest)).await?;
         let suite = suite.ok_or(ProveError::NoSuite { image: image.digest, suite: image.suite })?;
         let (store, named) = (self.secrets.clone(), config.clone());
         let secrets = tokio::task::spawn_blocking(move || store.of(&named)).await.expect("reading does not panic")?;
         let (name, manifest) = (image.name.clone(), image.manifest.clone());
-        let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets) };
+        let live = LiveOfTests { live: self.live.clone(), values: live_defaults(&manifest) };
+        let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets), matrix: None, live };
         let tree: Arc<dyn ImageTree> = self.library.clone();
-        let throwaways = self.throwaways.as_ref();
-        let run = harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, throwaways, events).await?;
-        let envelope = evidence::seal(&run.report, &self.keys.signing()?);
+        let run =
+            harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, self.throwaways.as_ref(), events);
+        let matrix = self.matrix(image, &subject, &suite, again, events);
+        let (run, matrix) = tokio::join!(run, matrix);
+        let report = self.completed(run?.report, matrix?).await;
+        let envelope = evidence::seal(&report, &self.keys.signing()?);
         let (library, image) = (self.library.clone(), image.digest);
         blocking(move || library.add_report(&image, &envelope)).await?;
-        Ok(run.report)
+        Ok(report)
+    }
+
+    /// The report with what was seen with the further configurations, and with the keys that were read.
+    async fn completed(&self, mut report: Report, matrix: Vec<MatrixReport>) -> Report {
+        if !matrix.iter().all(MatrixReport::passed) {
+            report.verdict = Verdict::Failed;
+        }
+        report.matrix = matrix;
+        let (reads, image) = (self.reads.clone(), report.image);
+        let keys = tokio::task::spawn_blocking(move || reads.of_image(&image)).await.unwrap_or_default();
+        report.reads = keys.iter().filter_map(|key| key.parse().ok()).collect();
+        report
     }
 }
 
+/// What test servers of a release are told of live keys, which are no part of it.
+fn live_defaults(manifest: &ImageManifest) -> BTreeMap<ConfigKey, ConfigValue> {
+    let live = manifest.config.0.iter().filter(|(_, spec)| spec.delivery == Delivery::Live);
+    live.filter_map(|(key, spec)| Some((key.clone(), spec.default.clone()?))).collect()
+}
+
 fn finished(proof: &Proof, took: Duration) -> Event {
-    let report = TestReport::from(&proof.report);
+    let report = &proof.report;
     Event::SuiteFinished {
-        image: report.image,
-        config: report.config,
-        passed: report.passed,
-        failed: report.tests.iter().filter(|test| !test.passed).count() as u32,
-        tests: report.tests.len() as u32,
+        image: report.image.to_string(),
+        config: report.config.to_string(),
+        passed: proof.passed(),
+        failed: report.names(Verdict::Failed).len() as u32,
+        tests: report.count() as u32,
         took_ms: took.as_millis() as u64,
         reused: proof.reused,
     }

@@ -12,7 +12,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::SecretStore, db::Db, failpoint::FailPoint, releases::Releases, routes::RoutesHandle, traffic::Traffic,
+    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, releases::Releases, routes::RoutesHandle,
+    traffic::Traffic,
 };
 
 /// Tells the time.
@@ -21,6 +22,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// What all reconcilers share.
 pub(crate) struct Shared {
     pub db: Db,
+    pub live: Arc<Live>,
     pub engine: Arc<dyn Engine>,
     pub releases: Arc<dyn Releases>,
     pub secrets: Option<Arc<SecretStore>>,

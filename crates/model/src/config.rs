@@ -8,9 +8,11 @@
 //! The digest is independent of order and source: the canonical form is the JSON of sorted maps of normalised values,
 //! behind a domain prefix. A secret appears in it only as a keyed hash ([`SecretHash`]).
 
+mod diff;
 mod fit;
 mod freeze;
 mod key;
+mod lint;
 mod named;
 mod place;
 mod registry;
@@ -21,10 +23,12 @@ mod variables;
 
 use std::collections::BTreeMap;
 
+pub use diff::{Compared, compare};
 pub(crate) use fit::whole;
 pub use fit::{MAX_ITEMS, MAX_TEXT, Unfit};
 pub use freeze::{ConfigProblem, Froze, HashKey, ProblemKind, RawConfig, freeze};
 pub use key::{ConfigKey, InvalidKey};
+pub use lint::{BREADTH, Finding, Lint, lint};
 pub use named::{keys_named, keys_of_template};
 pub use registry::{InvalidAddress, Login, Password, Registry, RegistryAddress, RegistryTls};
 pub use schema::{ConfigSchema, ConfigType, Delivery, KeySpec};

@@ -19,8 +19,9 @@ pub use statement::StatementError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::ConfigKey,
     digest::{ConfigDigest, ImageDigest, SuiteDigest},
-    id::KeyName,
+    id::{KeyName, MatrixName},
 };
 
 /// `predicateType` of a report.
@@ -65,7 +66,7 @@ pub struct Report {
     pub config: ConfigDigest,
     /// The tests that were run.
     pub suite: SuiteDigest,
-    /// Passed only if every test passed.
+    /// Passed only if every test passed, also with every configuration of the matrix.
     pub verdict: Verdict,
     /// When the run ended.
     pub finished_at: jiff::Timestamp,
@@ -73,6 +74,55 @@ pub struct Report {
     pub parameters: Vec<String>,
     /// Every test.
     pub tests: Vec<TestOutcome>,
+    /// What was seen with the further configurations of the suite, by this run or an earlier one.
+    pub matrix: Vec<MatrixReport>,
+    /// The configuration keys that test servers of the image have asked for, in any run so far.
+    pub reads: BTreeSet<ConfigKey>,
+}
+
+/// What was seen when a suite was run with one of its further configurations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MatrixReport {
+    /// Which configuration.
+    pub name: MatrixName,
+    /// Its digest on the host that ran it.
+    pub config: ConfigDigest,
+    /// When that run ended.
+    pub finished_at: jiff::Timestamp,
+    /// Every test.
+    pub tests: Vec<TestOutcome>,
+}
+
+impl MatrixReport {
+    /// Whether every test passed.
+    pub fn passed(&self) -> bool {
+        self.tests.iter().all(|test| test.verdict == Verdict::Passed)
+    }
+}
+
+impl Report {
+    /// When the oldest of what it says was seen: from then on it ages.
+    pub fn seen_at(&self) -> jiff::Timestamp {
+        self.matrix.iter().map(|run| run.finished_at).chain([self.finished_at]).min().unwrap_or(self.finished_at)
+    }
+
+    /// The names of the tests that ended like this; those of the matrix with their configuration before them.
+    pub fn names(&self, verdict: Verdict) -> Vec<String> {
+        let of = |tests: &[TestOutcome]| -> Vec<String> {
+            tests.iter().filter(|test| test.verdict == verdict).map(|test| test.name.clone()).collect()
+        };
+        let matrix = self
+            .matrix
+            .iter()
+            .flat_map(|run| of(&run.tests).into_iter().map(|test| format!("{}: {test}", run.name)).collect::<Vec<_>>());
+        of(&self.tests).into_iter().chain(matrix).collect()
+    }
+
+    /// How many tests were run.
+    pub fn count(&self) -> usize {
+        self.tests.len() + self.matrix.iter().map(|run| run.tests.len()).sum::<usize>()
+    }
 }
 
 /// A report that trusted keys signed.

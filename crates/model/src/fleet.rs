@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::fit::{literal, words};
 pub use self::{
     files::{FleetFiles, FleetText, Origin},
     values::NoVariable,

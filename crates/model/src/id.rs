@@ -85,6 +85,8 @@ names! {
     VolumeName = "volume name";
     /// An external service that servers of an image need (`[service_binding.db]`).
     BindingName = "binding name";
+    /// A further configuration with which the tests of an image are run (`[[test.matrix]]`).
+    MatrixName = "name of a configuration";
     /// A key whose reports are believed: `this-host` is the one that this host signs with.
     KeyName = "key name";
     /// An environment of a fleet: what differs there stands in a file of its own (`fleet.staging.toml`).

@@ -29,7 +29,8 @@ pub use config::FrozenConfig;
 pub use digest::{ConfigDigest, Digest, ImageDigest, ReleaseId, SuiteDigest};
 pub use fleet::{Fleet, Group};
 pub use id::{
-    BindingName, ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, ServiceName, VolumeName,
+    BindingName, ChannelName, EnvironmentName, GroupName, ImageName, KeyName, MatrixName, ServerId, ServiceName,
+    VolumeName,
 };
 pub use lock::Lock;
 pub use manifest::ImageManifest;

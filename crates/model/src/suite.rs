@@ -1,10 +1,19 @@
 //! The tests of a recipe, always run against the frozen, booted image.
 
-use std::{collections::BTreeMap, time::Duration};
+mod matrix;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+pub use matrix::MatrixEntry;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, SuiteDigest};
+use crate::{
+    config::ConfigKey,
+    digest::{Digest, SuiteDigest},
+};
 
 /// The tests of a recipe in the order written. Stored by its digest, so a test may change without a new image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,9 +21,17 @@ use crate::digest::{Digest, SuiteDigest};
 pub struct Suite {
     /// The recipe's tests. The conformance tests are always run as well.
     pub tests: Vec<Test>,
+    /// Further configurations with which they are run as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matrix: Vec<MatrixEntry>,
 }
 
 impl Suite {
+    /// Tests that are run with the configuration of the release alone.
+    pub fn of(tests: Vec<Test>) -> Self {
+        Self { tests, matrix: Vec::new() }
+    }
+
     /// The digest of the canonical form.
     pub fn digest(&self) -> SuiteDigest {
         let mut bytes = b"kiln-suite-v1\0".to_vec();
@@ -41,11 +58,40 @@ pub struct Test {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum TextMatch {
     /// The text holds this.
-    Contains(String),
+    Contains(Expected),
     /// The text matches this regular expression.
     Matches(String),
     /// The text is exactly this.
-    Equals(String),
+    Equals(Expected),
+}
+
+/// A text, or the value of a configuration key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum Expected {
+    /// A text.
+    Text(String),
+    /// The value that the configuration under test has for a key.
+    Configured(Configured),
+}
+
+/// Names a key of the configuration under test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Configured {
+    /// The key.
+    pub config: ConfigKey,
+}
+
+impl From<String> for Expected {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<&str> for Expected {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
 }
 
 /// What a test checks.
@@ -142,8 +188,8 @@ pub enum TestKind {
         /// Exact version.
         version: Option<String>,
     },
-    /// A program of the recipe, run on the host in a sandbox with `KILN_SERVER_ADDRESS` in its environment; exit
-    /// code 0 passes.
+    /// A program of the recipe, run on the host in a sandbox with `KILN_SERVER_ADDRESS` and the configuration in its
+    /// environment; exit code 0 passes.
     Script {
         /// The file's name, for messages.
         file: String,
@@ -151,5 +197,8 @@ pub enum TestKind {
         content: String,
         /// Arguments.
         arguments: Vec<String>,
+        /// The secret keys that it is told as well.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        secrets: BTreeSet<ConfigKey>,
     },
 }

@@ -155,7 +155,10 @@ fn too_long(file: &str, text: &str) -> Diagnostics {
 fn syntax(file: &str, text: &str, error: &Error) -> Diagnostic {
     let message = format!("this is not TOML: {}", error.message());
     let help = if error.message().contains("duplicate key") {
-        "keep one of the two"
+        match error.span().and_then(|span| text.get(span)) {
+            Some("test") => "keep one of the two; `[[test.matrix]]` stands behind the last `[[test]]`",
+            _ => "keep one of the two",
+        }
     } else {
         "write `key = value` lines below a `[section]`; texts stand in quotes, lists in `[ ]`, tables in `{ }`"
     };

@@ -38,6 +38,8 @@ fn report() -> Report {
             test("kiln/read-only-root", Verdict::Passed, None),
             test("page", Verdict::Failed, Some("status 500 instead of 200")),
         ],
+        matrix: vec![],
+        reads: Default::default(),
     }
 }
 
@@ -120,6 +122,29 @@ fn sizes_are_bounded_before_anything_is_decoded() {
 fn another_payload_type_is_refused_even_if_signed() {
     let envelope = sign_bytes("application/json", b"{}");
     assert!(matches!(evidence::open(&envelope, &[trusted(1)]), Err(OpenError::PayloadType { .. })));
+}
+
+#[test]
+fn a_matrix_is_in_the_statement_with_its_configurations_and_tests() {
+    use base64::Engine as _;
+    let run = evidence::MatrixReport {
+        name: "all-flags".parse().unwrap(),
+        config: ConfigDigest(Digest::of(b"flags")),
+        finished_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        tests: report().tests,
+    };
+    let whole = Report { matrix: vec![run], reads: ["motto".parse().unwrap()].into(), ..report() };
+    let envelope = evidence::seal(&whole, &key(1));
+    assert_eq!(evidence::open(&envelope, &[trusted(1)]).unwrap().report, whole);
+    let payload = base64::engine::general_purpose::STANDARD.decode(&envelope.payload).unwrap();
+    let text = String::from_utf8(payload).unwrap();
+    for (from, to) in
+        [(r#""page","all-flags: page""#, r#""page""#), (r#"{"name":"matrix/all-flags""#, r#"{"name":"matrix/none""#)]
+    {
+        assert!(text.contains(from), "{from}: {text}");
+        let changed = sign_bytes(evidence::PAYLOAD_TYPE, text.replace(from, to).as_bytes());
+        assert!(matches!(evidence::open(&changed, &[trusted(1)]), Err(OpenError::Statement(_))), "{from}");
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn report(days_ago: i64, verdict: Verdict) -> Report {
         finished_at: Timestamp::from_second(now().as_second() - days_ago * DAY).unwrap(),
         parameters: vec![],
         tests: vec![test],
+        matrix: vec![],
+        reads: Default::default(),
     }
 }
 
@@ -219,4 +221,22 @@ fn a_test_server_needs_no_evidence_and_says_what_it_is() {
     let verified = trust::admit_for_test(image(), config());
     assert_eq!(verified.purpose(), Purpose::Test);
     assert_eq!(verified.suite(), None);
+}
+
+#[test]
+fn a_report_is_as_old_as_the_oldest_run_of_its_matrix_and_fails_with_it() {
+    let run = |days_ago: i64, verdict| {
+        let report = report(days_ago, verdict);
+        let (name, finished_at) = ("minimal".parse().unwrap(), report.finished_at);
+        evidence::MatrixReport { name, config: report.config, finished_at, tests: report.tests }
+    };
+    let young = Report { matrix: vec![run(5, Verdict::Passed)], ..passed(1) };
+    assert!(admit(LaunchUse::Rollout, &[sealed(young)], &policy()).is_ok());
+    let old = Report { matrix: vec![run(40, Verdict::Passed)], ..passed(1) };
+    assert!(matches!(refusal(&[sealed(old)]), Refusal::Expired { .. }));
+    let failed = Report { matrix: vec![run(1, Verdict::Failed)], ..passed(1) };
+    let lie = evidence::open(&sealed(failed.clone()), &policy().keys);
+    assert!(lie.is_err(), "it cannot have passed");
+    let refused = refusal(&[sealed(Report { verdict: Verdict::Failed, ..failed })]);
+    assert!(refused.to_string().contains("minimal: page"), "{refused}");
 }

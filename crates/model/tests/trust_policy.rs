@@ -42,6 +42,8 @@ fn report(days_ago: i64, verdict: Verdict) -> Report {
         finished_at: Timestamp::from_second(now().as_second() - days_ago * DAY).unwrap(),
         parameters: vec![],
         tests: vec![test],
+        matrix: vec![],
+        reads: Default::default(),
     }
 }
 

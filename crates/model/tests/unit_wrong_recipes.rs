@@ -121,6 +121,8 @@ fn unit_services() {
         "[service.web]\ncommand = \"nginx\"\nreadiness = { tcp = 80 }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { tcp = 80, http = \"/\" }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { tcp = 80, port = 80, within = \"0s\", timeout = 1 }\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80]\nliveness = { tcp = 80, interval = \"0s\", failures = 0, within = \"1s\" }\n",
+        "[service.web]\ncommand = \"nginx\"\nliveness = { interval = \"1s\" }\n",
         "[service.web]\ncommand = \"nginx\"\nreadiness = { command = \"\" }\nstop = { signal = \"SIGKILL\", grace = \"2h\" }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nrestart = \"once\"\n",
     ]));
@@ -137,6 +139,36 @@ fn unit_writable() {
         "[writable]\n\"/srv\" = { tmpfs = \"0B\", ephemeral = \"1MiB\" }\n\"/data\" = { tmpfs = \"10 MB\", user = \"-x\", mode = \"rwx\" }\n",
         "[writable]\n\"/srv\" = { tmpfs = \"0B\" }\n\"/data\" = { tmpfs = 64, owner = \"app\" }\n",
     ]));
+}
+
+#[test]
+fn unit_matrix_and_values_in_tests() {
+    let keys = "[config.workers]\ntype = \"integer\"\nmin = 1\n[config.token]\ntype = \"string\"\nsecret = true\n\
+                [config.beta]\ntype = \"boolean\"\nlive = true\ndefault = false\n[config.motto]\ntype = \"string\"\noptional = true\n";
+    let with = |text: &str| format!("{keys}{text}");
+    let pieces = [
+        "[[test]]\nport = 80\n[[test.matrix]]\nname = \"Minimal\"\n[[test.matrix]]\nconfig = { workers = 0, worker = 1, token = 1 }\n",
+        "[[test]]\nport = 80\n[[test.matrix]]\nname = \"a\"\nconfig = { workers = 1, token = \"x\" }\n[[test.matrix]]\nname = \"a\"\nconfig = { workers = 1, token = \"x\" }\nkeys = 1\n",
+        "[[test]]\nport = 80\n[[test.matrix]]\nname = \"a\"\nconfig = { workers = 1, token = \"x\" }\n[[test]]\nport = 81\n",
+        "[[test.matrix]]\nname = \"a\"\n[[test]]\nport = 80\n",
+        "[test]\nmatrix = \"a\"\n",
+        "[service_binding.db]\nkind = \"smtp\"\n[service_binding.cache]\nkind = \"redis\"\ntest = \"throwaway\"\n[[test]]\nport = 80\n[[test.matrix]]\nname = \"a\"\nconfig = { workers = 1, token = \"x\" }\nservice_binding = { db = { host = 1 }, cache = {} }\n",
+        "[[test]]\ncommand = \"id\"\nstdout = { equals = { config = \"worker\" } }\n",
+        "[[test]]\ncommand = \"id\"\nstdout = { equals = { config = \"beta\" } }\nstderr = { contains = { config = \"motto\" } }\n",
+        "[[test]]\ncommand = \"id\"\nstdout = { matches = { config = \"workers\" } }\nstderr = { contains = { key = \"workers\" } }\n",
+        "[[test]]\nscript = \"tests/check.sh\"\nsecrets = [\"workers\", \"tokn\"]\n",
+        "[service.web]\ncommand = \"sleep 1\"\nenvironment = { BETA = { config = \"beta\" } }\n[config.level]\ntype = \"string\"\nlive = true\n",
+    ];
+    let pieces = pieces.map(with);
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
+fn unit_a_matrix_may_stand_alone_and_bindings_of_throwaway_services_need_nothing() {
+    let alone = format!("{START}[[test.matrix]]\nname = \"plain\"\n");
+    assert_eq!(recipe(&alone).unwrap().suite.matrix[0].name.as_str(), "plain");
+    let bound = "[service_binding.db]\nkind = \"redis\"\ntest = \"throwaway\"\n[[test.matrix]]\nname = \"plain\"\n";
+    assert!(recipe(&format!("{START}{bound}")).is_ok());
 }
 
 #[test]

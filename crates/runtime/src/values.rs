@@ -111,15 +111,42 @@ pub(crate) fn context(input: &Input<'_>) -> Result<Value, ValueError> {
     }))
 }
 
+/// What is shown in place of a secret.
+const MASK: &str = "••••••";
+/// A part of a secret that is shorter than this many characters is not known as one.
+const SHORTEST_PART: usize = 4;
+
 /// A message without the secrets that it may quote.
 pub fn masked(message: String, secrets: &Secrets) -> String {
-    let texts = secrets.0.values().filter_map(|value| match value {
-        ConfigValue::Text(text) if !text.is_empty() => Some(text),
-        _ => None,
-    });
-    texts.fold(message, |message, text| {
+    texts(secrets).fold(message, |message, text| {
         // As it stands, and as a message that shows control characters and quotes quotes it.
         let quoted = text.escape_debug().to_string();
-        message.replace(text.as_str(), "••••••").replace(&quoted, "••••••")
+        message.replace(text, MASK).replace(&quoted, MASK)
+    })
+}
+
+/// A part of a longer text, without secrets and without those that were cut in half at its ends.
+pub fn masked_part(part: &str, secrets: &Secrets) -> String {
+    let mut part = masked(part.to_owned(), secrets);
+    for secret in texts(secrets) {
+        let cuts: Vec<usize> = secret.char_indices().map(|(at, _)| at).collect();
+        let begun = cuts.iter().skip(SHORTEST_PART).rev().find(|cut| part.ends_with(&secret[..**cut]));
+        if let Some(cut) = begun {
+            part.truncate(part.len() - cut);
+            part.push_str(MASK);
+        }
+        let ends = cuts.len().saturating_sub(SHORTEST_PART - 1);
+        let ended = cuts[..ends].iter().skip(1).find(|cut| part.starts_with(&secret[**cut..]));
+        if let Some(cut) = ended {
+            part.replace_range(..secret.len() - cut, MASK);
+        }
+    }
+    part
+}
+
+fn texts(secrets: &Secrets) -> impl Iterator<Item = &str> {
+    secrets.0.values().filter_map(|value| match value {
+        ConfigValue::Text(text) if !text.is_empty() => Some(text.as_str()),
+        _ => None,
     })
 }

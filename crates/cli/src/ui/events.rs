@@ -92,7 +92,10 @@ impl<'a> Shown<'a> {
             Event::TestServerReady { ready_ms, .. } => {
                 self.ui.note(&format!("  {} the frozen image is up {}", good(), dim(&format!("{ready_ms} ms"))));
             }
-            Event::Test { result, .. } => self.test(result),
+            Event::Test { matrix, result, .. } => self.test(matrix.as_deref(), result),
+            Event::MatrixFinished { matrix, failed, tests, took_ms, reused, .. } => {
+                self.matrix(matrix, *failed, *tests, *took_ms, *reused);
+            }
             Event::SuiteFinished { passed, failed, tests, took_ms, reused, .. } => {
                 self.suite(*passed, *failed, *tests, *took_ms, *reused);
             }
@@ -109,6 +112,7 @@ impl<'a> Shown<'a> {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
                 self.rollout(group, state, reason);
             }
+            Event::Source { state, .. } if state == "fresh" && !self.ui.verbose() => {}
             Event::Source { group, key, state, reason, .. } => {
                 let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 self.ui.note(&format!("{} {group}: {key} is {state}{}", strong("source"), dim(&reason)));
@@ -132,15 +136,27 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn test(&self, result: &TestResult) {
+    /// Of a further configuration's tests only those that failed: it has one line of its own.
+    fn test(&self, matrix: Option<&str>, result: &TestResult) {
         let mark = if result.passed { good() } else { bad() };
         let took = dim(&seconds(result.took_ms as f64 / 1000.0));
-        if !result.passed || self.ui.verbose() || !result.name.starts_with("kiln/") {
-            self.ui.note(&format!("  {mark} {} {took}", result.name));
+        let quiet = matrix.is_some() || result.name.starts_with("kiln/");
+        if !result.passed || self.ui.verbose() || !quiet {
+            let matrix = matrix.map(|matrix| format!("{matrix}: ")).unwrap_or_default();
+            self.ui.note(&format!("  {mark} {matrix}{} {took}", result.name));
         }
         if let Some(message) = result.message.as_deref().filter(|_| !result.passed) {
             message.lines().for_each(|line| self.ui.note(&format!("      {line}")));
         }
+    }
+
+    fn matrix(&self, name: &str, failed: u32, tests: u32, took_ms: u64, reused: bool) {
+        let text = match (reused, failed) {
+            (true, _) => format!("{} with {name}: tested before", good()),
+            (false, 0) => format!("{} with {name}: all {tests} tests passed", good()),
+            (false, _) => format!("{} with {name}: {failed} of {tests} tests failed", bad()),
+        };
+        self.ui.note(&format!("  {text} {}", dim(&seconds(took_ms as f64 / 1000.0))));
     }
 
     fn suite(&self, passed: bool, failed: u32, tests: u32, took_ms: u64, reused: bool) {

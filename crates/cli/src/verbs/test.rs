@@ -29,7 +29,9 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit,
     let mut exit = Exit::Ok;
     let directory = if directory.is_dir() { project::absolute(directory)? } else { "/".into() };
     for group in configured(fleet.as_ref(), &image.name, arguments)? {
-        let (tested, outcome) = test(context, &client, &image, (group, directory.clone())).await?;
+        // What was seen with further configurations of the suite by the first holds for the others.
+        let fresh = if reports.is_empty() { Fresh::Always } else { Fresh::Renew };
+        let (tested, outcome) = test(context, &client, &image, (group, directory.clone()), fresh).await?;
         reports.extend(tested);
         exit = if outcome == Exit::Ok { exit } else { outcome };
     }
@@ -90,14 +92,9 @@ async fn test(
     client: &Client,
     image: &ImageRef,
     (group, directory): (Option<Group>, PathBuf),
+    fresh: Fresh,
 ) -> Result<(Vec<TestReport>, Exit), Failure> {
-    let request = TestRequest {
-        image: image.clone(),
-        group: group.map(Box::new),
-        directory,
-        fresh: Fresh::Always,
-        move_dev: false,
-    };
+    let request = TestRequest { image: image.clone(), group: group.map(Box::new), directory, fresh, move_dev: false };
     let ended = events::follow(context.ui, client.test(&request).await?).await?;
     let reports = ended.reports.clone();
     let exit = match ended.finish(context.ui) {

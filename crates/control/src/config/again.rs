@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 use kiln_model::{
     BindingName, FrozenConfig, ImageManifest,
-    config::{ConfigKey, ConfigSource, ConfigValue, Frozen, RawConfig},
+    config::{ConfigKey, ConfigSource, ConfigValue, Froze, Frozen, RawConfig},
 };
 
 use super::{ConfigError, Freezer, Origins};
@@ -29,7 +29,7 @@ pub struct Again<'a> {
 
 impl Freezer {
     /// Freezes again. Secrets are on disk when this returns.
-    pub async fn freeze_again(&self, again: Again<'_>) -> Result<FrozenConfig, ConfigError> {
+    pub async fn freeze_again(&self, again: Again<'_>) -> Result<Froze, ConfigError> {
         let before = self.before(again.before).await?;
         let value = async |binding: Option<&BindingName>, key: &ConfigKey, source: &ConfigSource| {
             let place = Place { binding: binding.cloned(), key: key.clone() };

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use futures::future::try_join_all;
 use kiln_model::{
-    FrozenConfig, Group, ImageManifest,
+    Group, ImageManifest,
     config::{
-        ConfigKey, ConfigProblem, ConfigSchema, ConfigSource, ConfigValue, Delivery, Password, RawConfig, freeze,
+        ConfigKey, ConfigProblem, ConfigSchema, ConfigSource, ConfigValue, Delivery, Froze, Password, RawConfig, freeze,
     },
 };
 
@@ -51,7 +51,19 @@ impl Freezer {
         group: &Group,
         manifest: &ImageManifest,
         directory: &Path,
-    ) -> Result<FrozenConfig, ConfigError> {
+    ) -> Result<Froze, ConfigError> {
+        let froze = self.preview(group, manifest, directory).await?;
+        self.keep(&froze).await?;
+        Ok(froze)
+    }
+
+    /// What [`Self::freeze`] would give. No secret is kept, so nothing can be launched with it.
+    pub async fn preview(
+        &self,
+        group: &Group,
+        manifest: &ImageManifest,
+        directory: &Path,
+    ) -> Result<Froze, ConfigError> {
         let bindings = group.bindings.iter().map(|(name, fields)| async move {
             Ok::<_, ConfigError>((name.clone(), self.ask(Some(name.as_str()), fields, directory).await?))
         });
@@ -60,16 +72,20 @@ impl Freezer {
             values: self.ask(None, &group.config, directory).await?,
             bindings: try_join_all(bindings).await?.into_iter().collect(),
         };
-        self.fix(manifest, &raw).await
+        freeze(manifest, &raw, self.secrets.hash_key()).map_err(ConfigError::Problems)
     }
 
     /// Checks values, and keeps the secrets among them.
-    pub(super) async fn fix(&self, manifest: &ImageManifest, raw: &RawConfig) -> Result<FrozenConfig, ConfigError> {
+    pub(super) async fn fix(&self, manifest: &ImageManifest, raw: &RawConfig) -> Result<Froze, ConfigError> {
         let froze = freeze(manifest, raw, self.secrets.hash_key()).map_err(ConfigError::Problems)?;
-        let (secrets, kept) = (self.secrets.clone(), froze.secrets);
+        self.keep(&froze).await?;
+        Ok(froze)
+    }
+
+    async fn keep(&self, froze: &Froze) -> Result<(), SecretsError> {
+        let (secrets, kept) = (self.secrets.clone(), froze.secrets.clone());
         let written = tokio::task::spawn_blocking(move || secrets.keep(&kept)).await;
-        written.expect("keeping secrets does not panic")?;
-        Ok(froze.config)
+        written.expect("keeping secrets does not panic")
     }
 
     async fn ask(

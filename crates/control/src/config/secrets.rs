@@ -14,6 +14,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use chacha20poly1305::{
@@ -101,8 +102,9 @@ impl SecretStore {
 
     fn keep_one(&self, hash: &SecretHash, value: &ConfigValue) -> Result<(), SecretsError> {
         let path = self.path(hash);
-        if path.exists() {
-            return Ok(());
+        if let Ok(file) = fs::File::open(&path) {
+            // It is wanted again from now on: see `collect`.
+            return file.set_modified(SystemTime::now()).map_err(failed("mark", &path));
         }
         let nonce: [u8; NONCE] = rand::random();
         let text = serde_json::to_vec(value).expect("a value always serialises");
@@ -128,16 +130,21 @@ impl SecretStore {
         serde_json::from_slice(&text).map_err(|_| broken())
     }
 
-    /// Removes every secret that is not to be kept.
-    pub fn collect(&self, keep: &BTreeSet<SecretHash>) -> Result<(), SecretsError> {
+    /// Removes every secret that is not to be kept and was not wanted again for so long: before that, a release that names it
+    /// may be under test. Returns how many.
+    pub fn collect(&self, keep: &BTreeSet<SecretHash>, older_than: Duration) -> Result<u64, SecretsError> {
         let keep: BTreeSet<_> = keep.iter().map(|hash| hash.0.hex()).collect();
+        let mut removed = 0;
         for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
             let path = entry.map_err(failed("list", &self.directory))?.path();
-            if path.file_name().and_then(|name| name.to_str()).is_none_or(|name| !keep.contains(name)) {
+            let wanted = fs::metadata(&path).and_then(|status| status.modified()).map_err(failed("look at", &path))?;
+            let old = wanted.elapsed().is_ok_and(|age| age >= older_than);
+            if old && path.file_name().and_then(|name| name.to_str()).is_none_or(|name| !keep.contains(name)) {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// The error for a sealed value that is not what it should be.
@@ -229,7 +236,16 @@ mod tests {
         let store = SecretStore::open(state.path()).unwrap();
         let ((one, kept), (two, also)) = (secrets("one"), secrets("two"));
         store.keep(&kept).and_then(|()| store.keep(&also)).unwrap();
-        store.collect(&[one.clone()].into()).unwrap();
+        let day = Duration::from_secs(86_400);
+        assert_eq!(store.collect(&[one.clone()].into(), day).unwrap(), 0, "it may be under test");
+        let long_ago = SystemTime::now() - 2 * day;
+        fs::File::open(store.path(&two)).unwrap().set_modified(long_ago).unwrap();
+        store.keep(&also).unwrap();
+        assert_eq!(store.collect(&[one.clone()].into(), day).unwrap(), 0, "it was wanted again");
+        for hash in [&one, &two] {
+            fs::File::open(store.path(hash)).unwrap().set_modified(long_ago).unwrap();
+        }
+        assert_eq!(store.collect(&[one.clone()].into(), day).unwrap(), 1);
         assert!(store.of(&config(&one)).is_ok());
         assert!(store.of(&config(&two)).is_err());
         let key = state.path().join("keys/secrets.key");

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use kiln_api::{ApiError, ErrorCode, Event, report::TestReport, request::ApplyRequest};
 use kiln_model::{
     Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageName,
+    config::{ConfigKey, ConfigValue, Froze},
     evidence::{Report, Verdict},
     fleet::{ImageRef, Selector},
 };
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     ControlError, Settled, Wanted,
+    live::LiveError,
     releases::{ImageInfo, ReleasesError},
     reports::{Proof, blocking},
 };
@@ -42,7 +44,9 @@ async fn try_apply(
     room(&app.options.state_dir)?;
     let images = resolve(app, &request).await?;
     request.fleet.spread(|name| images.get(name).map(|image| &image.manifest.config));
-    let configs = freeze(app, &request, &images).await?;
+    let frozen = freeze(app, &request, &images).await?;
+    let (configs, lives): (Configs, Lives) =
+        frozen.into_iter().map(|(name, froze)| ((name.clone(), froze.config), (name, froze.live))).unzip();
     let origins = if request.plan_only { BTreeMap::new() } else { sources::seal(app, &request).await? };
     let wanted = || Wanted {
         fleet: request.fleet.clone(),
@@ -66,7 +70,10 @@ async fn try_apply(
         }
     }
     let applied = async {
+        keep_live(app, &images, &lives).await?;
         let groups = app.control.apply(wanted()).await?;
+        // A group that was just being taken away has taken them with it.
+        keep_live(app, &images, &lives).await?;
         app.keepers.renew(&groups);
         Ok(groups)
     };
@@ -92,17 +99,27 @@ fn baked(baked: &BTreeMap<ImageName, ImageDigest>, group: &Group) -> ImageRef {
 }
 
 type Configs = BTreeMap<GroupName, FrozenConfig>;
+type Lives = BTreeMap<GroupName, BTreeMap<ConfigKey, ConfigValue>>;
+
+/// Live values are there before the first server that may ask for them.
+async fn keep_live(app: &Arc<App>, images: &BTreeMap<GroupName, ImageInfo>, lives: &Lives) -> Result<(), LiveError> {
+    for (name, values) in lives {
+        let Some(image) = images.get(name) else { continue };
+        app.control.live().apply(name, &image.manifest.config, values.clone()).await?;
+    }
+    Ok(())
+}
 
 /// The configurations that the groups' releases are tested and launched with: every source is asked once, here.
 async fn freeze(
     app: &Arc<App>,
     request: &ApplyRequest,
     images: &BTreeMap<GroupName, ImageInfo>,
-) -> Result<Configs, Failure> {
+) -> Result<BTreeMap<GroupName, Froze>, Failure> {
     let groups = request.fleet.groups.iter().filter_map(|(name, group)| Some((name, group, images.get(name)?)));
     let frozen = groups.map(|(name, group, image)| async move {
         match app.freezer.freeze(group, &image.manifest, &request.directory).await {
-            Ok(config) => Ok((name.clone(), config)),
+            Ok(froze) => Ok((name.clone(), froze)),
             Err(error) => {
                 let error = error.into_api();
                 Err(Failure(ApiError { message: format!("group {name}: {}", error.message), ..error }))
@@ -179,10 +196,9 @@ async fn missing_evidence(
 
 /// The error for a report that did not pass.
 pub(super) fn tests_failed(report: &Report) -> ApiError {
-    let failed: Vec<&str> =
-        report.tests.iter().filter(|test| test.verdict == Verdict::Failed).map(|test| test.name.as_str()).collect();
+    let failed = report.names(Verdict::Failed);
     let message =
-        format!("{} of {} tests of {} failed: {}", failed.len(), report.tests.len(), report.name, failed.join(", "));
+        format!("{} of {} tests of {} failed: {}", failed.len(), report.count(), report.name, failed.join(", "));
     ApiError::new(ErrorCode::TestsFailed, message)
         .help("nothing was launched or changed; `kiln test` shows what each test expected and saw")
 }
@@ -218,7 +234,7 @@ pub(super) fn room(state_dir: &Path) -> Result<(), ApiError> {
 pub(super) async fn follow<T>(
     app: &Arc<App>,
     sink: &Sink,
-    change: impl Future<Output = Result<T, ControlError>>,
+    change: impl Future<Output = Result<T, Failure>>,
     groups: impl FnOnce(T) -> Vec<GroupName>,
 ) -> Ended {
     if let Err(error) = room(&app.options.state_dir) {
@@ -226,11 +242,11 @@ pub(super) async fn follow<T>(
     }
     let settled = with_events(app, sink, async {
         let groups = groups(change.await?);
-        app.control.settle(&groups).await
+        Ok(app.control.settle(&groups).await?)
     });
     match settled.await {
         Ok(settled) => sum_up(settled),
-        Err(error) => Ended::failed(error.into_api()),
+        Err(Failure(error)) => Ended::failed(error),
     }
 }
 

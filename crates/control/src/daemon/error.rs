@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError, keys::KeysError,
-    reports::ProveError,
+    live::LiveError, reports::ProveError,
 };
 
 /// An [`ApiError`] as an answer.
@@ -54,6 +54,18 @@ impl IntoApi for ControlError {
             Self::Engine(error) => engine_code(error),
         };
         ApiError::from_chain(code, &self)
+    }
+}
+
+impl IntoApi for LiveError {
+    fn into_api(self) -> ApiError {
+        let (code, help) = match &self {
+            Self::NoKey { .. } => (ErrorCode::NotFound, "`kiln config show` lists the keys of a group"),
+            Self::NotLive { .. } => (ErrorCode::Invalid, "change it in fleet.toml and run `kiln up`"),
+            Self::Unfit { .. } => (ErrorCode::Invalid, "nothing was changed"),
+            Self::Db(_) => (ErrorCode::Host, "nothing was changed"),
+        };
+        ApiError::from_chain(code, &self).help(help)
     }
 }
 
@@ -110,6 +122,7 @@ impl IntoApi for ProveError {
         match self {
             Self::Releases(error) => error.into_api(),
             Self::NoSuite { .. } => ApiError::from_chain(ErrorCode::NotFound, &self),
+            Self::Matrix { .. } => ApiError::from_chain(ErrorCode::Invalid, &self).help("bake the recipe again"),
             Self::Secrets(_) | Self::Keys(_) => ApiError::from_chain(ErrorCode::Host, &self),
             Self::Refused(ref refusal) => ApiError::from_chain(ErrorCode::Refused, refusal)
                 .help("nothing was launched or changed; `kiln key list` and trust.toml say who is believed"),

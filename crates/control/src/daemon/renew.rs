@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The part of a report's life after which the release is tested again.
-const DUE_AT: f64 = 0.8;
+const DUE_AT: f64 = crate::reports::KEPT;
 /// Why a release is not tested here.
 const ELSEWHERE: &str = "its image came from elsewhere, or trust.toml does not let this host vouch for it: pull newer reports \
                          with `kiln pull`, or run `kiln test`";
@@ -93,7 +93,7 @@ async fn due_in(
     let image = image(app, release).await?;
     let life = release.evidence.max_age.mul_f64(DUE_AT);
     let left = match app.prover.valid(&image, &release.config, release.evidence).await? {
-        Ok(report) => life.saturating_sub(age(report.finished_at)),
+        Ok(report) => life.saturating_sub(age(report.seen_at())),
         Err(_) => Duration::ZERO,
     };
     // A run that failed is not repeated at once.
@@ -102,8 +102,8 @@ async fn due_in(
     Ok(left.max(rested))
 }
 
-fn age(finished_at: Timestamp) -> Duration {
-    Duration::try_from(Timestamp::now().duration_since(finished_at)).unwrap_or_default()
+fn age(seen_at: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(seen_at)).unwrap_or_default()
 }
 
 fn id(release: &InService) -> ReleaseId {
@@ -122,7 +122,7 @@ async fn renew(app: &App, release: &InService, tried: &mut HashMap<ReleaseId, In
         Ok(false) => return warn(app, release, ELSEWHERE),
         Err(error) => return warn(app, release, &chain(&error)),
     }
-    match app.prover.prove(&image, &release.config, release.evidence, Fresh::Always, &quiet).await {
+    match app.prover.prove(&image, &release.config, release.evidence, Fresh::Renew, &quiet).await {
         Ok(proof) if proof.passed() => tracing::info!(group = %release.group, "the evidence was renewed"),
         Ok(proof) => warn(app, release, &super::apply::tests_failed(&proof.report).message),
         Err(error) => warn(app, release, &chain(&error)),

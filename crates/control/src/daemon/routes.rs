@@ -1,5 +1,6 @@
 //! The endpoints, one file for each group of them.
 
+mod config;
 mod events;
 mod groups;
 mod host;
@@ -36,8 +37,12 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/touch", post(servers::touch))
         .route("/v1/host", get(host::inventory))
         .route("/v1/test", post(images::test))
+        .route("/v1/gc", post(images::collect))
         .route("/v1/promote", post(images::promote))
         .route("/v1/apply", post(groups::apply))
+        .route("/v1/config/diff", post(config::diff))
+        .route("/v1/live", post(config::set))
+        .route("/v1/live/{id}", get(config::live))
         .route("/v1/rollback", post(groups::rollback))
         .route("/v1/rebuild", post(groups::rebuild))
         .route("/v1/down", post(groups::down))

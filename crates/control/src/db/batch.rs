@@ -8,6 +8,7 @@ use super::{
     chain::{self, Record},
     load::{GroupRow, PastRelease, ServerRow},
 };
+use crate::live::LiveValues;
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -37,6 +38,7 @@ enum Write {
     Close(IntentionId, Timestamp, String),
     Record(Box<Record>),
     Counter(&'static str, i64),
+    Live(GroupName, Box<LiveValues>),
 }
 
 /// Writes that become true together.
@@ -83,6 +85,10 @@ impl Batch {
         let (group, server, inputs) = (group.cloned(), server.cloned(), serde_json::json!({}));
         self.record(Record { at, action: "note", group, server, inputs, reason: what });
     }
+    /// The live values of a group.
+    pub fn live(&mut self, group: &GroupName, values: &LiveValues) {
+        self.0.push(Write::Live(group.clone(), Box::new(values.clone())));
+    }
     pub fn counter(&mut self, name: &'static str, value: i64) {
         self.0.push(Write::Counter(name, value));
     }
@@ -104,6 +110,7 @@ impl Write {
             Self::Group(row) => write_group(transaction, row),
             Self::ForgetGroup(name) => {
                 run("DELETE FROM releases WHERE group_name = ?1", params![name.as_str()])?;
+                run("DELETE FROM live WHERE group_name = ?1", params![name.as_str()])?;
                 run("DELETE FROM groups WHERE name = ?1", params![name.as_str()])
             }
             Self::Config(config) => run(
@@ -119,6 +126,10 @@ impl Write {
                 params![id, at.to_string(), outcome],
             ),
             Self::Record(record) => chain::append(transaction, record),
+            Self::Live(group, values) => run(
+                "INSERT OR REPLACE INTO live VALUES (?1, ?2, ?3, ?4)",
+                params![group.as_str(), values.version as i64, json(&values.fleet), json(&values.set)],
+            ),
             Self::Counter(name, value) => run("INSERT OR REPLACE INTO counters VALUES (?1, ?2)", params![name, value]),
         }
     }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 
 use super::DbError;
+use crate::live::LiveValues;
 
 /// A group as it was applied, and how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +90,7 @@ pub(crate) struct Loaded {
     pub open: Vec<OpenIntention>,
     pub next_intention: i64,
     pub counters: BTreeMap<String, i64>,
+    pub live: BTreeMap<GroupName, LiveValues>,
 }
 
 pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
@@ -112,6 +114,7 @@ pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
         Ok((get::<String>(row, 0, "name")?, get::<i64>(row, 1, "value")?))
     })?;
     loaded.counters = counters.into_iter().collect();
+    loaded.live = rows(connection, "SELECT * FROM live", live)?.into_iter().collect();
     Ok(loaded)
 }
 
@@ -196,6 +199,11 @@ fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
         touched: get(row, 13, "touched")?,
         reason: get(row, 14, "reason")?,
     })
+}
+
+fn live(row: &Row<'_>) -> Result<(GroupName, LiveValues), DbError> {
+    let version = get::<i64>(row, 1, "version")? as u64;
+    Ok((parsed(row, 0, "group")?, LiveValues { version, fleet: json(row, 2, "fleet")?, set: json(row, 3, "set")? }))
 }
 
 fn intention(row: &Row<'_>) -> Result<OpenIntention, DbError> {

@@ -102,6 +102,15 @@ const MIGRATIONS: &[&str] = &[
     CREATE TRIGGER audit_log_is_whole BEFORE DELETE ON audit_log
     BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
 ",
+    // Live values of groups.
+    "
+    CREATE TABLE live (
+        group_name TEXT PRIMARY KEY,
+        version    INTEGER NOT NULL,
+        fleet      TEXT NOT NULL,
+        given      TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

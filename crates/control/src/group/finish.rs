@@ -33,6 +33,7 @@ impl GroupTask {
                 Ok(after) => self.ready(&server, after),
                 Err(reason) => self.fail(&server, reason, true),
             },
+            Ended::Unhealthy { server, reason } => self.unhealthy(&server, reason),
             Ended::Routed { changes, result } => self.routed(changes, result),
             Ended::Drained { server, intention, cut } => {
                 if self.close(&server, intention, &format!("{cut} cut")) {
@@ -83,6 +84,14 @@ impl GroupTask {
         server.row.ready = Some(Duration::from_micros(after.as_micros() as u64));
         server.watch = None;
         self.step_to(id, ServerState::Ready);
+        self.watch_over(id);
+    }
+
+    /// A server on its way out is not asked any more, but an answer may have been on its way as well.
+    fn unhealthy(&mut self, id: &ServerId, reason: String) {
+        if self.servers.get(id).is_some_and(|server| server.row.state == ServerState::Ready) {
+            self.fail(id, reason, true);
+        }
     }
 
     fn routed(&mut self, changes: Vec<(TrafficChange, ServerId, IntentionId)>, result: Routed) {

@@ -4,17 +4,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use kiln_api::{
     Event,
-    status::{GroupStatus, RefusedStatus, RolloutStatus, ServerStatus},
+    status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
-    ImageDigest, ServerId, ServerState,
+    ServerId, ServerState,
     manifest::Protocol,
     plan::{Admission, GroupDesired, GroupObserved, RolloutProgress, RolloutState, ServerView},
 };
 
 use super::{GroupTask, Place, Server};
 use crate::{
-    db::{GroupRow, ServerRow},
+    db::{GroupRow, PastRelease, ServerRow},
+    group::Kept,
     handle::{InService, Settled, Sourced, Unsettled},
     traffic::{Backend, Route},
 };
@@ -82,10 +83,17 @@ impl GroupTask {
             ready: self.updated(),
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            live: self.live(),
             sources: None,
             servers: self.servers.values().map(Server::status).collect(),
             refused: self.refused(),
         }
+    }
+
+    fn live(&self) -> Option<LiveStatus> {
+        let values = self.shared.live.of(&self.row.name);
+        let keys = values.seen().len() as u32;
+        (keys > 0).then(|| LiveStatus { version: values.version, keys, set: values.set.len() as u32 })
     }
 
     /// The releases that could not be launched now, with the servers of them that run on.
@@ -204,15 +212,22 @@ impl GroupTask {
         })
     }
 
-    pub(super) fn images_in_use(&self) -> Vec<ImageDigest> {
+    /// The images that must stay, and the secrets.
+    pub(super) fn kept(&self) -> Kept {
+        let images = self.releases_kept().into_iter().map(|release| release.image).collect();
+        let secrets = self.releases_kept().into_iter().flat_map(|release| release.config.secrets().cloned());
+        Kept { images, secrets: secrets.chain(self.row.origins.clone()).collect() }
+    }
+
+    /// Those of running servers, those wanted, and those to go back to.
+    fn releases_kept(&self) -> Vec<&PastRelease> {
         let mut latest: Vec<_> = self.releases.values().filter(|release| release.settled.is_some()).collect();
         latest.sort_by_key(|release| std::cmp::Reverse(release.settled));
-        let back = latest.into_iter().take(2).map(|release| release.image);
+        let back = latest.into_iter().take(2);
         let progress = self.row.progress.as_ref();
         let wanted = [Some(self.row.release), progress.and_then(|p| p.stable), progress.map(|p| p.to)];
         let running = self.servers.values().map(|server| server.row.release).chain(wanted.into_iter().flatten());
-        let running = running.filter_map(|id| self.releases.get(&id)).map(|release| release.image);
-        back.chain(running).collect()
+        back.chain(running.filter_map(|id| self.releases.get(&id))).collect()
     }
 }
 
@@ -260,6 +275,7 @@ impl Server {
             started_at: Some(self.row.launched_at.to_string()),
             ready: self.row.ready,
             touched: self.row.touched,
+            reason: self.row.reason.clone(),
         }
     }
 }

@@ -13,7 +13,8 @@ use kiln_model::{
 };
 
 use super::{
-    HarnessError, ImageTree, Subject, expect,
+    HarnessError, ImageTree, Subject,
+    expect::{self, Expect},
     inside::Look,
     outcome,
     server::Boot,
@@ -75,10 +76,14 @@ fn judge(facts: &TreeFacts, took: Duration) -> Vec<TestOutcome> {
 
 /// The root refuses writes also to root: every mount that can be written is a declared or a volatile one, and a shell running
 /// as root cannot write to the usual places.
-pub(super) async fn read_only_root(engine: &dyn Engine, server: &Observed, manifest: &ImageManifest) -> TestOutcome {
+pub(super) async fn read_only_root(
+    engine: &dyn Engine,
+    (server, expect): (&Observed, Expect<'_>),
+    manifest: &ImageManifest,
+) -> TestOutcome {
     let start = Instant::now();
     let seen = async {
-        let look = Look::new(engine, &server.server)?;
+        let look = Look::new(engine, &server.server, expect)?;
         let mounts = look.read("/proc/1/mountinfo", 4 << 20).await?;
         let writable = writable_mounts(&String::from_utf8_lossy(&mounts), manifest);
         if !writable.is_empty() {

@@ -9,7 +9,7 @@ use kiln_model::{
     suite::{TestKind, TextMatch},
 };
 
-use super::expect;
+use super::expect::{self, Expect};
 
 /// So much of an output or a file is looked at.
 const MAX_BYTES: usize = 1 << 20;
@@ -22,6 +22,7 @@ const MAX_PACKAGES: usize = 64 << 20;
 pub(super) struct Look<'a> {
     inside: &'a dyn Inside,
     server: &'a ServerId,
+    expect: Expect<'a>,
 }
 
 /// A line of `/etc/passwd` (passwd(5)).
@@ -33,9 +34,9 @@ struct User {
 }
 
 impl<'a> Look<'a> {
-    pub(super) fn new(engine: &'a dyn Engine, server: &'a ServerId) -> Result<Self, String> {
+    pub(super) fn new(engine: &'a dyn Engine, server: &'a ServerId, expect: Expect<'a>) -> Result<Self, String> {
         let inside = engine.inside().ok_or_else(|| format!("engine {} cannot look inside a server", engine.name()))?;
-        Ok(Self { inside, server })
+        Ok(Self { inside, server, expect })
     }
 
     pub(super) async fn command(
@@ -51,11 +52,11 @@ impl<'a> Look<'a> {
         let ran = self.inside.exec(self.server, command, user, limit, MAX_BYTES).await.map_err(said)?;
         if ran.exit != exit {
             let seen = if ran.stderr.is_empty() { &ran.stdout } else { &ran.stderr };
-            let seen = expect::shown(&String::from_utf8_lossy(seen));
+            let seen = self.expect.shown(&String::from_utf8_lossy(seen));
             return Err(format!("expected `{}` to exit with {exit}, saw {} and {seen}", command.join(" "), ran.exit));
         }
-        expect::texts("standard output", &ran.stdout, stdout)?;
-        expect::texts("standard error", &ran.stderr, stderr)
+        self.expect.texts("standard output", &ran.stdout, stdout)?;
+        self.expect.texts("standard error", &ran.stderr, stderr)
     }
 
     pub(super) async fn file(&self, test: &TestKind) -> Result<(), String> {
@@ -83,7 +84,7 @@ impl<'a> Look<'a> {
             return Ok(());
         }
         let seen = self.read(path, MAX_BYTES).await?;
-        expect::texts(&format!("the content of {path}"), &seen, content)
+        self.expect.texts(&format!("the content of {path}"), &seen, content)
     }
 
     pub(super) async fn process(&self, program: &str, user: Option<&str>, count: u32) -> Result<(), String> {

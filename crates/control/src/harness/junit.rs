@@ -12,30 +12,50 @@ pub fn junit(reports: &[TestReport]) -> String {
     xml + "</testsuites>\n"
 }
 
+/// One suite for the release, and one for each further configuration.
 fn suite(xml: &mut String, report: &TestReport) {
-    let failures = report.tests.iter().filter(|test| !test.passed).count();
-    let millis: u64 = report.tests.iter().map(|test| test.took_ms).sum();
-    line(
-        xml,
-        format_args!(
-            "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"0\" time=\"{}\" timestamp=\"{}\">",
-            escaped(&report.name),
-            report.tests.len(),
-            seconds(millis),
-            escaped(&report.finished_at),
-        ),
-    );
-    line(xml, format_args!("    <properties>"));
-    for (name, value) in [("image", &report.image), ("config", &report.config), ("suite", &report.suite)] {
-        line(xml, format_args!("      <property name=\"{name}\" value=\"{}\"/>", escaped(value)));
+    let own = Ran { name: report.name.clone(), at: &report.finished_at, config: &report.config, tests: &report.tests };
+    own.write(xml, report);
+    for run in &report.matrix {
+        let name = format!("{} [{}]", report.name, run.name);
+        Ran { name, at: &run.finished_at, config: &run.config, tests: &run.tests }.write(xml, report);
     }
-    line(xml, format_args!("    </properties>"));
-    report.tests.iter().for_each(|test| case(xml, report, test));
-    line(xml, format_args!("  </testsuite>"));
 }
 
-fn case(xml: &mut String, report: &TestReport, test: &TestResult) {
-    let (name, class, time) = (escaped(&test.name), escaped(&report.name), seconds(test.took_ms));
+/// The tests with one configuration.
+struct Ran<'a> {
+    name: String,
+    at: &'a str,
+    config: &'a str,
+    tests: &'a [TestResult],
+}
+
+impl Ran<'_> {
+    fn write(&self, xml: &mut String, report: &TestReport) {
+        let failures = self.tests.iter().filter(|test| !test.passed).count();
+        let millis: u64 = self.tests.iter().map(|test| test.took_ms).sum();
+        line(
+            xml,
+            format_args!(
+                "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"0\" time=\"{}\" timestamp=\"{}\">",
+                escaped(&self.name),
+                self.tests.len(),
+                seconds(millis),
+                escaped(self.at),
+            ),
+        );
+        line(xml, format_args!("    <properties>"));
+        for (name, value) in [("image", &*report.image), ("config", self.config), ("suite", &*report.suite)] {
+            line(xml, format_args!("      <property name=\"{name}\" value=\"{}\"/>", escaped(value)));
+        }
+        line(xml, format_args!("    </properties>"));
+        self.tests.iter().for_each(|test| case(xml, &self.name, test));
+        line(xml, format_args!("  </testsuite>"));
+    }
+}
+
+fn case(xml: &mut String, class: &str, test: &TestResult) {
+    let (name, class, time) = (escaped(&test.name), escaped(class), seconds(test.took_ms));
     let head = format!("    <testcase name=\"{name}\" classname=\"{class}\" time=\"{time}\"");
     if test.passed {
         return line(xml, format_args!("{head}/>"));
@@ -73,6 +93,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kiln_api::report::MatrixResult;
+
     use super::*;
 
     fn report() -> TestReport {
@@ -91,6 +113,14 @@ mod tests {
             finished_at: "2026-01-02T03:04:05Z".to_owned(),
             parameters: Vec::new(),
             tests: vec![test("page <\"1\"> & 'all'", None), test("b", Some("saw \"\u{1b}[0m\"\nand more ]]>"))],
+            matrix: vec![MatrixResult {
+                name: "minimal".to_owned(),
+                config: "sha256:44".to_owned(),
+                passed: false,
+                finished_at: "2026-01-01T00:00:00Z".to_owned(),
+                tests: vec![test("page", None), test("b", Some("saw nothing"))],
+            }],
+            reads: Vec::new(),
         }
     }
 

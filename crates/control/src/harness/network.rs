@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::expect;
+use super::expect::Expect;
 use crate::http::{self, Ask};
 
 fn address(server: &Observed, port: u16) -> Result<SocketAddr, String> {
@@ -18,25 +18,25 @@ fn address(server: &Observed, port: u16) -> Result<SocketAddr, String> {
     Ok(SocketAddr::from((address, port)))
 }
 
-pub(super) async fn http(server: &Observed, test: &TestKind) -> Result<(), String> {
+pub(super) async fn http(server: &Observed, expect: Expect<'_>, test: &TestKind) -> Result<(), String> {
     let TestKind::Http { port, path, method, request_headers, status, headers, body } = test else {
         return Err("this is not an http test".to_owned());
     };
     let ask = Ask { address: address(server, *port)?, method, path, headers: request_headers };
     let answer = http::ask(ask).await.map_err(|e| chain(&e))?;
     if answer.status != *status {
-        let seen = expect::shown(&String::from_utf8_lossy(&answer.body));
+        let seen = expect.shown(&String::from_utf8_lossy(&answer.body));
         return Err(format!("expected {method} {path} to answer status {status}, saw {} with {seen}", answer.status));
     }
     for (name, expected) in headers {
         let seen = answer.headers.get(name).ok_or_else(|| format!("expected a header `{name}`, saw none"))?;
-        expect::text(&format!("header `{name}`"), seen.as_bytes(), expected)?;
+        expect.text(&format!("header `{name}`"), seen.as_bytes(), expected)?;
     }
-    expect::texts("the body", &answer.body, body)
+    expect.texts("the body", &answer.body, body)
 }
 
 pub(super) async fn tcp(
-    server: &Observed,
+    (server, expect): (&Observed, Expect<'_>),
     port: u16,
     send: Option<&str>,
     expected: Option<&TextMatch>,
@@ -51,7 +51,7 @@ pub(super) async fn tcp(
     loop {
         let read = stream.read(&mut part).await.map_err(|e| failed("read from", e))?;
         seen.extend_from_slice(&part[..read]);
-        let checked = expect::text("the answer", &seen, expected);
+        let checked = expect.text("the answer", &seen, expected);
         if checked.is_ok() || read == 0 || seen.len() >= http::MAX_BODY {
             return checked;
         }

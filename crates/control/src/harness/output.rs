@@ -2,15 +2,19 @@
 
 use std::fmt::Write as _;
 
-use kiln_api::report::TestReport;
+use kiln_api::report::{TestReport, TestResult};
 
 /// One line for each test and a summary. Without colours: callers add them by line.
 pub fn human(report: &TestReport, took_ms: u64) -> String {
-    let width = report.tests.iter().map(|test| test.name.chars().count()).max().unwrap_or(0);
+    let name = |(matrix, test): (Option<&str>, &TestResult)| {
+        matrix.map_or_else(|| test.name.clone(), |matrix| format!("{matrix}: {}", test.name))
+    };
+    let width = report.all().map(|test| name(test).chars().count()).max().unwrap_or(0);
     let mut text = String::new();
-    for test in &report.tests {
+    for (matrix, test) in report.all() {
         let verdict = if test.passed { "ok    " } else { "FAILED" };
-        writeln!(text, "{verdict} {:width$} {:>6} ms", test.name, test.took_ms).expect("a String takes everything");
+        let name = name((matrix, test));
+        writeln!(text, "{verdict} {name:width$} {:>6} ms", test.took_ms).expect("a String takes everything");
         for line in test.message.iter().flat_map(|message| message.lines()) {
             writeln!(text, "       {}", visible(line)).expect("a String takes everything");
         }
@@ -24,8 +28,8 @@ fn visible(line: &str) -> String {
 }
 
 fn summary(report: &TestReport, took_ms: u64) -> String {
-    let (name, total) = (&report.name, report.tests.len());
-    let failed = report.tests.iter().filter(|test| !test.passed).count();
+    let (name, total) = (&report.name, report.all().count());
+    let failed = report.all().filter(|(_, test)| !test.passed).count();
     match failed {
         0 => format!("{name}: all {total} tests passed in {took_ms} ms\n"),
         failed => format!("{name}: FAILED, {failed} of {total} tests, in {took_ms} ms\n"),

@@ -2,10 +2,12 @@
 //!
 //! The program runs as a user that nobody else is (a number drawn for each run), in its own process group, unable to gain
 //! privileges (`PR_SET_NO_NEW_PRIVS`), with small limits, in an empty directory of its own, with nothing in its environment
-//! but `PATH`, `HOME`, `LANG` and `KILN_SERVER_ADDRESS`. When its time is over, and also after its end, the group and every
+//! but `PATH`, `HOME`, `LANG`, `KILN_SERVER_ADDRESS` and the configuration under test, `KILN_CONFIG_KEY` for every key that
+//! has a value; a secret only where the test names it. When its time is over, and also after its end, the group and every
 //! other process of that user are killed. Started by an ordinary user, it keeps that user, and only the group is killed.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read as _},
     os::unix::{
@@ -18,13 +20,17 @@ use std::{
 };
 
 use kiln_engine::Observed;
-use kiln_model::duration;
+use kiln_model::{
+    config::{ConfigKey, Frozen},
+    duration,
+    suite::TestKind,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open},
 };
 
-use super::expect;
+use super::expect::Expect;
 use crate::retry::Miss;
 
 /// Users drawn for runs: far from accounts, from distributions' ranges for containers and from the servers' own.
@@ -39,21 +45,18 @@ const LIMITS: &str = r#"ulimit -c 0; ulimit -n 256; ulimit -f 131072
 if (ulimit -u 128) 2>/dev/null; then ulimit -u 128; else ulimit -p 128; fi
 exec "$0" "$@""#;
 
-pub(super) async fn run(
-    server: &Observed,
-    file: &str,
-    content: &str,
-    arguments: &[String],
-    left: Duration,
-) -> Result<(), Miss> {
+pub(super) async fn run(server: &Observed, expect: Expect<'_>, test: &TestKind, left: Duration) -> Result<(), Miss> {
+    let TestKind::Script { file, content, arguments, secrets } = test else {
+        return Err(Miss::Final("this is not a script test".to_owned()));
+    };
     let address = server.address.ok_or_else(|| Miss::Again("the server has no address".to_owned()))?;
     // Some time is kept for killing, so that the end is ours and not the caller's.
     let limit = left.mul_f64(0.9);
     let job = Job {
-        file: file.to_owned(),
-        content: content.to_owned(),
-        arguments: arguments.to_vec(),
+        content: content.clone(),
+        arguments: arguments.clone(),
         address: address.to_string(),
+        variables: variables(expect, secrets)?,
         limit,
     };
     let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -61,19 +64,59 @@ pub(super) async fn run(
     let thread = std::thread::Builder::new().name("script-test".to_owned()).spawn(move || sender.send(job.run()));
     thread.map_err(|e| Miss::Final(format!("could not start a thread for {file}: {e}")))?;
     let ended = receiver.await.map_err(|_| Miss::Final(format!("the thread of {file} ended early")))?;
-    ended.unwrap_or_else(|e| Err(Miss::Final(format!("could not run {file}: {e}"))))
+    let (how, output) = ended.map_err(|e| Miss::Final(format!("could not run {file}: {e}")))?;
+    judge((file, limit), how, &expect.shown(output.trim_end()))
+}
+
+/// The configuration as variables: `KILN_CONFIG_LOG_LEVEL` for `log_level`.
+fn variables(expect: Expect<'_>, secrets: &BTreeSet<ConfigKey>) -> Result<Vec<(String, String)>, String> {
+    let values = expect.0;
+    let told = values.config.values.iter().filter(|(key, value)| match value {
+        Frozen::Value(_) => true,
+        Frozen::Secret(_) => secrets.contains(*key),
+    });
+    told.map(|(key, _)| {
+        let text = values.text(key).map_err(|error| error.to_string())?.unwrap_or_default();
+        Ok((format!("KILN_CONFIG_{}", key.as_str().to_ascii_uppercase()), text))
+    })
+    .collect()
+}
+
+fn judge((file, limit): (&str, Duration), how: How, shown: &str) -> Result<(), Miss> {
+    match how {
+        How::Killed => {
+            let limit = duration::format(limit);
+            Err(Miss::Final(format!("{file} did not end within {limit} and was killed; its output: {shown}")))
+        }
+        How::Exited(status) => match status.code() {
+            Some(0) => Ok(()),
+            Some(code) => Err(Miss::Again(format!("{file} exited with {code}; its output: {shown}"))),
+            None => {
+                let signal = status.signal().unwrap_or_default();
+                Err(Miss::Again(format!("{file} was ended by signal {signal}; its output: {shown}")))
+            }
+        },
+    }
+}
+
+/// How the program ended.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Exited(ExitStatus),
+    Killed,
 }
 
 struct Job {
-    file: String,
     content: String,
     arguments: Vec<String>,
     address: String,
+    variables: Vec<(String, String)>,
     limit: Duration,
 }
 
 impl Job {
-    fn run(self) -> io::Result<Result<(), Miss>> {
+    /// How it ended, and what it said.
+    fn run(self) -> io::Result<(How, String)> {
         let directory = tempfile::Builder::new().prefix("kiln-script-").tempdir()?;
         let user = rustix::process::geteuid().is_root().then(|| FIRST_USER + rand::random::<u32>() % USERS);
         let program = self.write(directory.path(), user)?;
@@ -85,7 +128,11 @@ impl Job {
         kill(group, user);
         let status = child.wait()?;
         let output = tail(&directory.path().join("output"))?;
-        Ok(self.judge(ended?, status, &output))
+        let how = match ended? {
+            Ended::ByItself => How::Exited(status),
+            Ended::Killed => How::Killed,
+        };
+        Ok((how, output))
     }
 
     fn write(&self, directory: &Path, user: Option<u32>) -> io::Result<std::path::PathBuf> {
@@ -101,32 +148,14 @@ impl Job {
     fn command(&self, program: &Path, directory: &Path, user: Option<u32>, output: &File) -> io::Result<Command> {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(LIMITS).arg(program).args(&self.arguments);
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+        command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.env("HOME", directory).env("KILN_SERVER_ADDRESS", &self.address).current_dir(directory);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).process_group(0);
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
         Ok(command)
-    }
-
-    fn judge(&self, ended: Ended, status: ExitStatus, output: &str) -> Result<(), Miss> {
-        let file = &self.file;
-        let shown = expect::shown(output.trim_end());
-        match (ended, status.code()) {
-            (Ended::Killed, _) => {
-                let limit = duration::format(self.limit);
-                Err(Miss::Final(format!("{file} did not end within {limit} and was killed; its output: {shown}")))
-            }
-            (Ended::ByItself, Some(0)) => Ok(()),
-            (Ended::ByItself, Some(code)) => {
-                Err(Miss::Again(format!("{file} exited with {code}; its output: {shown}")))
-            }
-            (Ended::ByItself, None) => {
-                let signal = status.signal().unwrap_or_default();
-                Err(Miss::Again(format!("{file} was ended by signal {signal}; its output: {shown}")))
-            }
-        }
     }
 }
 

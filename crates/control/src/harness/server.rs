@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, future::join_all};
-use kiln_api::{Event, report::TestResult};
+use kiln_api::Event;
 use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
-use kiln_model::{ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
-use kiln_runtime::values::masked;
+use kiln_model::{FrozenConfig, ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
+use kiln_runtime::values::{Values, masked};
 
-use super::{Events, HarnessError, Subject, conformance, outcome, readiness, test};
+use super::{Events, HarnessError, Subject, conformance, expect::Expect, outcome, readiness, test};
 
 /// What one boot showed.
 pub(super) struct Boot {
@@ -38,9 +38,11 @@ pub(super) async fn run(
         limits: Limits::default(),
         secrets: subject.secrets.clone(),
     };
+    let live = &subject.live;
+    let _lent = live.live.as_ref().map(|all| all.lend(&spec.server, live.values.clone()));
     let launched = engine.launch(release, &spec).await;
     let boot = match &launched {
-        Ok(server) => Some(Run { engine, server, subject, events, start }.all(suite).await),
+        Ok(server) => Some(Run { engine, server, subject, config: release.config(), events, start }.all(suite).await),
         Err(_) => None,
     };
     // A launch that failed may have left something behind as well.
@@ -62,11 +64,16 @@ struct Run<'a> {
     engine: &'a dyn Engine,
     server: &'a Observed,
     subject: &'a Subject,
+    config: &'a FrozenConfig,
     events: Events<'a>,
     start: Instant,
 }
 
 impl Run<'_> {
+    fn expect(&self) -> Expect<'_> {
+        Expect(Values { config: self.config, secrets: &self.subject.secrets })
+    }
+
     async fn all(&self, suite: &Suite) -> Boot {
         let waited = readiness::wait(self.engine, self.server, &self.subject.manifest).await;
         let took = self.start.elapsed();
@@ -90,13 +97,13 @@ impl Run<'_> {
             async move {
                 let began = Instant::now();
                 let outcome = tokio::select! {
-                    outcome = test::run(self.engine, self.server, test) => outcome,
+                    outcome = test::run(self.engine, self.server, self.expect(), test) => outcome,
                     reason = gone => outcome(&test.name, began.elapsed(), Some(format!("the server ended: {reason}"))),
                 };
                 self.ended(outcome)
             }
         });
-        let root = conformance::read_only_root(self.engine, self.server, &self.subject.manifest);
+        let root = conformance::read_only_root(self.engine, (self.server, self.expect()), &self.subject.manifest);
         let (mut tests, root) = tokio::join!(join_all(recipe), root);
         tests.push(self.ended(root));
         tests
@@ -110,8 +117,7 @@ impl Run<'_> {
     /// The one place where what a test saw leaves the harness.
     fn ended(&self, mut outcome: TestOutcome) -> TestOutcome {
         outcome.message = outcome.message.map(|message| masked(message, &self.subject.secrets));
-        let image = self.subject.image.to_string();
-        (self.events)(Event::Test { image, result: TestResult::from(&outcome) });
+        (self.events)(self.subject.tested(&outcome));
         outcome
     }
 }

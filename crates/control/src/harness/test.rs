@@ -8,20 +8,27 @@ use kiln_model::{
     suite::{Test, TestKind},
 };
 
-use super::{inside::Look, network, outcome, script};
+use super::{expect::Expect, inside::Look, network, outcome, script};
 use crate::retry::{self, Miss};
 
 /// Runs a test on a ready server.
-pub(super) async fn run(engine: &dyn Engine, server: &Observed, test: &Test) -> TestOutcome {
-    let tried = retry::until(test.within, |left| once(engine, server, &test.kind, left)).await;
+pub(super) async fn run(engine: &dyn Engine, server: &Observed, expect: Expect<'_>, test: &Test) -> TestOutcome {
+    let tried = retry::until(test.within, |left| once(engine, (server, expect), &test.kind, left)).await;
     outcome(&test.name, tried.took, tried.failure)
 }
 
-async fn once(engine: &dyn Engine, server: &Observed, kind: &TestKind, left: Duration) -> Result<(), Miss> {
-    let look = || Look::new(engine, &server.server);
+async fn once(
+    engine: &dyn Engine,
+    (server, expect): (&Observed, Expect<'_>),
+    kind: &TestKind,
+    left: Duration,
+) -> Result<(), Miss> {
+    let look = || Look::new(engine, &server.server, expect);
     let seen = match kind {
-        TestKind::Http { .. } => network::http(server, kind).await,
-        TestKind::Tcp { port, send, expect } => network::tcp(server, *port, send.as_deref(), expect.as_ref()).await,
+        TestKind::Http { .. } => network::http(server, expect, kind).await,
+        TestKind::Tcp { port, send, expect: wanted } => {
+            network::tcp((server, expect), *port, send.as_deref(), wanted.as_ref()).await
+        }
         TestKind::Command { command, user, exit, stdout, stderr } => {
             look()?.command(command, user, *exit, (stdout, stderr), left).await
         }
@@ -30,9 +37,7 @@ async fn once(engine: &dyn Engine, server: &Observed, kind: &TestKind, left: Dur
         TestKind::Port { port, listening } => look()?.port(*port, *listening).await,
         TestKind::User { name, uid, home, shell } => look()?.user(name, *uid, home.as_deref(), shell.as_deref()).await,
         TestKind::Package { name, installed, version } => look()?.package(name, *installed, version.as_deref()).await,
-        TestKind::Script { file, content, arguments } => {
-            return script::run(server, file, content, arguments, left).await;
-        }
+        TestKind::Script { .. } => return script::run(server, expect, kind, left).await,
     };
     Ok(seen?)
 }

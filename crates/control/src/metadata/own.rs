@@ -9,7 +9,7 @@ use super::{
     respond::{Answer, json as as_json, now_ms, refused, text},
 };
 
-const NAMES: &str = "config/\ngroup\nidentity\njwks\npeers\nrelease\nserver";
+const NAMES: &str = "config/\ngroup\nidentity\njwks\nlive\npeers\nrelease\nserver";
 
 /// What is at a path below `/kiln/v1`.
 pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: Option<&str>) -> Answer {
@@ -20,6 +20,7 @@ pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: 
         "group" => resident.group.as_ref().map(|group| text(group.to_string())),
         "identity" => identity(metadata, resident, query),
         "jwks" => Some(as_json(&metadata.identity.key_set())),
+        "live" => super::live::answer(metadata, resident, None, query).await,
         "peers" => Some(peers(metadata, resident).await),
         "release" => Some(as_json(&json!({"id": resident.release, "image": resident.image}))),
         "server" => Some(as_json(&json!({
@@ -28,7 +29,11 @@ pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: 
             "address": resident.address,
             "host": metadata.gateway,
         }))),
-        path => path.strip_prefix("config/").and_then(|key| one(metadata, resident, key)),
+        path => match (path.strip_prefix("config/"), path.strip_prefix("live/")) {
+            (Some(key), _) => one(metadata, resident, key),
+            (None, Some(key)) => super::live::answer(metadata, resident, Some(key), query).await,
+            (None, None) => None,
+        },
     };
     found.unwrap_or_else(|| refused(StatusCode::NOT_FOUND))
 }

@@ -18,7 +18,7 @@ use kiln_api::{
 use kiln_model::{
     Fleet, Group, GroupName, ImageDigest, ImageManifest, Suite,
     fleet::{EvidencePolicy, Publish, RolloutPolicy},
-    manifest::{Protocol, Readiness, ReadinessCheck, Service, Stop},
+    manifest::{Protocol, Readiness, Service, ServiceCheck, Stop},
     suite::{Test, TestKind, TextMatch},
 };
 use tempfile::TempDir;
@@ -231,7 +231,7 @@ pub fn request(image: ImageDigest) -> ApplyRequest {
 }
 
 fn web() -> ImageManifest {
-    let check = ReadinessCheck::Http { port: 8080, path: "/".into() };
+    let check = ServiceCheck::Http { port: 8080, path: "/".into() };
     let service = Service {
         readiness: Some(Readiness { check, within: Duration::from_secs(10) }),
         stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) },
@@ -251,7 +251,7 @@ fn suite(page: &str) -> Suite {
         headers: BTreeMap::new(),
         body: vec![TextMatch::Contains(page.into())],
     };
-    Suite { tests: vec![Test { name: "page".into(), within: Duration::from_secs(2), kind }] }
+    Suite::of(vec![Test { name: "page".into(), within: Duration::from_secs(2), kind }])
 }
 
 fn make_root(root: &Path, page: &str) {

@@ -211,12 +211,33 @@ async fn root_bound_services_come_as_variables() {
     bench.purge().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn root_secrets_that_no_release_to_go_back_to_names_are_collected() {
+    let mut bench = Bench::new().await;
+    let image = bench.image("one", "unused", configured);
+    let secrets = bench.directory.path().join("state/secrets");
+    for password in ["first", "second", "third"] {
+        assert_ok(&apply(&bench, &with(image, &[("password", text(password))])).await.0);
+    }
+    assert_eq!(bench.client.gc().await.unwrap().secrets, 0, "they are too young");
+    let files = || fs::read_dir(&secrets).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    assert_eq!(files().len(), 3);
+    for file in files() {
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+        fs::File::open(file).unwrap().set_modified(long_ago).unwrap();
+    }
+    assert_eq!(bench.client.gc().await.unwrap().secrets, 1, "the release that runs and the one before keep theirs");
+    let rolled = bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap() }).await.unwrap();
+    assert_ok(&rolled.finish(|_| ()).await.unwrap());
+    bench.purge().await;
+}
+
 fn look(name: &str, expected: &str) -> Test {
     let kind = TestKind::Command {
         command: ["/bin/busybox", "cat", "/run/password"].map(str::to_owned).to_vec(),
         user: "root".into(),
         exit: 0,
-        stdout: vec![TextMatch::Equals(expected.to_owned())],
+        stdout: vec![TextMatch::Equals(expected.into())],
         stderr: Vec::new(),
     };
     Test { name: name.to_owned(), within: std::time::Duration::from_millis(300), kind }

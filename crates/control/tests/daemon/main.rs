@@ -9,8 +9,11 @@ mod certificates;
 mod child;
 mod config;
 mod faults;
+mod health;
 mod library;
 mod life;
+mod live;
+mod matrix;
 mod metadata;
 mod observing;
 #[path = "../sources/registry.rs"]

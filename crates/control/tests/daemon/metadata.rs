@@ -11,30 +11,35 @@ use crate::bench::{Bench, assert_ok};
 const URL: &str = "http://169.254.169.254";
 
 /// Servers of one group, and the host's `curl` in the network namespace of each.
-struct Servers {
-    bench: Bench,
-    servers: Vec<ServerStatus>,
+pub struct Servers {
+    pub bench: Bench,
+    pub servers: Vec<ServerStatus>,
 }
 
 impl Servers {
-    async fn launch() -> Self {
+    pub async fn launch() -> Self {
         let bench = Bench::new().await;
         let image = bench.image("one", "hello", |_, _| ());
         let (result, _) = bench.test(image).await;
         assert_ok(&result);
         assert_ok(&bench.apply(image).await.0);
+        Self::of(bench).await
+    }
+
+    /// The servers that run.
+    pub async fn of(bench: Bench) -> Self {
         let servers = bench.group().await.servers;
         Self { bench, servers }
     }
 
-    fn command(&self, server: usize, program: &[&str]) -> Command {
+    pub fn command(&self, server: usize, program: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.servers[server].pid.unwrap().to_string(), "-n", "--"]).args(program);
         command
     }
 
     /// Status and body.
-    fn curl(&self, server: usize, arguments: &[&str]) -> (String, String) {
+    pub fn curl(&self, server: usize, arguments: &[&str]) -> (String, String) {
         let usual = ["curl", "-sS", "--max-time", "10", "-w", "\n%{http_code}"];
         let output = self.command(server, &[&usual, arguments].concat()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -42,7 +47,7 @@ impl Servers {
         (status.to_owned(), body.to_owned())
     }
 
-    fn token(&self, server: usize) -> String {
+    pub fn token(&self, server: usize) -> String {
         let token = format!("{URL}/latest/api/token");
         let (status, token) =
             self.curl(server, &["-X", "PUT", &token, "-H", "X-aws-ec2-metadata-token-ttl-seconds: 21600"]);
@@ -50,11 +55,11 @@ impl Servers {
         token
     }
 
-    fn get(&self, server: usize, token: &str, path: &str) -> (String, String) {
+    pub fn get(&self, server: usize, token: &str, path: &str) -> (String, String) {
         self.curl(server, &["-H", &format!("X-aws-ec2-metadata-token: {token}"), &format!("{URL}{path}")])
     }
 
-    fn read(&self, server: usize, path: &str) -> String {
+    pub fn read(&self, server: usize, path: &str) -> String {
         let (status, body) = self.get(server, &self.token(server), path);
         assert_eq!(status, "200", "{path}: {body}");
         body

@@ -20,7 +20,7 @@ use kiln_engine::local::LocalEngine;
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, Suite,
     evidence::{Report, TestOutcome, Verdict},
-    manifest::{Readiness, ReadinessCheck, Service, Stop},
+    manifest::{Readiness, Service, ServiceCheck, Stop},
     suite::{Test, TestKind},
 };
 use kiln_runtime::{BoxError, RootProvider, Runtime, RuntimeOptions};
@@ -76,12 +76,14 @@ impl Bench {
             image: ImageDigest(Digest::of(b"x")),
             manifest: Arc::new(manifest),
             secrets: Arc::default(),
+            matrix: None,
+            live: Default::default(),
         };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
         let events = move |event| events.lock().unwrap().push(event);
-        let run =
-            harness::run_suite(&self.engine, tree, &subject, &config(), &Suite { tests }, None, &events).await.unwrap();
+        let suite = Suite::of(tests);
+        let run = harness::run_suite(&self.engine, tree, &subject, &config(), &suite, None, &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");
         run
     }
@@ -110,7 +112,7 @@ pub fn shell(script: &str) -> Service {
 
 /// Busybox's web server with a readiness check.
 pub fn web() -> ImageManifest {
-    let check = ReadinessCheck::Http { port: 8080, path: "/".into() };
+    let check = ServiceCheck::Http { port: 8080, path: "/".into() };
     image(Service {
         command: ["/bin/httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned).to_vec(),
         user: "web".into(),

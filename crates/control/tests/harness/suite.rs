@@ -65,6 +65,7 @@ fn script(content: &str) -> TestKind {
         file: "check.sh".into(),
         content: format!("#!/bin/sh\n{content}\n"),
         arguments: vec!["one".into()],
+        secrets: Default::default(),
     }
 }
 

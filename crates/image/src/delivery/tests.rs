@@ -1,6 +1,7 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
 mod files;
+mod others;
 mod registry;
 mod trouble;
 
@@ -65,6 +66,8 @@ impl Sample {
             finished_at: "2026-06-01T00:00:00Z".parse().expect("a time"),
             parameters: Vec::new(),
             tests: vec![test],
+            matrix: Vec::new(),
+            reads: Default::default(),
         };
         let envelope = evidence::seal(&report, &SigningKey::from_bytes(&[seed; 32]));
         self.bench.store.add_report(image, &envelope).expect("kept");
@@ -96,7 +99,7 @@ fn bake(bench: &Bench, base: ImageDigest, page: &str) -> ImageDigest {
 
 pub(super) fn suite() -> Suite {
     let kind = TestKind::Port { port: 80, listening: true };
-    Suite { tests: vec![Test { name: "page".into(), within: Duration::from_secs(1), kind }] }
+    Suite::of(vec![Test { name: "page".into(), within: Duration::from_secs(1), kind }])
 }
 
 pub(super) fn reference(text: &str) -> OciReference {

@@ -6,12 +6,15 @@
 //! unknown fields are ignored when reading, by the same rules. The lists of passed and failed tests are checked
 //! against the details, so that readers who know only the predicate see the same truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Report, STATEMENT, TEST_RESULT, TestOutcome, Verdict};
-use crate::digest::{Digest, InvalidDigest};
+use super::{MatrixReport, Report, STATEMENT, TEST_RESULT, TestOutcome, Verdict};
+use crate::{
+    config::ConfigKey,
+    digest::{Digest, InvalidDigest},
+};
 
 /// Why a signed payload is not a report.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,7 @@ struct Statement {
     predicate: Predicate,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 struct Descriptor {
     #[serde(default)]
     name: String,
@@ -83,6 +86,10 @@ struct Details {
     finished_at: jiff::Timestamp,
     parameters: Vec<String>,
     tests: Vec<TestOutcome>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    matrix: Vec<MatrixReport>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    reads: BTreeSet<ConfigKey>,
 }
 
 const CONFIGURATION: &str = "configuration";
@@ -96,20 +103,26 @@ pub(super) fn render(report: &Report) -> Vec<u8> {
         predicate_type: TEST_RESULT.to_owned(),
         predicate: Predicate {
             result: report.verdict,
-            configuration: vec![
-                Descriptor::new(CONFIGURATION, report.config.0),
-                Descriptor::new(SUITE, report.suite.0),
-            ],
-            passed_tests: names(&report.tests, Verdict::Passed),
-            failed_tests: names(&report.tests, Verdict::Failed),
+            configuration: configuration(report),
+            passed_tests: report.names(Verdict::Passed),
+            failed_tests: report.names(Verdict::Failed),
             details: Details {
                 finished_at: report.finished_at,
                 parameters: report.parameters.clone(),
                 tests: report.tests.clone(),
+                matrix: report.matrix.clone(),
+                reads: report.reads.clone(),
             },
         },
     };
     serde_json::to_vec(&statement).expect("plain data always serialises")
+}
+
+/// The configuration and the suite, then the further configurations of the suite.
+fn configuration(report: &Report) -> Vec<Descriptor> {
+    let own = [Descriptor::new(CONFIGURATION, report.config.0), Descriptor::new(SUITE, report.suite.0)];
+    let matrix = report.matrix.iter().map(|run| Descriptor::new(&format!("matrix/{}", run.name), run.config.0));
+    own.into_iter().chain(matrix).collect()
 }
 
 /// Reads a statement whose signature was checked.
@@ -129,15 +142,14 @@ pub(super) fn parse(payload: &[u8]) -> Result<Report, StatementError> {
         finished_at: details.finished_at,
         parameters: details.parameters,
         tests: details.tests,
+        matrix: details.matrix,
+        reads: details.reads,
     };
-    let consistent = passed_tests == names(&report.tests, Verdict::Passed)
-        && failed_tests == names(&report.tests, Verdict::Failed)
+    let consistent = passed_tests == report.names(Verdict::Passed)
+        && failed_tests == report.names(Verdict::Failed)
+        && self::configuration(&report) == configuration
         && (result == Verdict::Failed || failed_tests.is_empty());
     if consistent { Ok(report) } else { Err(StatementError::Contradiction) }
-}
-
-fn names(tests: &[TestOutcome], verdict: Verdict) -> Vec<String> {
-    tests.iter().filter(|test| test.verdict == verdict).map(|test| test.name.clone()).collect()
 }
 
 fn check_type(field: &'static str, found: &str, wanted: &str) -> Result<(), StatementError> {

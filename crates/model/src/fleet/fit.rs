@@ -7,7 +7,8 @@ mod words;
 
 use std::{collections::BTreeMap, ops::Range};
 
-use self::words::{example, words};
+use self::words::example;
+pub(crate) use self::words::{literal, words};
 use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
     config::{ConfigKey, ConfigSchema, ConfigSource, Delivery, KeySpec, ProblemKind},

@@ -66,6 +66,12 @@ pub(crate) fn read(entry: &Entry<'_>) -> Option<(ConfigKey, KeySpec)> {
     let description = table.get("description").map_or(Some(String::new()), |v| v.text().map(str::to_owned));
     let delivery = delivery(&table, secret?, live?);
     let default = default(&table, kind.as_ref(), optional, delivery);
+    if let (Some(place), Some(Delivery::Live), Some(None), Some(false)) =
+        (table.get("live").map(|live| live.place), delivery, &default, optional)
+    {
+        let message = "a live key is no part of the release, so a server must do without somebody's value";
+        place.report::<()>(message, "give it a `default`, or write `optional = true`");
+    }
     let (kind, optional, delivery) = (kind?, optional?, delivery?);
     Some((key.ok()?, KeySpec { kind, default: default?, optional, delivery, description: description? }))
 }
@@ -227,6 +233,18 @@ fn items(table: &Table<'_>) -> Option<ConfigType> {
 
 /// A key and where it was named, so that it can be looked for in the schema.
 pub(super) type NamedKey<'d> = Placed<'d, ConfigKey>;
+
+/// Whether the recipe has a key that something which is made once names: a variable or a template.
+pub(super) fn must_be_frozen(schema: &ConfigSchema, named: &NamedKey<'_>) {
+    must_exist(schema, named);
+    let (key, place) = named;
+    if schema.0.get(key).is_some_and(|spec| spec.delivery == Delivery::Live) {
+        place.report::<()>(
+            format!("`{key}` is live: variables and templates are made once, and would not follow it"),
+            "read it at http://169.254.169.254/kiln/v1/live, or remove `live = true`",
+        );
+    }
+}
 
 /// Whether the recipe has a key that something names.
 pub(super) fn must_exist(schema: &ConfigSchema, (key, place): &NamedKey<'_>) {

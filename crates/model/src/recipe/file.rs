@@ -108,6 +108,6 @@ fn names(value: &Value<'_>, source: &str, content: &str, schema: Option<&ConfigS
     };
     let Some(schema) = schema else { return };
     for name in crate::config::keys_named(&template) {
-        config::must_exist(schema, &(name, value.place));
+        config::must_be_frozen(schema, &(name, value.place));
     }
 }

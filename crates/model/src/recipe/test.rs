@@ -2,6 +2,7 @@
 
 mod kinds;
 mod matches;
+pub(crate) mod matrix;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,9 +11,10 @@ use super::{
     text::{Context, Placed},
 };
 use crate::{
-    id::ServiceName,
-    manifest::Service,
-    suite::{Test, TestKind},
+    config::ConfigSchema,
+    id::{BindingName, ServiceName},
+    manifest::{Binding, Service},
+    suite::{Suite, Test, TestKind},
     text::{Entry, Keys, Table, Value},
 };
 
@@ -20,16 +22,22 @@ use crate::{
 pub(crate) const KINDS: [Keys; 9] = [
     Keys {
         of: "an `http` test",
-        valid: &["http", "port", "method", "request_headers", "status", "headers", "body", "name", "within"],
+        valid: &["http", "port", "method", "request_headers", "status", "headers", "body", "name", "within", "matrix"],
     },
-    Keys { of: "a `tcp` test", valid: &["tcp", "send", "expect", "name", "within"] },
-    Keys { of: "a `command` test", valid: &["command", "user", "exit", "stdout", "stderr", "name", "within"] },
-    Keys { of: "a `file` test", valid: &["file", "exists", "mode", "owner", "size", "content", "name", "within"] },
-    Keys { of: "a `process` test", valid: &["process", "user", "count", "name", "within"] },
-    Keys { of: "a `package` test", valid: &["package", "installed", "version", "name", "within"] },
-    Keys { of: "a `script` test", valid: &["script", "arguments", "name", "within"] },
-    Keys { of: "a `port` test", valid: &["port", "listening", "name", "within"] },
-    Keys { of: "a `user` test", valid: &["user", "uid", "home", "shell", "name", "within"] },
+    Keys { of: "a `tcp` test", valid: &["tcp", "send", "expect", "name", "within", "matrix"] },
+    Keys {
+        of: "a `command` test",
+        valid: &["command", "user", "exit", "stdout", "stderr", "name", "within", "matrix"],
+    },
+    Keys {
+        of: "a `file` test",
+        valid: &["file", "exists", "mode", "owner", "size", "content", "name", "within", "matrix"],
+    },
+    Keys { of: "a `process` test", valid: &["process", "user", "count", "name", "within", "matrix"] },
+    Keys { of: "a `package` test", valid: &["package", "installed", "version", "name", "within", "matrix"] },
+    Keys { of: "a `script` test", valid: &["script", "arguments", "secrets", "name", "within", "matrix"] },
+    Keys { of: "a `port` test", valid: &["port", "listening", "name", "within", "matrix"] },
+    Keys { of: "a `user` test", valid: &["user", "uid", "home", "shell", "name", "within", "matrix"] },
 ];
 /// The keys of any test.
 pub(crate) const ANY: Keys = Keys {
@@ -37,6 +45,7 @@ pub(crate) const ANY: Keys = Keys {
     valid: &[
         "name",
         "within",
+        "matrix",
         "http",
         "tcp",
         "command",
@@ -65,6 +74,7 @@ pub(crate) const ANY: Keys = Keys {
         "installed",
         "version",
         "arguments",
+        "secrets",
         "listening",
         "uid",
         "home",
@@ -77,21 +87,32 @@ const STRONG: [&str; 7] = ["http", "tcp", "command", "file", "process", "package
 const MAX_TESTS: usize = 500;
 const EXAMPLE: &str = "{ http = \"/\", body = { contains = \"Hello\" } }";
 
-/// The services of the recipe, as far as they could be read.
-pub(super) type Services<'a, 'd> = Option<&'a BTreeMap<ServiceName, Placed<'d, Service>>>;
+/// What a recipe says besides, as far as it could be read: what tests can refer to.
+pub(super) struct Around<'a, 'd> {
+    pub context: &'a Context<'a>,
+    pub services: Option<&'a BTreeMap<ServiceName, Placed<'d, Service>>>,
+    pub schema: Option<&'a ConfigSchema>,
+    pub bindings: Option<&'a BTreeMap<BindingName, Binding>>,
+}
 
-pub(super) fn read_all(root: &Table<'_>, context: &Context<'_>, services: Services<'_, '_>) -> Option<Vec<Test>> {
-    let Some(value) = root.get("test") else { return Some(vec![]) };
+pub(super) fn read_all(root: &Table<'_>, around: &Around<'_, '_>) -> Option<Suite> {
+    let Some(value) = root.get("test") else { return Some(Suite::default()) };
+    if value.is_table() {
+        // `[[test.matrix]]` without any `[[test]]`.
+        let matrix = value.table(matrix::ALONE, EXAMPLE)?.get("matrix");
+        return Some(Suite { tests: Vec::new(), matrix: matrix::read_all(&matrix?, around)? });
+    }
     let items = value.list(&format!("[{EXAMPLE}]"))?;
     if items.len() > MAX_TESTS {
         return value
             .place
             .report(format!("there are {} tests", items.len()), format!("at most {MAX_TESTS} are possible"));
     }
-    let tests: Vec<_> = items.iter().map(|item| Some((read(item, context, services)?, name_place(item)))).collect();
+    let tests: Vec<_> = items.iter().map(|item| Some((read(item, around)?, name_place(item)))).collect();
+    let matrix = matrix::of_tests(&items, around);
     let tests: Vec<_> = tests.into_iter().collect::<Option<_>>()?;
     names_are_distinct(&tests);
-    Some(tests.into_iter().map(|(test, _)| test).collect())
+    Some(Suite { tests: tests.into_iter().map(|(test, _)| test).collect(), matrix: matrix? })
 }
 
 fn name_place<'d>(item: &Value<'d>) -> crate::text::Place<'d> {
@@ -112,7 +133,7 @@ fn names_are_distinct(tests: &[Placed<'_, Test>]) {
     }
 }
 
-fn read(value: &Value<'_>, context: &Context<'_>, services: Services<'_, '_>) -> Option<Test> {
+fn read(value: &Value<'_>, around: &Around<'_, '_>) -> Option<Test> {
     let table = value.table(ANY, EXAMPLE)?;
     let strong = STRONG.iter().any(|kind| table.has(kind));
     let kinds: &[&'static str] = if strong {
@@ -124,7 +145,7 @@ fn read(value: &Value<'_>, context: &Context<'_>, services: Services<'_, '_>) ->
     belongs(&table, &choice);
     let limits = Duration::from_millis(100)..=Duration::from_secs(3600);
     let within = table.get("within").map_or(Some(Duration::from_secs(10)), |v| v.duration(limits, "\"10s\""));
-    let kind = kinds::read(&table, &choice, context, services)?;
+    let kind = kinds::read(&table, &choice, around)?;
     let name = table.get("name").map_or_else(|| Some(describe(&kind)), |v| name(&v));
     Some(Test { name: name?, within: within?, kind })
 }

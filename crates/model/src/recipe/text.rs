@@ -7,7 +7,6 @@ use crate::{
     diagnostic::{Diagnostics, shown},
     id::ImageName,
     manifest::{ImageManifest, WritableKind},
-    suite::Suite,
     text::{Document, Keys, Place, Table},
 };
 
@@ -46,7 +45,9 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
     let bindings = binding::read_all(root);
     let writable = writable::read_all(root);
     let templates = file::read_all(root, context, schema.as_ref(), writable.as_deref());
-    let tests = test::read_all(root, context, services.as_ref());
+    let around =
+        test::Around { context, services: services.as_ref(), schema: schema.as_ref(), bindings: bindings.as_ref() };
+    let suite = test::read_all(root, &around);
     if let (Some(base), Some(steps)) = (&base, &steps) {
         packages_need_an_archive(base, steps);
     }
@@ -62,7 +63,7 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
         ..ImageManifest::new(name.clone()?, services)
     };
     let steps = steps?.into_iter().map(|(step, _)| step).collect();
-    Some(Recipe { name: name?, base: base?, steps, manifest, suite: Suite { tests: tests? } })
+    Some(Recipe { name: name?, base: base?, steps, manifest, suite: suite? })
 }
 
 fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {

@@ -142,7 +142,7 @@ struct Decided {
     warnings: Vec<String>,
 }
 
-/// The newest pass that a key saw.
+/// The newest pass that a key saw: when the oldest of what it says was seen.
 type Passes = BTreeMap<KeyName, Timestamp>;
 
 impl Case<'_> {
@@ -153,7 +153,10 @@ impl Case<'_> {
         let mut passes = Passes::new();
         let passed: Vec<&Opened> = counting.iter().filter(|o| o.report.verdict == Verdict::Passed).collect();
         for opened in passed.iter().rev() {
-            passes.extend(opened.signers.iter().map(|signer| (signer.clone(), opened.report.finished_at)));
+            for signer in &opened.signers {
+                let seen = passes.entry(signer.clone()).or_insert(Timestamp::MIN);
+                *seen = opened.report.seen_at().max(*seen);
+            }
         }
         let mut warnings = Vec::new();
         let report = match passed.first() {
@@ -164,7 +167,7 @@ impl Case<'_> {
             }
             _ => {
                 let (image, finished_at) = (self.image, newest.finished_at);
-                return Err(Refusal::Failing { image, finished_at, failed: failed(&newest) });
+                return Err(Refusal::Failing { image, finished_at, failed: newest.names(Verdict::Failed) });
             }
         };
         let expires_at = self.within_age(&passes, &mut warnings)?;
@@ -200,14 +203,10 @@ impl Case<'_> {
     }
 }
 
-fn failed(report: &Report) -> Vec<String> {
-    report.tests.iter().filter(|test| test.verdict == Verdict::Failed).map(|test| test.name.clone()).collect()
-}
-
 fn failed_renewal(newest: &Report, pass: &Report) -> String {
     format!(
         "the newest run of the tests failed ({}, at {}); healing goes on with the run of {}, a new rollout would be refused",
-        failed(newest).join(", "),
+        newest.names(Verdict::Failed).join(", "),
         newest.finished_at,
         pass.finished_at
     )

@@ -1,6 +1,6 @@
 //! The status for people.
 
-use kiln_api::status::{GroupStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
+use kiln_api::status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
 
 use crate::ui::{self, table};
 
@@ -23,6 +23,7 @@ fn group(group: &GroupStatus) -> String {
         group.endpoints.join(" "),
     );
     text.extend(group.rollout.as_ref().map(rollout));
+    text.extend(group.live.as_ref().map(live));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
     if !group.servers.is_empty() {
@@ -49,6 +50,11 @@ fn sources(sources: &SourcesStatus) -> String {
     text
 }
 
+fn live(live: &LiveStatus) -> String {
+    let set = if live.set == 0 { String::new() } else { format!(", {} of them set by hand", live.set) };
+    format!("  {} live keys{set}, version {}\n", live.keys, live.version)
+}
+
 fn refused(refused: &RefusedStatus) -> String {
     let (release, servers) = (ui::short(&refused.release), refused.servers.join(", "));
     let running = if servers.is_empty() { String::new() } else { format!("\n    running on: {servers}") };
@@ -69,7 +75,11 @@ fn server(server: &ServerStatus) -> Vec<String> {
         server.address.clone().unwrap_or_else(none),
         server.pid.map_or_else(none, |pid| pid.to_string()),
         server.ready.map_or_else(none, |after| ui::seconds(after.as_secs_f64())),
-        if server.touched { "touched".to_owned() } else { String::new() },
+        match &server.reason {
+            Some(reason) => reason.clone(),
+            None if server.touched => "touched".to_owned(),
+            None => String::new(),
+        },
     ]
 }
 
@@ -93,6 +103,7 @@ mod tests {
             started_at: Some("2026-01-01T00:00:00Z".into()),
             ready,
             touched: ready.is_some(),
+            reason: None,
         };
         let source = |key: &str, state: &str, reason: Option<&str>| SourceStatus {
             key: key.into(),
@@ -117,6 +128,7 @@ mod tests {
                     updated: 1,
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
+                live: Some(LiveStatus { version: 3, keys: 2, set: 1 }),
                 sources: Some(SourcesStatus {
                     on_change: "rollout".into(),
                     state: "waiting".into(),

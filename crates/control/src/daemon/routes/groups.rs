@@ -29,7 +29,7 @@ pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackReq
         let rolled = async {
             app.control.rollback(&groups[0]).await?;
             app.keepers.renew(&groups);
-            Ok(())
+            Ok::<_, Failure>(())
         };
         apply::follow(&app, &sink, rolled, |()| groups.to_vec()).await
     })
@@ -41,7 +41,7 @@ pub(super) async fn rebuild(State(app): Shared, Body(request): Body<RebuildReque
         RebuildRequest::Server(server) => RebuildTarget::Server(server),
     };
     stream::work(&app.clone(), |sink| async move {
-        apply::follow(&app, &sink, app.control.rebuild(&target), |groups| groups).await
+        apply::follow(&app, &sink, async { Ok(app.control.rebuild(&target).await?) }, |groups| groups).await
     })
 }
 

@@ -1,12 +1,12 @@
 //! `GET /v1/images`, `POST /v1/test` and `POST /v1/promote`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, response::Response};
 use jiff::Timestamp;
 use kiln_api::{
     ApiError, ErrorCode, Event,
-    host::ImagesInUse,
+    host::{Collected, ImagesInUse},
     report::TestReport,
     request::{PromoteRequest, Promoted, TestRequest},
 };
@@ -36,6 +36,17 @@ pub(super) async fn in_use(State(app): Shared) -> Result<Json<ImagesInUse>, Fail
     Ok(Json(ImagesInUse { images: images.iter().map(ToString::to_string).collect() }))
 }
 
+/// A secret that nothing names is removed when it was not wanted for so long: a release under test is not recorded yet.
+const SECRET_KEPT: Duration = Duration::from_secs(86_400);
+
+pub(super) async fn collect(State(app): Shared) -> Result<Json<Collected>, Failure> {
+    let keep = app.control.secrets_in_use().await?;
+    let secrets = app.secrets.clone();
+    let removed = tokio::task::spawn_blocking(move || secrets.collect(&keep, SECRET_KEPT)).await;
+    let secrets = removed.expect("removing secrets does not panic").map_err(crate::config::ConfigError::from)?;
+    Ok(Json(Collected { secrets }))
+}
+
 pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -> Response {
     stream::work(&app.clone(), |sink| async move {
         match run_test(&app, &request, &sink).await {
@@ -53,7 +64,7 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     let policy = EvidencePolicy::default();
     let alone = || Box::new(alone(&request.image, &image.manifest));
     let group = request.group.clone().unwrap_or_else(alone);
-    let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?;
+    let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?.config;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
     super::super::apply::record_proof(app, &proof).await?;
     let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));

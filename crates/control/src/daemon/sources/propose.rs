@@ -10,6 +10,7 @@ use crate::{
     ControlError, Sourced, Unsettled,
     config::{Again, ConfigError, Origins, SecretsError},
     daemon::{App, apply},
+    live::LiveError,
     releases::{ImageInfo, ReleasesError},
     reports::{ProveError, blocking},
     sources::keeper::{Place, Proposed, Proposer},
@@ -23,6 +24,8 @@ pub(super) struct Propose(pub(super) Arc<App>);
 enum Cannot {
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
     #[error(transparent)]
     Releases(#[from] ReleasesError),
     #[error(transparent)]
@@ -68,10 +71,15 @@ impl Propose {
         let opened = tokio::task::spawn_blocking(move || Origins::open(&hash, &secrets)).await;
         let origins = opened.expect("opening a secret does not panic")?;
         let again = Again { origins: &origins, seen, before: &of.config, manifest: &image.manifest };
-        let config = match self.0.freezer.freeze_again(again).await {
-            Ok(config) => config,
+        let froze = match self.0.freezer.freeze_again(again).await {
+            Ok(froze) => froze,
             Err(error) => return Ok(unfit(error)),
         };
+        if policy == OnSourceChange::Rollout {
+            // Live keys need no release.
+            self.0.control.live().apply(&of.group, &image.manifest.config, froze.live).await?;
+        }
+        let config = froze.config;
         let digest = config.digest();
         match policy {
             _ if digest == of.config.digest() => Ok(Proposed::Same),
@@ -86,8 +94,10 @@ impl Propose {
         apply::room(&app.options.state_dir).map_err(Cannot::Room)?;
         let digest = config.digest();
         tracing::info!(group = %of.group, config = %digest.short(), "a source changed: the new configuration is tested");
+        let turn = app.keepers.tests.acquire().await;
         let events = |event| app.control.announce(event);
         let proof = app.prover.prove(image, &config, of.evidence, Fresh::Reuse, &events).await?;
+        drop(turn);
         if !proof.passed() {
             return Ok(Proposed::Failed(digest, apply::tests_failed(&proof.report).message));
         }

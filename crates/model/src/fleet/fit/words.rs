@@ -7,10 +7,17 @@ use crate::{
 
 /// A value to write: where a secret is wanted, a source.
 pub(super) fn example(key: &ConfigKey, spec: &KeySpec) -> String {
-    match (&spec.default, spec.delivery) {
-        (_, Delivery::Secret) => format!("{{ env = \"{}\" }}", key.as_str().to_uppercase()),
-        (Some(value), _) => serde_json::to_string(value).expect("a value always serialises"),
-        (None, _) => of_kind(&spec.kind),
+    match spec.delivery {
+        Delivery::Secret => format!("{{ env = \"{}\" }}", key.as_str().to_uppercase()),
+        _ => literal(spec),
+    }
+}
+
+/// A value to write, as it is.
+pub(crate) fn literal(spec: &KeySpec) -> String {
+    match &spec.default {
+        Some(value) => serde_json::to_string(value).expect("a value always serialises"),
+        None => of_kind(&spec.kind),
     }
 }
 
@@ -34,7 +41,7 @@ fn of_kind(kind: &ConfigType) -> String {
 }
 
 /// A value in words, for values that may be shown.
-pub(super) fn words(value: &ConfigValue) -> String {
+pub(crate) fn words(value: &ConfigValue) -> String {
     match value {
         ConfigValue::Text(text) => format!("the text `{}`", shown(text)),
         ConfigValue::Integer(_) | ConfigValue::Number(_) => format!("the number `{}`", value.to_text()),

@@ -1,12 +1,13 @@
 //! One reader for each kind of test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Services, matches};
+use super::{Around, matches};
 use crate::{
+    config::{ConfigKey, ConfigSchema, Delivery},
     diagnostic::shown,
     manifest::{Port, Protocol},
-    recipe::{FileKind, check, command, service, text::Context},
+    recipe::{FileKind, check, command, config, service, text::Context},
     suite::TestKind,
     text::{Entry, Table, Value},
 };
@@ -23,37 +24,34 @@ const METHODS: [(&str, &str); 7] = [
     ("OPTIONS", "OPTIONS"),
 ];
 
-pub(super) fn read(
-    table: &Table<'_>,
-    choice: &Entry<'_>,
-    context: &Context<'_>,
-    services: Services<'_, '_>,
-) -> Option<TestKind> {
-    let value = &choice.value;
+type Schema<'a> = Option<&'a ConfigSchema>;
+
+pub(super) fn read(table: &Table<'_>, choice: &Entry<'_>, around: &Around<'_, '_>) -> Option<TestKind> {
+    let (value, schema) = (&choice.value, around.schema);
     match choice.key {
-        "http" => http(table, value, services),
-        "tcp" => tcp(table, value),
-        "command" => command(table, value),
-        "file" => file(table, value),
+        "http" => http(table, value, around),
+        "tcp" => tcp(table, value, schema),
+        "command" => command(table, value, schema),
+        "file" => file(table, value, schema),
         "process" => process(table, value),
         "package" => package(table, value),
-        "script" => script(table, value, context),
+        "script" => script(table, value, around),
         "port" => port(table, value),
         _ => user(table, value),
     }
 }
 
-fn http(table: &Table<'_>, path: &Value<'_>, services: Services<'_, '_>) -> Option<TestKind> {
+fn http(table: &Table<'_>, path: &Value<'_>, around: &Around<'_, '_>) -> Option<TestKind> {
     let checked = path.checked("\"/\"", service::url_path);
     let port = match table.get("port") {
         Some(value) => service::port_number(&value, "80"),
-        None => only_port(path, services),
+        None => only_port(path, around),
     };
     let method = table.get("method").map_or(Some("GET"), |v| v.word(&METHODS));
     let request_headers = table.get("request_headers").map_or(Some(BTreeMap::new()), |v| request_headers(&v));
     let status = table.get("status").map_or(Some(200), |v| v.integer(100..=599, "200"));
-    let headers = table.get("headers").map_or(Some(BTreeMap::new()), |v| matches::headers(&v));
-    let body = table.get("body").map_or(Some(vec![]), |v| matches::several(&v));
+    let headers = table.get("headers").map_or(Some(BTreeMap::new()), |v| matches::headers(&v, around.schema));
+    let body = table.get("body").map_or(Some(vec![]), |v| matches::several(&v, around.schema));
     Some(TestKind::Http {
         port: port?,
         path: checked?,
@@ -66,8 +64,8 @@ fn http(table: &Table<'_>, path: &Value<'_>, services: Services<'_, '_>) -> Opti
 }
 
 /// The port of an `http` test that names none: the only one that speaks HTTP, or the only one.
-fn only_port(path: &Value<'_>, services: Services<'_, '_>) -> Option<u16> {
-    let ports: Vec<Port> = services?.values().flat_map(|(service, _)| service.ports.iter().copied()).collect();
+fn only_port(path: &Value<'_>, around: &Around<'_, '_>) -> Option<u16> {
+    let ports: Vec<Port> = around.services?.values().flat_map(|(service, _)| service.ports.iter().copied()).collect();
     let http: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Http).collect();
     match (http.as_slice(), ports.as_slice()) {
         ([only], _) => Some(only.port),
@@ -95,29 +93,29 @@ fn request_headers(value: &Value<'_>) -> Option<BTreeMap<String, String>> {
     all.into_iter().collect()
 }
 
-fn tcp(table: &Table<'_>, value: &Value<'_>) -> Option<TestKind> {
+fn tcp(table: &Table<'_>, value: &Value<'_>, schema: Schema<'_>) -> Option<TestKind> {
     let port = service::port_number(value, "6379");
     let send = table.get("send").map_or(Some(None), |v| v.text().map(|text| Some(text.to_owned())));
-    let expect = table.get("expect").map_or(Some(None), |v| matches::one(&v).map(Some));
+    let expect = table.get("expect").map_or(Some(None), |v| matches::one(&v, schema).map(Some));
     Some(TestKind::Tcp { port: port?, send: send?, expect: expect? })
 }
 
-fn command(table: &Table<'_>, value: &Value<'_>) -> Option<TestKind> {
+fn command(table: &Table<'_>, value: &Value<'_>, schema: Schema<'_>) -> Option<TestKind> {
     let command = command::read(value, command::Text::Words);
     let user = table.get("user").map_or(Some("root".to_owned()), |v| v.checked("\"root\"", check::user));
     let exit = table.get("exit").map_or(Some(0), |v| v.integer(0..=255, "0"));
-    let stdout = table.get("stdout").map_or(Some(vec![]), |v| matches::several(&v));
-    let stderr = table.get("stderr").map_or(Some(vec![]), |v| matches::several(&v));
+    let stdout = table.get("stdout").map_or(Some(vec![]), |v| matches::several(&v, schema));
+    let stderr = table.get("stderr").map_or(Some(vec![]), |v| matches::several(&v, schema));
     Some(TestKind::Command { command: command?, user: user?, exit: exit?, stdout: stdout?, stderr: stderr? })
 }
 
-fn file(table: &Table<'_>, value: &Value<'_>) -> Option<TestKind> {
+fn file(table: &Table<'_>, value: &Value<'_>, schema: Schema<'_>) -> Option<TestKind> {
     let path = value.checked("\"/etc/hostname\"", |text| check::image_path(text, false));
     let exists = table.get("exists").map_or(Some(true), |v| v.boolean());
     let mode = table.get("mode").map_or(Some(None), |v| command::mode(&v).map(Some));
     let owner = table.get("owner").map_or(Some(None), |v| v.checked("\"root\"", check::user).map(Some));
     let size = table.get("size").map_or(Some(None), |v| v.integer::<u64>(0..=1 << 50, "1024").map(Some));
-    let content = table.get("content").map_or(Some(vec![]), |v| matches::several(&v));
+    let content = table.get("content").map_or(Some(vec![]), |v| matches::several(&v, schema));
     if exists == Some(false) {
         absent_has_no_more(table);
     }
@@ -183,15 +181,36 @@ fn user(table: &Table<'_>, value: &Value<'_>) -> Option<TestKind> {
     Some(TestKind::User { name: name?, uid: uid?, home: home?, shell: shell? })
 }
 
-fn script(table: &Table<'_>, value: &Value<'_>, context: &Context<'_>) -> Option<TestKind> {
+fn script(table: &Table<'_>, value: &Value<'_>, around: &Around<'_, '_>) -> Option<TestKind> {
     let file = value.checked("\"tests/check.sh\"", check::recipe_path);
-    let content = file.as_deref().and_then(|path| script_content(value, path, context));
+    let content = file.as_deref().and_then(|path| script_content(value, path, around.context));
     let arguments = table.get("arguments").map_or(Some(vec![]), |v| {
         let all: Vec<_> =
             v.list("[\"--fast\"]")?.iter().map(|item| item.checked("[\"--fast\"]", check::argument)).collect();
         all.into_iter().collect()
     });
-    Some(TestKind::Script { file: file?, content: content?, arguments: arguments? })
+    let secrets = table.get("secrets").map_or(Some(BTreeSet::new()), |v| secrets(&v, around.schema));
+    Some(TestKind::Script { file: file?, content: content?, arguments: arguments?, secrets: secrets? })
+}
+
+/// Secret keys that a script is told.
+fn secrets(value: &Value<'_>, schema: Schema<'_>) -> Option<BTreeSet<ConfigKey>> {
+    let example = "[\"password\"]";
+    let named = value.list(example)?;
+    let keys: Vec<_> = named
+        .iter()
+        .map(|item| {
+            let key = item.parsed::<ConfigKey>(example)?;
+            let schema = schema?;
+            config::must_exist(schema, &(key.clone(), item.place));
+            if schema.0.get(&key)?.delivery != Delivery::Secret {
+                let message = format!("`{key}` is not secret");
+                return item.place.report(message, "remove it: scripts are told every key that is not secret anyway");
+            }
+            Some(key)
+        })
+        .collect();
+    keys.into_iter().collect()
 }
 
 fn script_content(value: &Value<'_>, path: &str, context: &Context<'_>) -> Option<String> {

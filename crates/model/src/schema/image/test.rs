@@ -5,8 +5,43 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Command;
-use crate::schema::{DurationText, ImagePath, ModeText, PackageText, RecipePath, UrlPath, UserText};
+use super::{Command, KeyValue};
+use crate::{
+    config::ConfigKey,
+    id::{BindingName, MatrixName},
+    schema::{DurationText, ImagePath, ModeText, PackageText, RecipePath, UrlPath, UserText},
+};
+
+/// The tests, or only further configurations with which Kiln's own tests are run.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Tests {
+    /// The tests.
+    Tests(Vec<Test>),
+    /// No test of the recipe.
+    Matrix(MatrixOnly),
+}
+
+/// Further configurations alone.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatrixOnly {
+    /// Further configurations with which the tests are run.
+    #[schemars(length(max = 20))]
+    pub matrix: Vec<MatrixEntry>,
+}
+
+/// A further configuration with which all tests are run. A key that is not named has its default.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatrixEntry {
+    /// Tells it apart in the report.
+    pub name: MatrixName,
+    /// Values of the recipe's keys.
+    pub config: Option<BTreeMap<ConfigKey, KeyValue>>,
+    /// Fields of the recipe's service bindings that are not `throwaway` in tests.
+    pub service_binding: Option<BTreeMap<BindingName, BTreeMap<ConfigKey, KeyValue>>>,
+}
 
 /// What must hold: exactly one of `http`, `tcp`, `command`, `file`, `process`, `package`, `script`, `port`, `user`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -57,6 +92,9 @@ macro_rules! kinds {
             pub name: Option<String>,
             /// Tried again until this time is over; `10s` where nothing is said.
             pub within: Option<DurationText>,
+            /// Behind the last test: further configurations with which all tests are run.
+            #[schemars(length(max = 20))]
+            pub matrix: Option<Vec<MatrixEntry>>,
         }
     )*};
 }
@@ -139,12 +177,15 @@ kinds! {
         /// Its exact version.
         version: Option<String>,
     }
-    /// A program of the recipe, run on the host side with `KILN_SERVER_ADDRESS` in its environment; exit code 0 passes.
+    /// A program of the recipe, run on the host side with `KILN_SERVER_ADDRESS` and, as `KILN_CONFIG_KEY`, the configuration
+    /// in its environment; exit code 0 passes.
     ScriptTest {
         /// A file beside the recipe that starts with `#!`.
         script: RecipePath,
         /// Arguments.
         arguments: Option<Vec<String>>,
+        /// Secret keys that it is told as well.
+        secrets: Option<Vec<ConfigKey>>,
     }
     /// A port is listened on inside the server.
     PortTest {
