@@ -8,6 +8,7 @@
 //! apply      test what has no evidence, then hand over to control and wait
 //! gateway    keeps a gateway process running, and is control's way to it
 //! history    what happened lately, numbered, for readers that come late or come back
+//! latencies  what the gateway counts for each server, summed up by release
 //! metrics    what happened, counted, for Prometheus
 //! renew      tests again before the evidence of a running release expires
 //! sources    a keeper for each group whose values come from sources, and what a change of them leads to
@@ -22,6 +23,7 @@ mod error;
 mod gateway;
 mod history;
 mod host;
+mod latencies;
 mod listen;
 mod local;
 mod lock;
@@ -197,6 +199,7 @@ pub(crate) struct App {
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) history: Arc<history::History>,
+    pub(crate) latencies: latencies::Latencies,
     pub(crate) started_at: Timestamp,
     ending: watch::Sender<bool>,
 }
@@ -251,11 +254,13 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
         gateway: parts.gateway,
         host: parts.host,
         history,
+        latencies: latencies::Latencies::default(),
         started_at,
         ending: watch::Sender::new(false),
     });
     let keeper = app.gateway.clone().map(|gateway| tokio::spawn(async move { gateway.keep().await }));
     tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
+    let looking = tokio::spawn(latencies::keep_looking(app.clone()));
     let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
     let offered = offer.map(|listener| tokio::spawn(listen::offer(app.clone(), listener)));
     let watching = tokio::spawn(sources::keep(app.clone()));
@@ -264,6 +269,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
         offered.abort();
     }
     renewal.abort();
+    looking.abort();
     collecting.abort();
     watching.abort();
     app.keepers.end();

@@ -10,6 +10,7 @@
 //! control    JSON lines over `gateway.sock`: set_routes, drain, status, take_listeners, hand_over, retire, stop
 //! client     the other end of it, used by the daemon
 //! live       the table as it is served: routes, upstreams, who is in flight where
+//! latency    how long servers take to answer
 //! worker     threads, each with its own runtime, its own connections and its own idle connections to servers
 //! http, tcp  what happens to one connection
 //! ```
@@ -29,6 +30,7 @@ mod gateway;
 mod holder;
 mod http;
 mod inherit;
+pub mod latency;
 mod listen;
 mod live;
 mod options;

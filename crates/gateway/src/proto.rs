@@ -6,7 +6,10 @@
 use kiln_model::ServerId;
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Bound, Route};
+use crate::{
+    latency::Latency,
+    table::{Bound, Route},
+};
 
 /// A line longer than this is refused, bytes. 1024 routes of 40 servers fit.
 pub const MAX_LINE: usize = 8 << 20;
@@ -122,6 +125,9 @@ pub struct BackendStatus {
     pub in_flight: usize,
     /// Since the gateway's start.
     pub served: u64,
+    /// HTTP answers, by how long their heads took.
+    #[serde(default)]
+    pub latency: Latency,
 }
 
 /// Why a request was refused.

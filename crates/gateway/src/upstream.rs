@@ -11,13 +11,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kiln_model::ServerId;
 use tokio::{sync::Notify, task::AbortHandle};
 
-use crate::{http::pool::Pool, proto::BackendStatus, table::Backend};
+use crate::{http::pool::Pool, latency::Latencies, proto::BackendStatus, table::Backend};
 
 /// A server of a route.
 pub struct Upstream {
@@ -29,6 +29,7 @@ pub struct Upstream {
     down: AtomicBool,
     in_flight: AtomicUsize,
     served: AtomicU64,
+    latencies: Latencies,
     settled: Notify,
     open: Mutex<HashMap<u64, AbortHandle>>,
     next_open: AtomicU64,
@@ -44,6 +45,7 @@ impl Upstream {
             down: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             served: AtomicU64::new(0),
+            latencies: Latencies::default(),
             settled: Notify::new(),
             open: Mutex::default(),
             next_open: AtomicU64::new(0),
@@ -132,6 +134,7 @@ impl Upstream {
             down: self.down.load(Relaxed),
             in_flight: self.in_flight(),
             served: self.served.load(Relaxed),
+            latency: self.latencies.now(),
         }
     }
 }
@@ -148,13 +151,13 @@ impl Drop for OpenEntry {
 }
 
 /// The right to send one request, or hold one connection, to a server.
-pub struct Lease(Arc<Upstream>);
+pub struct Lease(Arc<Upstream>, Instant);
 
 impl Lease {
     /// `None` when the server is draining.
     pub fn take(upstream: &Arc<Upstream>) -> Option<Self> {
         upstream.in_flight.fetch_add(1, SeqCst);
-        let lease = Self(upstream.clone());
+        let lease = Self(upstream.clone(), Instant::now());
         (!upstream.is_draining()).then_some(lease)
     }
 
@@ -165,6 +168,12 @@ impl Lease {
     /// Counts it as served.
     pub fn served(&self) {
         self.0.served.fetch_add(1, Relaxed);
+    }
+
+    /// Counts it as served, and how long the head of the answer took.
+    pub fn answered(&self) {
+        self.served();
+        self.0.latencies.add(self.1.elapsed());
     }
 }
 

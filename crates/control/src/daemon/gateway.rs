@@ -111,9 +111,14 @@ impl GatewayProcess {
         }
     }
 
+    /// What it serves, where one answers.
+    pub(super) async fn state(&self) -> Option<client::Status> {
+        self.client.clone().with_patience(Duration::ZERO).status().await.ok()
+    }
+
     /// The process, where one answers.
     pub async fn status(&self) -> Option<GatewayStatus> {
-        let status = self.client.clone().with_patience(Duration::ZERO).status().await.ok()?;
+        let status = self.state().await?;
         let listening = status.routes.iter().map(|route| format!("0.0.0.0:{}", route.bound.bound)).collect();
         let outdated = self.is_outdated(status.pid);
         let version = if outdated { "another version" } else { env!("CARGO_PKG_VERSION") };

@@ -15,6 +15,7 @@ use std::{
 
 use jiff::Timestamp;
 use kiln_api::{Event, host::GatewayStatus, status::Status};
+use kiln_gateway::latency::{LIMITS_US, Latency};
 
 use self::histogram::Histogram;
 
@@ -58,6 +59,11 @@ impl Metrics {
     }
 }
 
+/// A release as it is shown everywhere: the first 12 digits.
+pub(super) fn short(release: &str) -> String {
+    release.strip_prefix("sha256:").unwrap_or(release).chars().take(12).collect()
+}
+
 fn since(begin: Timestamp, end: Timestamp) -> Duration {
     Duration::try_from(end.duration_since(begin)).unwrap_or_default()
 }
@@ -87,8 +93,7 @@ impl Counted {
     }
 
     fn ready_of(&mut self, group: &str, release: &str) -> &mut Histogram {
-        let release = release.strip_prefix("sha256:").unwrap_or(release);
-        let key = (group.to_owned(), release.chars().take(12).collect::<String>());
+        let key = (group.to_owned(), short(release));
         let found = self.ready.iter().position(|(known, _)| *known == key);
         let at = found.unwrap_or_else(|| {
             if self.ready.len() == RELEASES {
@@ -159,11 +164,17 @@ fn escaped(value: &str) -> String {
 }
 
 /// The page.
-pub(crate) fn page(metrics: &Metrics, status: &Status, gateway: Option<&GatewayStatus>) -> String {
+pub(crate) fn page(
+    metrics: &Metrics,
+    status: &Status,
+    gateway: Option<&GatewayStatus>,
+    answers: &[((String, String), Latency)],
+) -> String {
     let mut page = Page(String::new());
     let counted = metrics.0.lock().unwrap_or_else(PoisonError::into_inner);
     now(&mut page, status, gateway);
     servers(&mut page, &counted);
+    self::answers(&mut page, answers);
     page.family("kiln_suites_total", "counter", "Suites that ended, and reports that stood for one.");
     counted.suites.iter().for_each(|(result, count)| page.line("kiln_suites_total", &[("result", result)], count));
     page.family("kiln_suite_seconds", "histogram", "From the start of a suite to its signed report.");
@@ -210,6 +221,23 @@ fn servers(page: &mut Page, counted: &Counted) {
     page.family("kiln_heal_seconds", "histogram", "From the failure of a server to the readiness of the next one.");
     for (group, histogram) in &counted.heal {
         page.histogram("kiln_heal_seconds", &[("group", group)], histogram);
+    }
+}
+
+fn answers(page: &mut Page, answers: &[((String, String), Latency)]) {
+    const NAME: &str = "kiln_gateway_answer_seconds";
+    page.family(NAME, "histogram", "From the choice of a server for an HTTP request to the head of its answer.");
+    for ((group, release), latency) in answers {
+        let labels = [("group", group.as_str()), ("release", release.as_str())];
+        let mut below = 0;
+        for (limit, count) in LIMITS_US.iter().zip(&latency.counts) {
+            below += count;
+            let limit = (*limit as f64 / 1e6).to_string();
+            page.line(&format!("{NAME}_bucket"), &[&labels[..], &[("le", limit.as_str())]].concat(), below);
+        }
+        page.line(&format!("{NAME}_bucket"), &[&labels[..], &[("le", "+Inf")]].concat(), latency.count());
+        page.line(&format!("{NAME}_sum"), &labels, latency.sum_us as f64 / 1e6);
+        page.line(&format!("{NAME}_count"), &labels, latency.count());
     }
 }
 

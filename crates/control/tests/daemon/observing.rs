@@ -95,7 +95,14 @@ fn value(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
 async fn root_metrics_count_what_happened_and_are_offered_where_it_is_said() {
     let mut bench = Bench::new().await;
     let image = bench.image("one", "hello", |_, _| ());
-    assert_ok(&bench.apply(image).await.0);
+    let (applied, _) = bench.apply(image).await;
+    assert_ok(&applied);
+    let at = crate::bench::endpoint(&applied);
+    for _ in 0..20 {
+        assert_eq!(bench.page(&at).await, "hello");
+    }
+    let answers = value(&curl(&bench, &[], "/metrics"), "kiln_gateway_answer_seconds_count", &[("group", "web")]);
+    assert_eq!(answers, 20.0);
     let victim = bench.group().await.servers[0].clone();
     let pid = rustix::process::Pid::from_raw(victim.pid.unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

@@ -61,7 +61,7 @@ fn respond(
         Ok(answer) => answer,
         Err(bad) => return refuse(connection, bad),
     };
-    lease.served();
+    lease.answered();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (Some(upgrade), Wants::Upgrade) = (upgrade, wants) else {
             return refuse(connection, Bad(StatusCode::BAD_GATEWAY, "the server switched protocols unasked"));

@@ -22,7 +22,7 @@ fn rollout(state: &str, desired: u32) -> Event {
 }
 
 fn lines(metrics: &Metrics) -> Vec<String> {
-    let text = page(metrics, &Status { groups: Vec::new() }, None);
+    let text = page(metrics, &Status { groups: Vec::new() }, None, &[]);
     text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{
     super::{
         error::Failure,
-        metrics,
+        latencies, metrics,
         stream::{self, Format},
     },
     Shared,
@@ -45,10 +45,12 @@ pub(super) async fn follow(
 
 /// In the text format of Prometheus.
 pub(super) async fn metrics(State(app): Shared) -> Result<Response, Failure> {
+    latencies::look(&app).await;
     let gateway = match &app.gateway {
         Some(gateway) => gateway.status().await,
         None => None,
     };
-    let text = metrics::page(&app.history.metrics, &app.control.status().await?, gateway.as_ref());
+    let text =
+        metrics::page(&app.history.metrics, &app.control.status().await?, gateway.as_ref(), &app.latencies.sums());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
