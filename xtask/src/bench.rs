@@ -42,6 +42,9 @@ pub struct Options {
     /// Seconds of load per round.
     #[arg(long, default_value_t = 5)]
     seconds: u32,
+    /// Measure this `kiln`, built for release, in place of building one.
+    #[arg(long, value_name = "PROGRAM")]
+    kiln: Option<PathBuf>,
     /// Install missing programs with apt-get (also done when CI=true).
     #[arg(long)]
     install: bool,
@@ -78,7 +81,8 @@ pub fn run(options: &Options) -> Outcome {
     tools::need(tools::BENCH, Missing::from_flag(options.install))?;
     let work = root().join("target/bench");
     std::fs::create_dir_all(&work)?;
-    let bench = Bench { kiln: build_kiln(true)?, work, rounds: options.rounds.max(1), seconds: options.seconds };
+    let kiln = options.kiln.as_ref().map_or_else(|| build_kiln(true), |kiln| Ok(kiln.canonicalize()?))?;
+    let bench = Bench { kiln, work, rounds: options.rounds.max(1), seconds: options.seconds };
     let wanted = options.only.as_deref().unwrap_or_default();
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for (name, run) in ALL.iter().filter(|(name, _)| name.contains(wanted)) {

@@ -22,8 +22,9 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::{ApiError, ErrorBody},
-    event::Event,
+    event::{Event, Happened},
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
+    identity::JwkSet,
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -141,9 +142,18 @@ impl Client {
     pub async fn images_in_use(&self) -> Result<ImagesInUse, ClientError> {
         self.json("GET", "/v1/images", &()).await
     }
-    /// `GET /v1/events`: goes on until the stream is dropped.
+    /// `GET /v1/jwks`.
+    pub async fn jwks(&self) -> Result<JwkSet, ClientError> {
+        self.json("GET", "/v1/jwks", &()).await
+    }
+    /// `GET /v1/events`: from now on, until the stream is dropped.
     pub async fn events(&self) -> Result<EventStream, ClientError> {
         self.stream("GET", "/v1/events", &()).await
+    }
+    /// `GET /v1/events`: what is kept of the events after one, and then what happens, or not.
+    pub async fn events_after(&self, id: u64, follow: Follow) -> Result<EventStream, ClientError> {
+        let path = format!("/v1/events?after={id}&follow={}", follow == Follow::Yes);
+        self.stream("GET", &path, &()).await
     }
     /// `POST /v1/test`.
     pub async fn test(&self, request: &TestRequest) -> Result<EventStream, ClientError> {
@@ -286,6 +296,15 @@ async fn collect(mut body: Incoming, call: &str) -> Result<Vec<u8>, ClientError>
     Ok(bytes)
 }
 
+/// Whether a stream goes on with what happens from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// It does, until the reader leaves.
+    Yes,
+    /// It ends with what has happened.
+    No,
+}
+
 /// A stream of events. Dropping it does not stop what was asked for.
 #[derive(Debug)]
 pub struct EventStream {
@@ -297,6 +316,15 @@ pub struct EventStream {
 impl EventStream {
     /// The next event; none when the daemon has ended the stream. Kinds this version does not know are passed over.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        self.next_of().await
+    }
+
+    /// The next event of `GET /v1/events`, with its number and time.
+    pub async fn next_happened(&mut self) -> Result<Option<Happened>, ClientError> {
+        self.next_of().await
+    }
+
+    async fn next_of<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
@@ -334,7 +362,7 @@ impl EventStream {
         Ok(true)
     }
 
-    fn parse(&self, line: &[u8]) -> Result<Option<Event>, ClientError> {
+    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<Option<T>, ClientError> {
         if line.is_empty() {
             return Ok(None);
         }

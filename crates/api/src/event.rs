@@ -182,6 +182,39 @@ pub enum Event {
     },
 }
 
+/// An event of `GET /v1/events`: what happened, with a number and a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Happened {
+    /// Grows with every event, also over restarts of the daemon: ask for what came `after` it.
+    pub id: u64,
+    /// When, RFC 3339.
+    pub at: String,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl Event {
+    /// The name of its kind, as in `event`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::SuiteStarted { .. } => "suite_started",
+            Self::TestServerReady { .. } => "test_server_ready",
+            Self::Test { .. } => "test",
+            Self::SuiteFinished { .. } => "suite_finished",
+            Self::MatrixFinished { .. } => "matrix_finished",
+            Self::Channel { .. } => "channel",
+            Self::Step { .. } => "step",
+            Self::Server { .. } => "server",
+            Self::Rollout { .. } => "rollout",
+            Self::Source { .. } => "source",
+            Self::SourcesChanged { .. } => "sources_changed",
+            Self::Warning { .. } => "warning",
+            Self::Result { .. } => "result",
+        }
+    }
+}
+
 /// `"ok"` or `"failed"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

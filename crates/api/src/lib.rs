@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod host;
+pub mod identity;
 pub mod openapi;
 pub mod report;
 pub mod request;

@@ -14,8 +14,9 @@ use utoipa::{
 use crate::{
     config::{ConfigDiff, ConfigDiffRequest, LiveDetails, LiveRequest},
     error::ErrorBody,
-    event::Event,
+    event::{Event, Happened},
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
+    identity::JwkSet,
     request::{
         ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
         TouchRequest,
@@ -45,6 +46,10 @@ pub enum Answer {
     Json(&'static str),
     /// A stream of [`Event`]s, one to a line.
     Events,
+    /// Plain text.
+    Text,
+    /// A stream of [`Happened`], one to a line or as server-sent events.
+    History,
 }
 
 /// Every endpoint.
@@ -54,7 +59,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "GET", path: "/v1/servers/{id}", summary: "One server in detail", request: None, answer: Answer::Json("ServerDetails") },
     Endpoint { method: "GET", path: "/v1/host", summary: "Everything Kiln made on this host", request: None, answer: Answer::Json("HostInventory") },
     Endpoint { method: "GET", path: "/v1/images", summary: "The images that must not be removed", request: None, answer: Answer::Json("ImagesInUse") },
-    Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves", request: None, answer: Answer::Events },
+    Endpoint { method: "GET", path: "/v1/jwks", summary: "The keys that verify identity tokens of servers", request: None, answer: Answer::Json("JwkSet") },
+    Endpoint { method: "GET", path: "/v1/events", summary: "What happens, until the reader leaves; what is kept of earlier events with `after`", request: None, answer: Answer::History },
+    Endpoint { method: "GET", path: "/metrics", summary: "What happened, counted, in the text format of Prometheus", request: None, answer: Answer::Text },
     Endpoint { method: "POST", path: "/v1/test", summary: "Boot an image, run its suite, sign the report", request: Some("TestRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
@@ -96,6 +103,13 @@ fn operation(endpoint: &Endpoint) -> Operation {
         let id = ParameterBuilder::new().name("id").parameter_in(ParameterIn::Path).required(Required::True);
         operation = operation.parameter(id.schema(Some(ObjectBuilder::new().schema_type(Type::String))));
     }
+    if endpoint.answer == Answer::History {
+        let number = ObjectBuilder::new().schema_type(Type::Integer);
+        let after = ParameterBuilder::new().name("after").parameter_in(ParameterIn::Query).schema(Some(number));
+        let whether = ObjectBuilder::new().schema_type(Type::Boolean);
+        let follow = ParameterBuilder::new().name("follow").parameter_in(ParameterIn::Query).schema(Some(whether));
+        operation = operation.parameter(after).parameter(follow);
+    }
     operation.build()
 }
 
@@ -106,14 +120,19 @@ impl ContentOf for ResponseBuilder {
     fn content_of(self, answer: Answer) -> Self {
         match answer {
             Answer::Json(name) => self.content("application/json", content(name)),
-            Answer::Events => self.content(
-                "application/jsonl",
-                utoipa::openapi::content::ContentBuilder::new()
-                    .item_schema(Some(Ref::from_schema_name("Event")))
-                    .build(),
-            ),
+            Answer::Events => self.content("application/jsonl", items("Event")),
+            Answer::Text => {
+                self.content("text/plain", Content::new(Some(ObjectBuilder::new().schema_type(Type::String))))
+            }
+            Answer::History => {
+                self.content("application/jsonl", items("Happened")).content("text/event-stream", items("Happened"))
+            }
         }
     }
+}
+
+fn items(schema: &str) -> Content {
+    utoipa::openapi::content::ContentBuilder::new().item_schema(Some(Ref::from_schema_name(schema))).build()
 }
 
 fn json_response(description: &str, schema: &str) -> ResponseBuilder {
@@ -130,7 +149,9 @@ fn components() -> utoipa::openapi::Components {
     collect::<ServerDetails>(&mut schemas);
     collect::<HostInventory>(&mut schemas);
     collect::<ImagesInUse>(&mut schemas);
+    collect::<JwkSet>(&mut schemas);
     collect::<Event>(&mut schemas);
+    collect::<Happened>(&mut schemas);
     collect::<TestRequest>(&mut schemas);
     collect::<ApplyRequest>(&mut schemas);
     collect::<RollbackRequest>(&mut schemas);

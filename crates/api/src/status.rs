@@ -135,4 +135,7 @@ pub struct ServerStatus {
     pub ready: Option<Duration>,
     /// Set when somebody ran a command inside.
     pub touched: bool,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
+use kiln_control::audit::Head;
 use kiln_model::{
     ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, config::ConfigKey, fleet::ImageRef,
     oci::OciReference,
@@ -77,6 +78,12 @@ pub enum Verb {
     Verify(Verify),
     /// Remove images and secrets that nothing uses
     Gc(Gc),
+    /// Show every action with its reason, or check that nobody changed the record
+    Audit(Audit),
+    /// Show what happened lately, and what happens
+    Events(Events),
+    /// Print the keys that verify the identity tokens of servers, as a JWK set
+    Jwks,
     /// Show what the services of a server or a group wrote
     Logs(Logs),
     /// Point a channel to an image, with evidence
@@ -375,6 +382,50 @@ pub struct Promote {
     pub to: ChannelName,
 }
 
+/// `kiln audit`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Audit {
+    /// What to do; show the last entries where nothing is said
+    #[command(subcommand)]
+    pub verb: Option<AuditVerb>,
+    /// Only entries of this group
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<GroupName>,
+    /// Only entries after this one
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: i64,
+    /// At most so many, the last ones
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
+    pub lines: u32,
+}
+
+/// What can be done with the audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Check that no entry was changed, removed or put in
+    Verify(AuditVerify),
+}
+
+/// `kiln audit verify`
+#[derive(Debug, Args)]
+pub struct AuditVerify {
+    /// The head of the log as it was printed earlier: the log must still hold it
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub head: Option<Head>,
+}
+
+/// `kiln events`
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what happens, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what came after the event of this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
 /// `kiln push`
 #[derive(Debug, Args)]
 pub struct Push {
@@ -471,6 +522,10 @@ pub struct Daemon {
     /// End the daemon that runs for the state directory; servers and traffic go on
     #[arg(long)]
     pub stop: bool,
+    /// Serve metrics for Prometheus, and the keys of identity tokens, to whoever reaches this address; nobody where nothing is
+    /// said
+    #[arg(long, env = "KILN_METRICS", value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
     /// In a session of its own
     #[arg(long, hide = true)]
     pub background: bool,

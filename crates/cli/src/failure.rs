@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
-use kiln_control::{daemon::DaemonError, keys::KeysError};
+use kiln_control::{audit::AuditError, daemon::DaemonError, keys::KeysError};
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
@@ -114,6 +114,9 @@ pub enum Failure {
     /// The daemon cannot be reached, or says why not.
     #[error(transparent)]
     Daemon(#[from] ClientError),
+    /// The audit log cannot be read, or was tampered with.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The daemon cannot run.
     #[error(transparent)]
     Run(#[from] DaemonError),
@@ -177,7 +180,8 @@ impl Failure {
             Self::Delivery { source, .. } if source.is_host() => Exit::Host,
             Self::Delivery { .. } => Exit::Failed,
             Self::Store(error) if error.is_full() => Exit::Host,
-            Self::Store(_) | Self::Damaged { .. } => Exit::Failed,
+            Self::Audit(AuditError::Read { .. }) => Exit::Host,
+            Self::Store(_) | Self::Audit(AuditError::Broken { .. }) | Self::Damaged { .. } => Exit::Failed,
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
             Self::Ended(error) => Exit::from_code(error.code.exit_code()),
             Self::NoStart { .. } => Exit::Unreachable,

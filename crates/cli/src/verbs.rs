@@ -1,17 +1,20 @@
 //! One file for each verb.
 
 mod apply;
+mod audit;
 mod bake;
 mod completions;
 mod config;
 mod daemon;
 mod doctor;
 mod down;
+mod events;
 mod exec;
 mod gateway;
 mod gc;
 mod images;
 mod inspect;
+mod jwks;
 mod key;
 mod load;
 mod lock;
@@ -68,6 +71,9 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Exec(arguments) => wait(exec::run(&context, &arguments)),
         Verb::Verify(arguments) => verify::run(&context, &arguments),
         Verb::Gc(arguments) => wait(gc::run(&context, &arguments)),
+        Verb::Audit(arguments) => audit::run(&context, &arguments),
+        Verb::Events(arguments) => wait(events::run(&context, &arguments)),
+        Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
         Verb::Push(arguments) => push::run(&context, &arguments),

@@ -7,6 +7,8 @@
 //! routes     one file for each group of endpoints; the table of endpoints is kiln_api's
 //! apply      test what has no evidence, then hand over to control and wait
 //! gateway    keeps a gateway process running, and is control's way to it
+//! history    what happened lately, numbered, for readers that come late or come back
+//! metrics    what happened, counted, for Prometheus
 //! renew      tests again before the evidence of a running release expires
 //! sources    a keeper for each group whose values come from sources, and what a change of them leads to
 //! log        daemon.log
@@ -18,11 +20,13 @@
 mod apply;
 mod error;
 mod gateway;
+mod history;
 mod host;
 mod listen;
 mod local;
 mod lock;
 pub mod log;
+mod metrics;
 mod renew;
 mod routes;
 mod sources;
@@ -58,6 +62,8 @@ pub struct DaemonOptions {
     pub state_dir: PathBuf,
     /// The run directory, shown in the inventory.
     pub run_dir: PathBuf,
+    /// Where metrics and the keys of identity tokens are offered to others; nowhere if none.
+    pub metrics: Option<std::net::SocketAddr>,
     /// How changes of sources are slowed down.
     pub damping: Damping,
 }
@@ -72,6 +78,8 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// The gateway's process; none where traffic does not matter (tests).
     pub gateway: Option<Arc<GatewayProcess>>,
+    /// Signs what servers say of themselves.
+    pub identity: Arc<Identity>,
     /// What control sends routes to.
     pub traffic: Arc<dyn crate::Traffic>,
     /// What Kiln made on this host.
@@ -88,8 +96,6 @@ pub struct MetadataParts {
     pub listener: Listener,
     /// Who asks.
     pub residents: Arc<dyn Residents>,
-    /// Signs what servers say of themselves.
-    pub identity: Arc<Identity>,
 }
 
 /// Why the daemon could not start or go on.
@@ -162,6 +168,15 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The address for metrics.
+    #[error("could not offer metrics at {address}")]
+    Offer {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Signals of the process.
     #[error("could not wait for signals")]
     Signals(#[source] std::io::Error),
@@ -178,8 +193,10 @@ pub(crate) struct App {
     pub(crate) secrets: Arc<SecretStore>,
     pub(crate) keepers: sources::Keepers,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) gateway: Option<Arc<GatewayProcess>>,
     pub(crate) host: Arc<dyn Host>,
+    pub(crate) history: Arc<history::History>,
     pub(crate) started_at: Timestamp,
     ending: watch::Sender<bool>,
 }
@@ -199,37 +216,55 @@ impl App {
 pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Result<(), DaemonError> {
     let state_dir = options.state_dir.clone();
     let listener = listen::bind(&state_dir)?;
+    let offer = match options.metrics {
+        Some(address) => Some(listen::bind_metrics(address).await?),
+        None => None,
+    };
     remove_test_servers(parts.engine.as_ref()).await;
     let secrets = Arc::new(SecretStore::open(&state_dir)?);
     let control_options = ControlOptions { secrets: Some(secrets.clone()), ..ControlOptions::new(state_dir.clone()) };
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
+    let identity = parts.identity.clone();
+    let inputs = serde_json::json!({"pid": std::process::id(), "version": env!("CARGO_PKG_VERSION")});
+    let started = control.record("daemon", inputs, "the daemon was started").await;
+    started.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
     let reads = Arc::new(KeyReads::of_state(&state_dir));
-    let metadata = parts.metadata.map(|parts| start_metadata(parts, reads.clone(), &control)).transpose()?;
+    let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, reads.clone(), &control)).transpose()?;
+    let started_at = Timestamp::now();
+    let history = Arc::new(history::History::new(started_at));
+    let collecting = tokio::spawn(history::collect(history.clone(), control.subscribe()));
     let app = Arc::new(App {
         options,
         prover: Prover::new(parts.engine.clone(), parts.library.clone(), parts.keys.clone(), secrets.clone(), reads)
             .with_throwaways(parts.throwaways)
             .with_live(control.live().clone()),
-        freezer: Freezer::new(Arc::new(HostSources), secrets.clone()),
+        freezer: Freezer::new(Arc::new(HostSources::default()), secrets.clone()),
         secrets,
         control,
         keepers: sources::Keepers::default(),
         engine: parts.engine,
         library: parts.library,
         keys: parts.keys,
+        identity: parts.identity,
         gateway: parts.gateway,
         host: parts.host,
-        started_at: Timestamp::now(),
+        history,
+        started_at,
         ending: watch::Sender::new(false),
     });
     let keeper = app.gateway.clone().map(|gateway| tokio::spawn(async move { gateway.keep().await }));
     tracing::info!(pid = std::process::id(), state = %state_dir.display(), "the daemon answers");
     let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
+    let offered = offer.map(|listener| tokio::spawn(listen::offer(app.clone(), listener)));
     let watching = tokio::spawn(sources::keep(app.clone()));
     let served = listen::serve(app.clone(), listener).await;
+    if let Some(offered) = offered {
+        offered.abort();
+    }
     renewal.abort();
+    collecting.abort();
     watching.abort();
     app.keepers.end();
     if let Some(keeper) = keeper {
@@ -243,9 +278,14 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     served
 }
 
-fn start_metadata(parts: MetadataParts, reads: Arc<KeyReads>, control: &Control) -> Result<Running, DaemonError> {
+fn start_metadata(
+    parts: MetadataParts,
+    identity: Arc<Identity>,
+    reads: Arc<KeyReads>,
+    control: &Control,
+) -> Result<Running, DaemonError> {
     let note = Arc::new(move |resident: &Resident, key: &str| reads.note(&resident.image, key));
-    let MetadataParts { listener, residents, identity } = parts;
+    let MetadataParts { listener, residents } = parts;
     Metadata::start(listener, residents, identity, control.clone(), note)
         .map_err(|source| DaemonError::Threads { source })
 }

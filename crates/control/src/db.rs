@@ -5,12 +5,14 @@
 //! on each reconciler holds the truth about its group in memory and writes changes here before it acts on them.
 
 mod batch;
+mod chain;
 mod load;
 mod schema;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 pub(crate) use batch::{Batch, Intention, IntentionId};
+pub(crate) use chain::Record;
 pub(crate) use load::{GroupRow, Loaded, PastRelease, ServerRow};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -75,6 +77,7 @@ impl Db {
         let mut connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
         schema::prepare(&mut connection)?;
+        chain::forget(&mut connection, jiff::Timestamp::now()).map_err(failed)?;
         let loaded = load::everything(&connection)?;
         let (writes, queue) = mpsc::unbounded_channel();
         std::thread::Builder::new()

@@ -30,13 +30,14 @@ use kiln_model::{
     config::SecretHash,
     plan::{self, Admission, RolloutProgress},
 };
+use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    db::{Batch, GroupRow, IntentionId, PastRelease, ServerRow},
+    db::{Batch, GroupRow, IntentionId, PastRelease, Record, ServerRow},
     handle::{ControlError, InService, Settled, Sourced},
     observer::Snapshot,
     releases::ImageInfo,
@@ -112,6 +113,11 @@ pub(crate) enum Ended {
         server: ServerId,
         result: Result<Duration, String>,
     },
+    /// A server that served does not work any more.
+    Unhealthy {
+        server: ServerId,
+        reason: String,
+    },
     Routed {
         changes: Vec<(TrafficChange, ServerId, IntentionId)>,
         result: Routed,
@@ -160,7 +166,7 @@ struct Server {
     known_since: Instant,
     launched: Instant,
     services: watch::Sender<Vec<ServiceStatus>>,
-    /// The task that waits for it to become ready.
+    /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
 }
 
@@ -239,6 +245,7 @@ impl GroupTask {
     pub fn write_first(&self, batch: &mut Batch) {
         batch.group(&self.row);
         self.releases.values().for_each(|release| batch.release(&self.row.name, release));
+        batch.record(wish::wish_record(&self.row, &self.releases, self.shared.now()));
     }
 
     /// Where its messages go.
@@ -418,12 +425,18 @@ impl GroupTask {
         tokio::time::timeout(TICK, told).await.ok();
         self.batch.forget_group(&self.row.name);
         self.shared.live.forget(&self.row.name);
-        self.batch.audit(self.shared.now(), Some(&self.row.name), None, "the group was taken away".to_owned());
+        self.record("removed", None, json!({}), "its last server is gone".to_owned());
         self.write().await;
         for gone in self.removed.drain(..) {
             // Whoever asked may have left.
             gone.send(Ok(())).ok();
         }
+    }
+
+    /// Takes an entry of the audit log into the next batch.
+    fn record(&mut self, action: &'static str, server: Option<&ServerId>, inputs: serde_json::Value, reason: String) {
+        let (at, group) = (self.shared.now(), Some(self.row.name.clone()));
+        self.batch.record(Record { at, action, group, server: server.cloned(), inputs, reason });
     }
 
     fn warn(&self, message: String) {

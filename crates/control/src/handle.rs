@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::SecretStore,
-    db::{Batch, Db, DbError, Loaded, PastRelease},
+    db::{Batch, Db, DbError, Loaded, PastRelease, Record},
     failpoint::{FailPoint, NeverFails},
     group::{self, GroupTask, Mailboxes, Message, Wish},
     live::Live,
@@ -406,6 +406,19 @@ impl Control {
     pub async fn touch(&self, server: &ServerId, command: &[String]) -> Result<(), ControlError> {
         let message = |answer| Message::Touch(server.clone(), command.to_vec(), answer);
         self.of_server(server, message).await.map(drop)
+    }
+
+    /// Takes an entry of something that concerns no group into the audit log. Returns when it is on disk.
+    pub async fn record(
+        &self,
+        action: &'static str,
+        inputs: serde_json::Value,
+        reason: &str,
+    ) -> Result<(), ControlError> {
+        let (at, reason) = (self.shared.now(), reason.to_owned());
+        let mut batch = Batch::default();
+        batch.record(Record { at, action, group: None, server: None, inputs, reason });
+        Ok(self.shared.db.write(Arc::new(batch)).await?)
     }
 
     /// What happens, as it happens, to all groups.

@@ -5,6 +5,7 @@
 //! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod bound;
 pub mod config;
 pub mod daemon;
@@ -17,6 +18,7 @@ pub mod http;
 pub mod keys;
 pub mod library;
 pub mod live;
+mod liveness;
 pub mod metadata;
 mod observer;
 mod pause;

@@ -27,7 +27,7 @@ mod tree;
 use std::{net::Ipv4Addr, sync::Arc};
 
 pub use self::{
-    identity::{Identity, JwkSet},
+    identity::Identity,
     listen::{ListenError, Listener},
     resident::{LocalResidents, Resident, Residents},
 };

@@ -14,7 +14,7 @@ use futures::future::try_join_all;
 use kiln_engine::{Engine, ServiceStatus};
 use kiln_model::{
     ImageManifest, ServerId, ServiceName,
-    manifest::{ReadinessCheck, Service},
+    manifest::{Service, ServiceCheck},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -72,12 +72,7 @@ async fn ready(watched: &Watched, name: &ServiceName, service: &Service) -> Resu
 }
 
 fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Duration) -> String {
-    let check = match service.readiness.as_ref().map(|readiness| &readiness.check) {
-        Some(ReadinessCheck::Http { port, path }) => format!("GET {path} on port {port} did not answer with success"),
-        Some(ReadinessCheck::Tcp { port }) => format!("port {port} accepted no connection"),
-        Some(ReadinessCheck::Command { command }) => format!("`{}` did not succeed", command.join(" ")),
-        None => "it does not run".to_owned(),
-    };
+    let check = service.readiness.as_ref().map_or_else(|| "it does not run".to_owned(), |r| unanswered(&r.check));
     let services = watched.services.borrow();
     let exit = services.iter().find(|s| s.name == *name).and_then(|s| {
         let times = s.starts;
@@ -85,6 +80,15 @@ fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Durati
     });
     let within = kiln_model::duration::format(within);
     format!("service `{name}` was not ready within {within}: {check}{}", exit.unwrap_or_default())
+}
+
+/// What a check that failed has seen.
+pub(crate) fn unanswered(check: &ServiceCheck) -> String {
+    match check {
+        ServiceCheck::Http { port, path } => format!("GET {path} on port {port} did not answer with success"),
+        ServiceCheck::Tcp { port } => format!("port {port} accepted no connection"),
+        ServiceCheck::Command { command } => format!("`{}` did not succeed", command.join(" ")),
+    }
 }
 
 /// Returns when PID 1 says that the service runs; at once where an engine does not tell. A service that starts, or a task
@@ -103,13 +107,13 @@ async fn runs(watched: &Watched, name: &ServiceName) {
     }
 }
 
-async fn poll(watched: &Watched, service: &Service, check: &ReadinessCheck, within: Duration) {
+async fn poll(watched: &Watched, service: &Service, check: &ServiceCheck, within: Duration) {
     let (start, mut limit, timer) = (Instant::now(), FIRST_ATTEMPT, Pause::new());
     loop {
         let attempt = attempt(watched, service, check, within);
         // A command is not cut short: it would be started again and again.
         let good = match check {
-            ReadinessCheck::Command { .. } => attempt.await,
+            ServiceCheck::Command { .. } => attempt.await,
             _ => timeout(limit, attempt).await.unwrap_or(false),
         };
         if good {
@@ -127,14 +131,15 @@ async fn poll(watched: &Watched, service: &Service, check: &ReadinessCheck, with
     }
 }
 
-async fn attempt(watched: &Watched, service: &Service, check: &ReadinessCheck, within: Duration) -> bool {
+/// One attempt. A command inside is given up after `within`; whoever calls limits the rest.
+pub(crate) async fn attempt(watched: &Watched, service: &Service, check: &ServiceCheck, within: Duration) -> bool {
     match check {
-        ReadinessCheck::Tcp { port } => connect(watched, *port).await.is_some(),
-        ReadinessCheck::Http { port, path } => match connect(watched, *port).await {
+        ServiceCheck::Tcp { port } => connect(watched, *port).await.is_some(),
+        ServiceCheck::Http { port, path } => match connect(watched, *port).await {
             Some(stream) => http_ok(stream, path).await.unwrap_or(false),
             None => false,
         },
-        ReadinessCheck::Command { command } => match watched.engine.inside() {
+        ServiceCheck::Command { command } => match watched.engine.inside() {
             Some(inside) => {
                 let result = inside.exec(&watched.server, command, &service.user, within, STATUS_LINE).await;
                 result.is_ok_and(|result| result.exit == 0)

@@ -119,6 +119,9 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// How to know that the service works; without one it is ready when it runs.
     pub readiness: Option<Readiness>,
+    /// How to know that the service still works; without one it does while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Liveness>,
     /// How the service is asked to stop.
     pub stop: Stop,
     /// What happens when the service exits by itself.
@@ -136,6 +139,7 @@ impl Service {
             working_directory: "/".to_owned(),
             ports: Vec::new(),
             readiness: None,
+            liveness: None,
             stop: Stop { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(10) },
             restart: Restart::Never,
         }
@@ -167,16 +171,32 @@ pub enum Protocol {
 #[serde(deny_unknown_fields)]
 pub struct Readiness {
     /// What is tried.
-    pub check: ReadinessCheck,
+    pub check: ServiceCheck,
     /// The service must be ready within this time of its start.
     #[serde(with = "crate::duration")]
     pub within: Duration,
 }
 
-/// What a readiness check tries.
+/// A check of a server that serves, run from outside it except `Command`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Liveness {
+    /// What is tried.
+    pub check: ServiceCheck,
+    /// From the end of one attempt to the next.
+    #[serde(with = "crate::duration")]
+    pub interval: Duration,
+    /// An attempt that takes longer has failed.
+    #[serde(with = "crate::duration")]
+    pub timeout: Duration,
+    /// So many failed attempts in a row, and the server has failed.
+    pub failures: u32,
+}
+
+/// What a check tries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum ReadinessCheck {
+pub enum ServiceCheck {
     /// GET answers with a status of 200 to 399.
     Http {
         /// Port inside the server.

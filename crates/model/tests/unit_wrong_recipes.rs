@@ -121,6 +121,8 @@ fn unit_services() {
         "[service.web]\ncommand = \"nginx\"\nreadiness = { tcp = 80 }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { tcp = 80, http = \"/\" }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nreadiness = { tcp = 80, port = 80, within = \"0s\", timeout = 1 }\n",
+        "[service.web]\ncommand = \"nginx\"\nports = [80]\nliveness = { tcp = 80, interval = \"0s\", failures = 0, within = \"1s\" }\n",
+        "[service.web]\ncommand = \"nginx\"\nliveness = { interval = \"1s\" }\n",
         "[service.web]\ncommand = \"nginx\"\nreadiness = { command = \"\" }\nstop = { signal = \"SIGKILL\", grace = \"2h\" }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nrestart = \"once\"\n",
     ]));

@@ -112,6 +112,7 @@ impl<'a> Shown<'a> {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
                 self.rollout(group, state, reason);
             }
+            Event::Source { state, .. } if state == "fresh" && !self.ui.verbose() => {}
             Event::Source { group, key, state, reason, .. } => {
                 let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 self.ui.note(&format!("{} {group}: {key} is {state}{}", strong("source"), dim(&reason)));

@@ -19,9 +19,10 @@ pub(super) fn run(context: &Context<'_>, arguments: &Daemon) -> Result<Exit, Fai
     }
     let places = HostPlaces::of(&context.state)?;
     let program = std::env::current_exe().map_err(|error| Failure::host("find this program", error))?;
+    let metrics = arguments.metrics;
     let arguments = ["--state".into(), places.state.clone().into(), "gateway".into(), "--inherit".into()];
     let gateway = GatewayCommand { program, arguments: arguments.into() };
-    run_local(&places.state, gateway)?;
+    run_local(&places.state, gateway, metrics)?;
     Ok(Exit::Ok)
 }
 

@@ -47,6 +47,9 @@ impl Host {
             .current_dir(self.directory.path())
             .env_remove("KILN_STATE")
             .env("HOME", self.directory.path())
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display()))
+            .env_remove("DOCKER_CONFIG")
+            .env_remove("REGISTRY_AUTH_FILE")
             .output()
             .expect("the program starts")
     }

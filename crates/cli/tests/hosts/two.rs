@@ -152,8 +152,13 @@ fn root_no_way_to_cheat_leads_to_a_launch() {
     file(&evidence::seal(&old, &here.signing_key()), "an old report");
     refused("expired at 2020-01-31", "an old report");
     let easier = kiln_model::SuiteDigest(kiln_model::Digest::of(b"easier"));
-    let another =
-        Report { config: kiln_model::ConfigDigest(kiln_model::Digest::of(b"x")), suite: easier, ..honest.clone() };
+    let another = Report {
+        config: kiln_model::ConfigDigest(kiln_model::Digest::of(b"x")),
+        suite: easier,
+        // An older one, so that its suite is not the one that is wanted.
+        finished_at: honest.finished_at - Duration::from_secs(3600),
+        ..honest.clone()
+    };
     file(&evidence::seal(&another, &here.signing_key()), "a report about another configuration");
     let refusal = apply(&there, &bare, "").expect_err("another configuration");
     assert!(refusal.contains("was tested with configuration") || refusal.contains("passed suite"), "{refusal}");

@@ -1,8 +1,9 @@
 //! Where values come from.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use kiln_model::config::{ConfigSource, ConfigValue};
+use tokio::sync::Semaphore;
 
 use crate::sources;
 
@@ -25,9 +26,18 @@ pub trait Sources: Send + Sync + 'static {
     async fn resolve(&self, source: &ConfigSource, directory: &Path) -> Result<ConfigValue, SourceError>;
 }
 
+/// So many sources are asked at a time: a registry takes only so many connections from one host (ZooKeeper 60).
+const AT_A_TIME: usize = 16;
+
 /// The files and commands of this host, and the registries it reaches.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HostSources;
+#[derive(Debug, Clone)]
+pub struct HostSources(Arc<Semaphore>);
+
+impl Default for HostSources {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_A_TIME)))
+    }
+}
 
 #[async_trait::async_trait]
 impl Sources for HostSources {
@@ -35,6 +45,7 @@ impl Sources for HostSources {
         if let ConfigSource::Literal(value) = source {
             return Ok(value.clone());
         }
+        let _turn = self.0.acquire().await;
         let failed = |error| SourceError { what: sources::described(source), source: error };
         match sources::ask(source, directory).await {
             Ok(Some(text)) => Ok(ConfigValue::Text(text)),
@@ -52,7 +63,7 @@ mod tests {
     async fn host_values_come_as_texts_and_failures_with_their_reason() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a"), "5\n").unwrap();
-        let ask = async |source: ConfigSource| HostSources.resolve(&source, directory.path()).await;
+        let ask = async |source: ConfigSource| HostSources::default().resolve(&source, directory.path()).await;
         assert_eq!(ask(ConfigSource::File("a".into())).await.unwrap(), ConfigValue::Text("5".into()));
         assert_eq!(ask(ConfigSource::Literal(ConfigValue::Integer(5))).await.unwrap(), ConfigValue::Integer(5));
         let command = ["/bin/cat", "a"].map(str::to_owned).to_vec();

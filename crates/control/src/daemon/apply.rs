@@ -10,6 +10,7 @@ use kiln_model::{
     evidence::{Report, Verdict},
     fleet::{ImageRef, Selector},
 };
+use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     stream::{Ended, Sink},
 };
 use crate::{
-    Settled, Wanted,
+    ControlError, Settled, Wanted,
     live::LiveError,
     releases::{ImageInfo, ReleasesError},
     reports::{Proof, blocking},
@@ -65,7 +66,7 @@ async fn try_apply(
     }
     for (name, digest) in &request.baked {
         if let Some(image) = images.values().find(|image| image.name == *name && image.digest == *digest) {
-            sink.send(move_dev(app, image).await?);
+            sink.tell(move_dev(app, image).await?);
         }
     }
     let applied = async {
@@ -135,13 +136,30 @@ async fn prove(
     configs: &Configs,
     sink: &Sink,
 ) -> Result<Vec<Proof>, Failure> {
-    let events = |event| sink.send(event);
+    let events = |event| sink.tell(event);
     let releases = releases(images, configs);
     let proofs = releases
         .iter()
         .map(|(image, config)| app.prover.prove(image, config, request.fleet.evidence, request.fresh, &events));
     let proofs: Result<Vec<Proof>, _> = join_all(proofs).await.into_iter().collect();
-    Ok(proofs?)
+    let proofs = proofs?;
+    for proof in &proofs {
+        record_proof(app, proof).await?;
+    }
+    Ok(proofs)
+}
+
+/// The audit log's entry of a suite that was run, or of a report that stood for it.
+pub(super) async fn record_proof(app: &App, proof: &Proof) -> Result<(), ControlError> {
+    let report = &proof.report;
+    let inputs = json!({
+        "image": report.image,
+        "config": report.config,
+        "suite": report.suite,
+        "verdict": report.verdict,
+        "finished_at": report.finished_at.to_string(),
+    });
+    app.control.record("test", inputs, "a release must be proven before it is launched").await
 }
 
 /// Every release of the fleet once.

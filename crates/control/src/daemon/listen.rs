@@ -1,6 +1,6 @@
 //! The daemon's socket: who may connect, how much they may hold, and ending without cutting an answer.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -10,7 +10,8 @@ use hyper_util::{
 };
 use kiln_api::client::SOCKET;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
     time::timeout,
@@ -22,6 +23,9 @@ use super::{App, DaemonError, routes};
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Connections at a time; further ones wait.
 const CONNECTIONS: usize = 256;
+/// Connections for metrics at a time, and how long one lives.
+const OFFERED: usize = 16;
+const LIFETIME: Duration = Duration::from_secs(60);
 /// Answers under way when the daemon is asked to end may take this long.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
@@ -39,6 +43,31 @@ pub(super) fn bind(state_dir: &Path) -> Result<UnixListener, DaemonError> {
         Ok(listener)
     };
     bound().map_err(|source| DaemonError::Listen { path: path.clone(), source })
+}
+
+/// Binds the address at which metrics are offered.
+pub(super) async fn bind_metrics(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).await.map_err(|source| DaemonError::Offer { address, source })
+}
+
+/// Answers whoever asks for metrics, and nothing else, until it is dropped.
+pub(super) async fn offer(app: Arc<App>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(OFFERED));
+    let service = TowerToHyperService::new(routes::offered(app));
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let connection = timeout(LIFETIME, connection(stream, service.clone()));
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = connection.await {
+                tracing::debug!(%error, "a connection for metrics broke");
+            }
+            drop(slot);
+        });
+    }
 }
 
 /// Removes the socket, so that the next caller sees at once that no daemon answers.
@@ -91,7 +120,10 @@ pub(super) async fn serve(app: Arc<App>, listener: UnixListener) -> Result<(), D
 
 type Service = TowerToHyperService<axum::Router>;
 
-fn connection(stream: UnixStream, service: Service) -> http1::Connection<TokioIo<UnixStream>, Service> {
+fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    service: Service,
+) -> http1::Connection<TokioIo<S>, Service> {
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)

@@ -37,7 +37,11 @@ pub struct GatewayCommand {
 }
 
 /// Runs the daemon of a state directory until it is asked to end. Blocks; must not be called on a thread of a tokio runtime.
-pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), DaemonError> {
+pub fn run_local(
+    state_dir: &Path,
+    gateway: GatewayCommand,
+    metrics: Option<std::net::SocketAddr>,
+) -> Result<(), DaemonError> {
     let lock = StateLock::take(state_dir)?;
     let broken = |source| DaemonError::Threads { source };
     log::install(state_dir).map_err(|source| DaemonError::Log { path: state_dir.join(log::FILE), source })?;
@@ -48,7 +52,7 @@ pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), Daemon
         .build()
         .map_err(broken)?;
     let entered = threads.enter();
-    let (options, parts) = parts(state_dir, gateway).inspect_err(|error| {
+    let (options, parts) = parts(state_dir, gateway, metrics).inspect_err(|error| {
         tracing::error!(reason = kiln_api::error::chain(error), "the daemon could not start");
     })?;
     drop(entered);
@@ -57,7 +61,11 @@ pub fn run_local(state_dir: &Path, gateway: GatewayCommand) -> Result<(), Daemon
     ended
 }
 
-fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Parts), DaemonError> {
+fn parts(
+    state_dir: &Path,
+    gateway: GatewayCommand,
+    metrics: Option<std::net::SocketAddr>,
+) -> Result<(DaemonOptions, Parts), DaemonError> {
     let keys = Arc::new(Keys::open(state_dir)?);
     let store = Store::open(&state_dir.join("store")).map_err(|source| DaemonError::Store { source })?;
     let failed = |source| DaemonError::Runtime { source };
@@ -70,13 +78,14 @@ fn parts(state_dir: &Path, gateway: GatewayCommand) -> Result<(DaemonOptions, Pa
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library: Arc::new(StoreLibrary::new(store, keys.clone())),
         keys,
+        identity: Arc::new(Identity::open(&state_dir)?),
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: metadata(&runtime, &state_dir)?,
         throwaways: Some(throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    Ok((DaemonOptions { state_dir, run_dir, damping: Damping::default() }, parts))
+    Ok((DaemonOptions { state_dir, run_dir, metrics, damping: Damping::default() }, parts))
 }
 
 /// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.
@@ -85,7 +94,7 @@ pub fn metadata(runtime: &Arc<Runtime>, state_dir: &Path) -> Result<Option<Metad
     let listener = Listener::open(network)?;
     let secrets = SecretStore::open(state_dir)?;
     let residents = Arc::new(LocalResidents::new(runtime.clone(), Arc::new(move |config| secrets.of(config).ok())));
-    Ok(Some(MetadataParts { listener, residents, identity: Arc::new(Identity::open(state_dir)?) }))
+    Ok(Some(MetadataParts { listener, residents }))
 }
 
 /// Starts throwaway services for the test servers of a runtime, after what an earlier daemon left of them is gone.

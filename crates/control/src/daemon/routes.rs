@@ -1,6 +1,7 @@
 //! The endpoints, one file for each group of them.
 
 mod config;
+mod events;
 mod groups;
 mod host;
 mod images;
@@ -11,12 +12,11 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
-    response::Response,
     routing::{get, post},
 };
-use kiln_api::{ApiError, ErrorCode, request::Done, status::Status};
+use kiln_api::{ApiError, ErrorCode, identity::JwkSet, request::Done, status::Status};
 
-use super::{App, error::Failure, stream};
+use super::{App, error::Failure};
 
 /// A request body is at most this long, in bytes.
 const MAX_BODY: usize = 4 << 20;
@@ -28,8 +28,10 @@ pub(super) type Shared = State<Arc<App>>;
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/events", get(events))
+        .route("/metrics", get(events::metrics))
+        .route("/v1/events", get(events::follow))
         .route("/v1/images", get(images::in_use))
+        .route("/v1/jwks", get(jwks))
         .route("/v1/shutdown", post(shutdown))
         .route("/v1/servers/{id}", get(servers::details))
         .route("/v1/touch", post(servers::touch))
@@ -52,14 +54,19 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// What anybody may read who reaches the address of `--metrics`.
+pub(super) fn offered(app: Arc<App>) -> Router {
+    Router::new().route("/metrics", get(events::metrics)).route("/v1/jwks", get(jwks)).with_state(app)
+}
+
 async fn status(State(app): Shared) -> Result<axum::Json<Status>, Failure> {
     let mut status = app.control.status().await?;
     app.keepers.show(&mut status);
     Ok(axum::Json(status))
 }
 
-async fn events(State(app): Shared) -> Response {
-    stream::follow(app.control.subscribe(), app.ending())
+async fn jwks(State(app): Shared) -> axum::Json<JwkSet> {
+    axum::Json(app.identity.key_set())
 }
 
 async fn shutdown(State(app): Shared) -> axum::Json<Done> {

@@ -16,7 +16,7 @@ use std::{
 use kiln_api::{error::chain, request::ApplyRequest, status::Status};
 use kiln_model::{GroupName, config::SecretHash, fleet::OnSourceChange};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::AbortHandle,
 };
 
@@ -30,6 +30,9 @@ use crate::{
 
 /// The groups are looked at so often, also where nobody says that something changed.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// So many proposals are tested at a time, though one key may be the key of a hundred groups.
+const TESTS: usize = 4;
 
 /// A keeper that runs.
 struct Kept {
@@ -46,10 +49,17 @@ impl Drop for Kept {
 }
 
 /// The keepers that run.
-#[derive(Default)]
 pub(crate) struct Keepers {
     all: Mutex<BTreeMap<GroupName, Kept>>,
     changed: Notify,
+    /// Held by proposals that are tested.
+    tests: Semaphore,
+}
+
+impl Default for Keepers {
+    fn default() -> Self {
+        Self { all: Mutex::default(), changed: Notify::new(), tests: Semaphore::new(TESTS) }
+    }
 }
 
 impl Keepers {

@@ -1,11 +1,13 @@
-//! Answers that are streams of events, one JSON object to a line.
+//! Answers that are streams of events: one JSON object to a line, or server-sent events.
 //!
 //! The work is a task of its own: a reader that leaves does not stop it. While there is nothing to say an empty line is
 //! sent every [`QUIET`], so that readers can tell a slow daemon from a dead one.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,23 +16,39 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use kiln_api::{ApiError, ErrorCode, Event, event::Outcome, report::TestReport};
+use kiln_api::{
+    ApiError, ErrorCode, Event,
+    client::Follow,
+    event::{Happened, Outcome},
+    report::TestReport,
+};
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::timeout,
 };
 
+use super::{App, history::History};
+
 /// Longest silence.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Takes the events of one stream. Clones lead to the same stream.
-#[derive(Debug, Clone)]
-pub(super) struct Sink(mpsc::UnboundedSender<Event>);
+#[derive(Clone)]
+pub(super) struct Sink {
+    reader: mpsc::UnboundedSender<Event>,
+    history: Arc<History>,
+}
 
 impl Sink {
+    /// Sends an event that control does not tell of, and takes note of it.
+    pub(super) fn tell(&self, event: Event) {
+        self.history.note(event.clone(), jiff::Timestamp::now());
+        self.send(event);
+    }
+
     /// Sends an event; nobody reads it where the reader has left.
     pub(super) fn send(&self, event: Event) {
-        if self.0.send(event).is_err() {
+        if self.reader.send(event).is_err() {
             tracing::trace!("the reader of a stream has left");
         }
     }
@@ -54,16 +72,17 @@ impl Ended {
 }
 
 /// Starts a piece of work and answers with its events and, as the last line, its result.
-pub(super) fn work<F>(work: impl FnOnce(Sink) -> F) -> Response
+pub(super) fn work<F>(app: &App, work: impl FnOnce(Sink) -> F) -> Response
 where
     F: Future<Output = Ended> + Send + 'static,
 {
     let start = Instant::now();
     let (sender, receiver) = mpsc::unbounded_channel();
-    let task = tokio::spawn(work(Sink(sender.clone())));
+    let sink = Sink { reader: sender, history: app.history.clone() };
+    let task = tokio::spawn(work(sink.clone()));
     tokio::spawn(async move {
         let ended = task.await.unwrap_or_else(|panic| Ended::failed(broken(&panic)));
-        Sink(sender).send(result(ended, start.elapsed()));
+        sink.send(result(ended, start.elapsed()));
     });
     answer(futures::stream::unfold(receiver, next))
 }
@@ -91,26 +110,84 @@ async fn next(mut receiver: mpsc::UnboundedReceiver<Event>) -> Option<(Line, mps
     }
 }
 
-/// Answers with everything that happens from now on, until the reader leaves or the daemon ends.
-pub(super) fn follow(events: broadcast::Receiver<Event>, ending: watch::Receiver<bool>) -> Response {
-    answer(futures::stream::unfold((events, ending), |(mut events, mut ending)| async move {
-        let line = tokio::select! {
-            line = next_of_all(&mut events) => line?,
-            _ended = ending.wait_for(|ending| *ending) => return None,
-        };
-        Some((line, (events, ending)))
-    }))
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// JSON, one to a line.
+    Lines,
+    /// Server-sent events (WHATWG HTML, section 9.2).
+    ServerSent,
 }
 
-async fn next_of_all(events: &mut broadcast::Receiver<Event>) -> Option<Line> {
-    match timeout(QUIET, events.recv()).await {
-        Ok(Ok(event)) => Some(line(&event)),
-        Ok(Err(broadcast::error::RecvError::Lagged(missed))) => {
-            let message = format!("{missed} events were left out: this reader is too slow");
-            Some(line(&Event::Warning { message }))
+impl Format {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Lines => "application/jsonl",
+            Self::ServerSent => "text/event-stream",
         }
-        Ok(Err(broadcast::error::RecvError::Closed)) => None,
-        Err(_) => Some(Ok("\n".to_owned())),
+    }
+    fn nothing(self) -> &'static str {
+        match self {
+            Self::Lines => "\n",
+            Self::ServerSent => ":\n\n",
+        }
+    }
+    fn write(self, happened: &Happened) -> String {
+        let json = serde_json::to_string(happened).expect("events always serialise");
+        match self {
+            Self::Lines => json + "\n",
+            Self::ServerSent => format!("id: {}\nevent: {}\ndata: {json}\n\n", happened.id, happened.event.kind()),
+        }
+    }
+}
+
+/// What a reader of the history gets.
+struct Reader {
+    missed: VecDeque<Arc<Happened>>,
+    live: Option<broadcast::Receiver<Arc<Happened>>>,
+    ending: watch::Receiver<bool>,
+    format: Format,
+    last: u64,
+}
+
+/// Answers with what is kept of the events after a number, then, if it follows, with everything that happens until the reader
+/// leaves or the daemon ends.
+pub(super) fn follow(history: &History, after: u64, follow: Follow, format: Format, app: &App) -> Response {
+    let (missed, live) = history.after(after);
+    let live = (follow == Follow::Yes).then_some(live);
+    let reader = Reader { missed, live, ending: app.ending(), format, last: after };
+    let lines = futures::stream::unfold(reader, |mut reader| async move {
+        let line = reader.next().await?;
+        Some((Ok::<_, Infallible>(line), reader))
+    });
+    ([(header::CONTENT_TYPE, format.kind())], Body::from_stream(lines)).into_response()
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<String> {
+        if let Some(happened) = self.missed.pop_front() {
+            return Some(self.write(&happened));
+        }
+        let live = self.live.as_mut()?;
+        let received = tokio::select! {
+            received = timeout(QUIET, live.recv()) => received,
+            _ended = self.ending.wait_for(|ending| *ending) => return None,
+        };
+        match received {
+            Ok(Ok(happened)) => Some(self.write(&happened)),
+            Ok(Err(broadcast::error::RecvError::Lagged(missed))) => {
+                let message = format!("{missed} events were left out: this reader is too slow");
+                let event = Event::Warning { message };
+                Some(self.write(&Happened { id: self.last, at: jiff::Timestamp::now().to_string(), event }))
+            }
+            Ok(Err(broadcast::error::RecvError::Closed)) => None,
+            Err(_) => Some(self.format.nothing().to_owned()),
+        }
+    }
+
+    fn write(&mut self, happened: &Happened) -> String {
+        self.last = happened.id;
+        self.format.write(happened)
     }
 }
 

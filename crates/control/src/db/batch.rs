@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use kiln_model::{FrozenConfig, GroupName, ServerId};
 use rusqlite::{Transaction, params};
 
-use super::load::{GroupRow, PastRelease, ServerRow};
+use super::{
+    chain::{self, Record},
+    load::{GroupRow, PastRelease, ServerRow},
+};
 use crate::live::LiveValues;
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
@@ -19,6 +22,8 @@ pub(crate) struct Intention {
     pub generation: u64,
     pub action: &'static str,
     pub why: String,
+    /// What it was decided from, for the audit log.
+    pub inputs: serde_json::Value,
     pub at: Timestamp,
 }
 
@@ -31,7 +36,7 @@ enum Write {
     ForgetServer(ServerId),
     Open(Intention),
     Close(IntentionId, Timestamp, String),
-    Audit(Timestamp, Option<GroupName>, Option<ServerId>, String),
+    Record(Box<Record>),
     Counter(&'static str, i64),
     Live(GroupName, Box<LiveValues>),
 }
@@ -71,8 +76,14 @@ impl Batch {
     pub fn close(&mut self, id: IntentionId, at: Timestamp, outcome: impl Into<String>) {
         self.0.push(Write::Close(id, at, outcome.into()));
     }
+    /// An entry of the audit log.
+    pub fn record(&mut self, record: Record) {
+        self.0.push(Write::Record(Box::new(record)));
+    }
+    /// An entry of the audit log that has nothing but words.
     pub fn audit(&mut self, at: Timestamp, group: Option<&GroupName>, server: Option<&ServerId>, what: String) {
-        self.0.push(Write::Audit(at, group.cloned(), server.cloned(), what));
+        let (group, server, inputs) = (group.cloned(), server.cloned(), serde_json::json!({}));
+        self.record(Record { at, action: "note", group, server, inputs, reason: what });
     }
     /// The live values of a group.
     pub fn live(&mut self, group: &GroupName, values: &LiveValues) {
@@ -114,15 +125,7 @@ impl Write {
                 "UPDATE intentions SET closed_at = ?2, outcome = ?3 WHERE id = ?1",
                 params![id, at.to_string(), outcome],
             ),
-            Self::Audit(at, group, server, what) => run(
-                "INSERT INTO audit (at, group_name, server, what) VALUES (?1, ?2, ?3, ?4)",
-                params![
-                    at.to_string(),
-                    group.as_ref().map(GroupName::as_str),
-                    server.as_ref().map(ServerId::as_str),
-                    what
-                ],
-            ),
+            Self::Record(record) => chain::append(transaction, record),
             Self::Live(group, values) => run(
                 "INSERT OR REPLACE INTO live VALUES (?1, ?2, ?3, ?4)",
                 params![group.as_str(), values.version as i64, json(&values.fleet), json(&values.set)],
@@ -197,5 +200,13 @@ fn open(transaction: &Transaction<'_>, intention: &Intention) -> rusqlite::Resul
         intention.why,
         intention.at.to_string(),
     ])?;
-    Ok(())
+    let record = Record {
+        at: intention.at,
+        action: intention.action,
+        group: Some(intention.group.clone()),
+        server: Some(intention.server.clone()),
+        inputs: intention.inputs.clone(),
+        reason: intention.why.clone(),
+    };
+    chain::append(transaction, &record)
 }

@@ -83,6 +83,25 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE groups ADD COLUMN origins TEXT;
     ALTER TABLE groups ADD COLUMN declined TEXT;
 ",
+    // Chained by hashes from here on. AUTOINCREMENT keeps the last number although the entry be removed.
+    "
+    ALTER TABLE audit RENAME TO audit_unchained;
+    CREATE TABLE audit_log (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        at         TEXT NOT NULL,
+        action     TEXT NOT NULL,
+        group_name TEXT,
+        server     TEXT,
+        inputs     TEXT NOT NULL,
+        reason     TEXT NOT NULL,
+        previous   TEXT NOT NULL,
+        hash       TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER audit_log_stays BEFORE UPDATE ON audit_log
+    BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
+    CREATE TRIGGER audit_log_is_whole BEFORE DELETE ON audit_log
+    BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
+",
     "
     CREATE TABLE live (
         group_name TEXT PRIMARY KEY,
@@ -93,7 +112,11 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// The journal and the audit are kept for this many entries.
+/// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).
+pub(super) const AUDIT_LOG_IS_WHOLE: &str = "CREATE TRIGGER audit_log_is_whole BEFORE DELETE ON audit_log
+    BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;";
+
+/// The journal, and what was audited before the log had a chain, are kept for this many entries.
 const KEPT: i64 = 20_000;
 
 /// Sets the file up for safe writing and brings it to the current version.
@@ -113,7 +136,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
         transaction.pragma_update(None, "user_version", version).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
-    for (table, over) in [("intentions", "closed_at IS NOT NULL"), ("audit", "true")] {
+    for (table, over) in [("intentions", "closed_at IS NOT NULL"), ("audit_unchained", "true")] {
         let old = format!("DELETE FROM {table} WHERE {over} AND id <= (SELECT max(id) FROM {table}) - {KEPT}");
         connection.execute(&old, []).map_err(failed)?;
     }

@@ -44,6 +44,10 @@ impl GroupTask {
                 self.watch(id);
             }
             (ServerState::Starting, true) => self.watch(id),
+            (ServerState::Ready, true) => {
+                self.batch.server(&server.row);
+                self.watch_over(id);
+            }
             (ServerState::Launching, false) => {
                 self.fail(id, "the daemon ended while it was being launched".to_owned(), false);
             }

@@ -10,6 +10,7 @@ use kiln_model::{
     plan::{Action, PlannedAction},
 };
 use rand::RngExt as _;
+use serde_json::json;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -19,7 +20,7 @@ use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, wish::step_
 use crate::{
     bound,
     db::{Intention, IntentionId, ServerRow},
-    readiness,
+    liveness, readiness,
     routes::Routed,
     shared::Shared,
     traffic::Route,
@@ -96,8 +97,7 @@ impl GroupTask {
                 Action::Stop { server } => works.push(self.stop(server, &step.why, now)),
                 Action::Destroy { server } => works.push(self.destroy(server, &step.why, now)),
                 Action::MarkRolloutDone | Action::MarkRolloutFailed | Action::Revert { .. } => {
-                    let text = format!("{}: {}", step.action.word(), step.why);
-                    self.batch.audit(now, Some(&self.row.name), None, text);
+                    self.record(step.action.word(), None, json!({"release": self.row.release}), step.why.clone());
                 }
                 other => self.traffic_step(other, &step.why, now, &mut traffic),
             }
@@ -228,6 +228,9 @@ impl GroupTask {
             Ok(state) => server.row.state = state,
             Err(error) => return self.warn(format!("server {id}: {error}; this is a mistake in Kiln")),
         }
+        if matches!(state, ServerState::Draining | ServerState::Stopping) {
+            server.watch.take().inspect(tokio::task::AbortHandle::abort);
+        }
         self.batch.server(&server.row);
         let event = self.server_event(&self.servers[id]);
         self.shared.emit(event);
@@ -246,6 +249,7 @@ impl GroupTask {
                 generation: server.row.generation,
                 action,
                 why: why.to_owned(),
+                inputs: json!({"generation": server.row.generation, "release": server.row.release}),
                 at,
             });
         }
@@ -277,10 +281,42 @@ impl GroupTask {
 
     /// Waits for a new server to become ready.
     pub(super) fn watch(&mut self, id: &ServerId) {
-        let Some(server) = self.servers.get_mut(id) else { return };
-        let release = self.releases.get(&server.row.release);
-        let Some(image) = release.and_then(|release| self.images.get(&release.image)) else { return };
-        let bound = bound::needed(&image.manifest, release.map(|release| &release.config));
+        let Some((watched, bound)) = self.watched(id) else { return };
+        let (mailbox, server, launched) = (self.mailbox.clone(), id.clone(), watched.launched);
+        let task = self.shared.spawn(async move {
+            let ready = async {
+                readiness::wait(watched).await?;
+                bound::wait(&bound, bound::WITHIN).await
+            };
+            let result = ready.await.map(|()| launched.elapsed());
+            drop(mailbox.send(Message::Ended(Ended::Readiness { server, result })));
+        });
+        self.keep_watch(id, &task);
+    }
+
+    /// Watches whether a server that is ready still works.
+    pub(super) fn watch_over(&mut self, id: &ServerId) {
+        let Some((watched, _)) = self.watched(id).filter(|(watched, _)| liveness::wanted(watched)) else { return };
+        let (mailbox, server) = (self.mailbox.clone(), id.clone());
+        let task = self.shared.spawn(async move {
+            let reason = liveness::wait(&watched).await;
+            drop(mailbox.send(Message::Ended(Ended::Unhealthy { server, reason })));
+        });
+        self.keep_watch(id, &task);
+    }
+
+    fn keep_watch(&mut self, id: &ServerId, task: &tokio::task::JoinHandle<()>) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.watch = Some(task.abort_handle());
+        }
+    }
+
+    /// What there is to be watched, and the bound services that must answer before a server is ready.
+    fn watched(&self, id: &ServerId) -> Option<(readiness::Watched, Vec<bound::Bound>)> {
+        let server = self.servers.get(id)?;
+        let release = self.releases.get(&server.row.release)?;
+        let image = self.images.get(&release.image)?;
+        let bound = bound::needed(&image.manifest, Some(&release.config));
         let watched = readiness::Watched {
             engine: self.shared.engine.clone(),
             server: id.clone(),
@@ -290,16 +326,7 @@ impl GroupTask {
             look: self.shared.look.clone(),
             launched: server.launched,
         };
-        let (mailbox, id, launched) = (self.mailbox.clone(), id.clone(), server.launched);
-        let task = self.shared.spawn(async move {
-            let ready = async {
-                readiness::wait(watched).await?;
-                bound::wait(&bound, bound::WITHIN).await
-            };
-            let result = ready.await.map(|()| launched.elapsed());
-            drop(mailbox.send(Message::Ended(Ended::Readiness { server: id, result })));
-        });
-        server.watch = Some(task.abort_handle());
+        Some((watched, bound))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kiln_api::error::chain;
 use kiln_engine::{Observed, Phase};
 use kiln_model::{ServerId, ServerState, plan::Failure};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Ended, GroupTask, Place, TrafficChange};
@@ -32,6 +33,7 @@ impl GroupTask {
                 Ok(after) => self.ready(&server, after),
                 Err(reason) => self.fail(&server, reason, true),
             },
+            Ended::Unhealthy { server, reason } => self.unhealthy(&server, reason),
             Ended::Routed { changes, result } => self.routed(changes, result),
             Ended::Drained { server, intention, cut } => {
                 if self.close(&server, intention, &format!("{cut} cut")) {
@@ -82,6 +84,14 @@ impl GroupTask {
         server.row.ready = Some(Duration::from_micros(after.as_micros() as u64));
         server.watch = None;
         self.step_to(id, ServerState::Ready);
+        self.watch_over(id);
+    }
+
+    /// A server on its way out is not asked any more, but an answer may have been on its way as well.
+    fn unhealthy(&mut self, id: &ServerId, reason: String) {
+        if self.servers.get(id).is_some_and(|server| server.row.state == ServerState::Ready) {
+            self.fail(id, reason, true);
+        }
     }
 
     fn routed(&mut self, changes: Vec<(TrafficChange, ServerId, IntentionId)>, result: Routed) {
@@ -160,8 +170,9 @@ impl GroupTask {
         server.row.reason = Some(reason.clone());
         let (release, launched_at) = (server.row.release, server.row.launched_at);
         if self.row.progress.as_ref().is_none_or(|p| p.to == release) {
-            self.last_failure = Some(reason);
+            self.last_failure = Some(reason.clone());
         }
+        self.record("failed", Some(id), json!({"release": release}), reason);
         self.step_to(id, ServerState::Failed);
         self.row.failures.push(Failure { release, at: now, launched_at });
         let (age, most) = FAILURES_KEPT;

@@ -275,6 +275,7 @@ impl Server {
             started_at: Some(self.row.launched_at.to_string()),
             ready: self.row.ready,
             touched: self.row.touched,
+            reason: self.row.reason.clone(),
         }
     }
 }

@@ -1,15 +1,22 @@
 //! What people ask of a group.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use kiln_api::Event;
 use kiln_model::{
-    GroupName, ServerId,
+    GroupName, ReleaseId, ServerId,
     fleet::{ImageRef, Selector},
     plan::{self, GroupObserved, PlannedAction, RolloutProgress},
 };
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{GroupTask, Wish};
-use crate::{db::GroupRow, handle::ControlError};
+use crate::{
+    db::{GroupRow, PastRelease, Record},
+    handle::ControlError,
+};
 
 impl Wish {
     /// The row of a group that is wanted for the first time.
@@ -46,6 +53,8 @@ impl GroupTask {
             // Whoever asked may have left.
             gone.send(Err(ControlError::Superseded(self.row.name.clone()))).ok();
         }
+        self.row.release = id;
+        self.record_wish();
         self.go_to(id);
     }
 
@@ -64,6 +73,12 @@ impl GroupTask {
         self.batch.audit(self.shared.now(), Some(&self.row.name), None, text);
         self.go_to(id);
         true
+    }
+
+    /// The audit log's entry of what is wanted from now on.
+    fn record_wish(&mut self) {
+        let record = wish_record(&self.row, &self.releases, self.shared.now());
+        self.batch.record(record);
     }
 
     /// Starts a new rollout.
@@ -109,8 +124,8 @@ impl GroupTask {
         self.row.spec.environment = release.config.environment.clone();
         let name = self.row.spec.image.name.clone();
         self.row.spec.image = ImageRef { name, selector: Selector::Digest(release.image) };
-        let text = format!("rollback to release {}", back.short());
-        self.batch.audit(self.shared.now(), Some(&self.row.name), None, text);
+        let from = self.row.release;
+        self.record("rollback", None, json!({"from": from, "to": back}), "somebody asked for it".to_owned());
         self.go_to(back);
         Ok(())
     }
@@ -124,8 +139,8 @@ impl GroupTask {
             server.row.rebuild = true;
             self.batch.server(&server.row);
         }
-        let text = server.map_or("rebuild of all servers".to_owned(), |id| format!("rebuild of {id}"));
-        self.batch.audit(self.shared.now(), Some(&self.row.name), server, text);
+        let inputs = json!({"release": self.row.release, "all": server.is_none()});
+        self.record("rebuild", server, inputs, "somebody asked for it".to_owned());
         self.go_to(self.row.release);
         Ok(())
     }
@@ -134,8 +149,7 @@ impl GroupTask {
         let server = self.servers.get_mut(id).ok_or_else(|| ControlError::NoServer(id.clone()))?;
         server.row.touched = true;
         self.batch.server(&server.row);
-        let text = format!("ran inside: {}", command.join(" "));
-        self.batch.audit(self.shared.now(), Some(&self.row.name), Some(id), text);
+        self.record("exec", Some(id), json!({"command": command}), "somebody runs a command inside".to_owned());
         Ok(())
     }
 
@@ -143,9 +157,24 @@ impl GroupTask {
         self.removed.push(gone);
         if !self.row.removing {
             self.row.removing = true;
+            self.record("remove", None, json!({"release": self.row.release}), "somebody asked for it".to_owned());
             self.go_to(self.row.release);
         }
     }
+}
+
+/// What a group is to be from now on, for the audit log. The specification holds no secrets.
+pub(super) fn wish_record(row: &GroupRow, releases: &BTreeMap<ReleaseId, PastRelease>, at: Timestamp) -> Record {
+    let release = releases.get(&row.release);
+    let inputs = json!({
+        "release": row.release,
+        "image": release.map(|release| release.image),
+        "config": release.map(|release| release.config.digest()),
+        "suite": release.map(|release| release.suite),
+        "group": row.spec,
+    });
+    let reason = "somebody asked for it".to_owned();
+    Record { at, action: "apply", group: Some(row.name.clone()), server: None, inputs, reason }
 }
 
 /// The steps that a wish would lead to, if everything went well. A release without good evidence is tested before it is

@@ -13,7 +13,7 @@ use kiln_api::error::chain;
 use kiln_engine::{Engine, Observed, Phase};
 use kiln_model::{
     ImageManifest, ServerId, ServiceName,
-    manifest::{ReadinessCheck, Service},
+    manifest::{Service, ServiceCheck},
 };
 use tokio::{net::TcpStream, sync::broadcast::error::RecvError};
 
@@ -52,15 +52,15 @@ pub(super) async fn check(
     server: &ServerId,
     address: Ipv4Addr,
     user: &str,
-    check: &ReadinessCheck,
+    check: &ServiceCheck,
 ) -> Result<(), String> {
     match check {
-        ReadinessCheck::Http { port, path } => check_http(SocketAddr::from((address, *port)), path).await,
-        ReadinessCheck::Tcp { port } => {
+        ServiceCheck::Http { port, path } => check_http(SocketAddr::from((address, *port)), path).await,
+        ServiceCheck::Tcp { port } => {
             let address = SocketAddr::from((address, *port));
             TcpStream::connect(address).await.map(drop).map_err(|e| format!("could not connect to {address}: {e}"))
         }
-        ReadinessCheck::Command { command } => check_command(engine, server, user, command).await,
+        ServiceCheck::Command { command } => check_command(engine, server, user, command).await,
     }
 }
 

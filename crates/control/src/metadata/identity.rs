@@ -9,8 +9,8 @@ use base64::{
 };
 use ed25519_dalek::Signer as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use kiln_api::identity::{Jwk, JwkSet};
 use kiln_model::evidence::{SigningKey, key_id};
-use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -29,13 +29,6 @@ const MAX_AUDIENCE: usize = 256;
 pub struct Identity {
     key: SigningKey,
     id: String,
-}
-
-/// Keys that verify identity tokens (RFC 7517, RFC 8037).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct JwkSet {
-    /// The keys.
-    pub keys: Vec<Value>,
 }
 
 impl Identity {
@@ -60,8 +53,8 @@ impl Identity {
     /// The published keys.
     pub fn key_set(&self) -> JwkSet {
         let x = URL_SAFE_NO_PAD.encode(self.key.verifying_key().as_bytes());
-        let key = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": self.id, "x": x});
-        JwkSet { keys: vec![key] }
+        let [kty, crv, alg, usage] = ["OKP", "Ed25519", "EdDSA", "sig"].map(str::to_owned);
+        JwkSet { keys: vec![Jwk { kty, crv, alg, usage, kid: self.id.clone(), x }] }
     }
 
     /// A token that says who a server is, for one audience. None for an audience that cannot be one.

@@ -24,6 +24,11 @@ pub(super) fn what(kind: &str, registry: &Registry) -> String {
     format!("{kind} {}, key {}", registry.address.servers(), registry.address.path())
 }
 
+/// The servers that are asked, for messages that are about no key.
+pub(super) fn servers(kind: &str, registry: &Registry) -> String {
+    format!("{kind} {}", registry.address.servers())
+}
+
 /// Why one server gave no answer that counts.
 pub(super) enum Miss {
     /// Another server may do better.
@@ -44,15 +49,14 @@ impl From<std::io::Error> for Miss {
     }
 }
 
-/// Asks the servers in their order.
+/// Asks the servers in their order for what a message calls `what`.
 pub(super) async fn each<T, F: Future<Output = Result<T, Miss>>>(
-    kind: &str,
+    what: String,
     registry: &Registry,
     directory: &Path,
     limit: Duration,
     ask: impl Fn(Box<dyn Stream>) -> F,
 ) -> Result<T, SourceError> {
-    let what = what(kind, registry);
     let end = Instant::now() + limit;
     let config = match &registry.tls {
         Some(tls) => Some(tls::config(tls, directory).await?),

@@ -36,7 +36,7 @@ pub(super) async fn read(registry: &Registry, directory: &Path, limit: Duration)
         None => None,
     };
     let (ask, login) = (&Ask { what: &what, key: registry.address.path() }, login.as_ref());
-    let bytes = dial::each(KIND, registry, directory, limit, |stream| async move {
+    let bytes = dial::each(what.clone(), registry, directory, limit, |stream| async move {
         let mut connection = Connection::open(stream).await?;
         let token = match login {
             Some((user, password)) => Some(ask.authenticate(&mut connection, user, password).await?),

@@ -10,13 +10,7 @@
 
 mod state;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use kiln_model::{
     BindingName, ConfigDigest, Group, GroupName,
@@ -134,10 +128,8 @@ impl Keeper {
             return std::future::pending().await;
         }
         let shared = Shared::new(&self.sources, state);
-        let watches = self.sources.iter().map(|(place, source)| follow(place, source, &self.directory, &shared));
-        let watches = futures::future::join_all(watches);
         tokio::select! {
-            _never = watches => {}
+            () = watch(&self.sources, &self.directory, |place, told| shared.note(place, told)) => {}
             () = self.propose(&shared, &proposer) => {}
         }
     }
@@ -190,8 +182,4 @@ async fn settle(shared: &Shared, quiet: Duration, earliest: Instant) {
             () = shared.changed() => {}
         }
     }
-}
-
-async fn follow(place: &Place, source: &ConfigSource, directory: &Path, shared: &Shared) {
-    watch(source, directory, |told| shared.note(place, told)).await;
 }

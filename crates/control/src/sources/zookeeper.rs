@@ -1,4 +1,4 @@
-//! ZooKeeper: one node's data, read once or watched.
+//! ZooKeeper: a node's data, read once, or many nodes' data, watched in one session.
 //!
 //! Kiln only reads, so it speaks the few messages that reading needs ([`wire`], [`session`]) and no more (decisions/0060). A
 //! session lost or expired is nothing to repair: the next one begins anew, reads the node again and sets its watch again, and a
@@ -10,20 +10,27 @@ mod wire;
 use std::{path::Path, time::Duration};
 
 use kiln_model::config::Registry;
+use tokio::time::timeout;
 
 use self::session::{Node, Session};
 use super::{
-    LIMIT, SourceError,
+    LIMIT, SourceError, Watched,
     dial::{self, Miss},
     password, text,
 };
 
 const KIND: &str = "zookeeper";
 
-pub(super) async fn read(registry: &Registry, directory: &Path, limit: Duration) -> Result<String, SourceError> {
-    let (session, node) = open(registry, directory, limit, Watch::No).await?;
+/// Nodes that could not be read are tried again after this time: no watch is set on them.
+const AGAIN: Duration = Duration::from_secs(15);
+
+type Read = Result<Node, SourceError>;
+
+pub(super) async fn read(registry: &Registry, directory: &Path, limit: Duration) -> Watched {
+    let what = dial::what(KIND, registry);
+    let (session, mut read) = open(&[registry], what, directory, limit, Watch::No).await?;
     session.close().await;
-    value(registry, node)
+    value(registry, read.remove(0))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,39 +39,48 @@ enum Watch {
     Yes,
 }
 
-/// A node under watch: tells its value, then waits for it to change.
+/// Nodes of one registry under watch: tells their values, then waits for any of them to change.
 pub(super) struct Watcher<'a> {
-    registry: &'a Registry,
+    nodes: Vec<&'a Registry>,
     session: Session,
-    node: Option<Node>,
+    read: Option<Vec<Read>>,
+    /// Whether a node could not be read.
+    unwatched: bool,
 }
 
 impl<'a> Watcher<'a> {
-    /// Begins a session; the node is under watch from here on, also while it is missing.
+    /// Begins a session for nodes of the same servers, login and encryption. They are under watch from here on, also while they
+    /// are missing.
     pub(super) async fn begin(
-        registry: &'a Registry,
+        nodes: Vec<&'a Registry>,
         directory: &Path,
         limit: Duration,
     ) -> Result<Watcher<'a>, SourceError> {
-        let (session, node) = open(registry, directory, limit, Watch::Yes).await?;
-        Ok(Self { registry, session, node: Some(node) })
+        let what = dial::servers(KIND, nodes[0]);
+        let (session, read) = open(&nodes, what, directory, limit, Watch::Yes).await?;
+        Ok(Self { nodes, session, read: Some(read), unwatched: false })
     }
 
-    /// What the node holds now.
-    pub(super) async fn next(&mut self) -> Result<String, SourceError> {
-        let what = dial::what(KIND, self.registry);
-        let node = match self.node.take() {
-            Some(node) => node,
-            None => {
-                self.session.changed().await.map_err(|miss| settled(&what, miss))?;
-                let read = self.session.get(self.registry.address.path(), true, &what);
-                match tokio::time::timeout(LIMIT, read).await {
-                    Ok(node) => node.map_err(|miss| settled(&what, miss))?,
-                    Err(_) => return Err(SourceError::Silent { what, limit: LIMIT }),
-                }
-            }
+    /// What the nodes hold now, in their order.
+    pub(super) async fn next(&mut self) -> Result<Vec<Watched>, SourceError> {
+        let read = match self.read.take() {
+            Some(read) => read,
+            None => self.read_again().await?,
         };
-        value(self.registry, node)
+        self.unwatched = read.iter().any(Result::is_err);
+        Ok(self.nodes.iter().zip(read).map(|(registry, read)| value(registry, read)).collect())
+    }
+
+    async fn read_again(&mut self) -> Result<Vec<Read>, SourceError> {
+        let what = dial::servers(KIND, self.nodes[0]);
+        let again = if self.unwatched { AGAIN } else { Duration::MAX };
+        if let Ok(changed) = timeout(again, self.session.changed()).await {
+            changed.map_err(|miss| settled(&what, miss))?;
+        }
+        match timeout(LIMIT, read_all(&mut self.session, &self.nodes, Watch::Yes)).await {
+            Ok(read) => read.map_err(|miss| settled(&what, miss)),
+            Err(_) => Err(SourceError::Silent { what, limit: LIMIT }),
+        }
     }
 }
 
@@ -76,34 +92,48 @@ fn settled(what: &str, miss: Miss) -> SourceError {
     }
 }
 
-fn value(registry: &Registry, node: Node) -> Result<String, SourceError> {
+fn value(registry: &Registry, read: Read) -> Watched {
     let what = dial::what(KIND, registry);
-    match node {
+    match read? {
         Node::Missing => Err(SourceError::Missing { what }),
         Node::Data(bytes) => text(&what, bytes),
     }
 }
 
 async fn open(
-    registry: &Registry,
+    nodes: &[&Registry],
+    what: String,
     directory: &Path,
     limit: Duration,
     watch: Watch,
-) -> Result<(Session, Node), SourceError> {
-    let what = dial::what(KIND, registry);
+) -> Result<(Session, Vec<Read>), SourceError> {
+    let registry = nodes[0];
     let login = match &registry.login {
         Some(login) => Some(format!("{}:{}", login.user, password(&login.password, directory).await?)),
         None => None,
     };
-    let path = registry.address.path();
-    let (what, login) = (&what, login.as_deref());
-    dial::each(KIND, registry, directory, limit, |stream| async move {
+    let (named, login) = (&what.clone(), login.as_deref());
+    dial::each(what, registry, directory, limit, |stream| async move {
         let mut session = Session::open(stream).await?;
         if let Some(login) = login {
-            session.authenticate(login, what).await?;
+            session.authenticate(login, named).await?;
         }
-        let node = session.get(path, watch == Watch::Yes, what).await?;
-        Ok((session, node))
+        let read = read_all(&mut session, nodes, watch).await?;
+        Ok((session, read))
     })
     .await
+}
+
+/// Reads every node. What is wrong with one of them is no reason to give up the session.
+async fn read_all(session: &mut Session, nodes: &[&Registry], watch: Watch) -> Result<Vec<Read>, Miss> {
+    let mut all = Vec::with_capacity(nodes.len());
+    for registry in nodes {
+        let what = dial::what(KIND, registry);
+        match session.get(registry.address.path(), watch == Watch::Yes, &what).await {
+            Ok(node) => all.push(Ok(node)),
+            Err(Miss::Final(error)) => all.push(Err(error)),
+            Err(miss) => return Err(miss),
+        }
+    }
+    Ok(all)
 }

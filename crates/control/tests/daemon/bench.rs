@@ -18,7 +18,7 @@ use kiln_api::{
 use kiln_model::{
     Fleet, Group, GroupName, ImageDigest, ImageManifest, Suite,
     fleet::{EvidencePolicy, Publish, RolloutPolicy},
-    manifest::{Protocol, Readiness, ReadinessCheck, Service, Stop},
+    manifest::{Protocol, Readiness, Service, ServiceCheck, Stop},
     suite::{Test, TestKind, TextMatch},
 };
 use tempfile::TempDir;
@@ -231,7 +231,7 @@ pub fn request(image: ImageDigest) -> ApplyRequest {
 }
 
 fn web() -> ImageManifest {
-    let check = ReadinessCheck::Http { port: 8080, path: "/".into() };
+    let check = ServiceCheck::Http { port: 8080, path: "/".into() };
     let service = Service {
         readiness: Some(Readiness { check, within: Duration::from_secs(10) }),
         stop: Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) },

@@ -11,6 +11,7 @@ use std::{
 use kiln_control::{
     daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, StateLock},
     keys::Keys,
+    metadata::Identity,
     sources::keeper::Damping,
 };
 use kiln_engine::local::LocalEngine;
@@ -25,6 +26,9 @@ pub const DIRECTORY: &str = "KILN_TEST_DIRECTORY";
 pub fn arguments(function: &str) -> Vec<OsString> {
     ["--exact", function, "--nocapture"].map(OsString::from).to_vec()
 }
+
+/// A file of the directory: the address at which the daemon offers metrics.
+pub const METRICS: &str = "metrics";
 
 fn directory() -> Option<PathBuf> {
     std::env::var_os(DIRECTORY).map(PathBuf::from)
@@ -59,10 +63,12 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     let (run_dir, id) = (options.run_dir.clone(), options.id.clone());
     let runtime = Arc::new(Runtime::open(options, library.clone()).unwrap());
     let gateway = GatewayProcess::new(&state, std::env::current_exe().unwrap(), arguments("child::gateway"));
+    let metrics = std::fs::read_to_string(directory.join(METRICS)).ok().map(|address| address.parse().unwrap());
     let parts = Parts {
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library,
         keys,
+        identity: Arc::new(Identity::open(&state)?),
         traffic: Arc::new(GatewayTraffic(gateway.clone())),
         gateway: Some(gateway),
         metadata: daemon::metadata(&runtime, &state)?,
@@ -71,5 +77,5 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     };
     // Shorter than for people, so that the tests need not wait.
     let damping = Damping { quiet: Duration::from_millis(300), interval: Duration::from_millis(500) };
-    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, damping }, parts).await
+    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, metrics, damping }, parts).await
 }

@@ -9,11 +9,13 @@ mod certificates;
 mod child;
 mod config;
 mod faults;
+mod health;
 mod library;
 mod life;
 mod live;
 mod matrix;
 mod metadata;
+mod observing;
 #[path = "../sources/registry.rs"]
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;

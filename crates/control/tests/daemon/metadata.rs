@@ -186,13 +186,18 @@ fn text_of(child: &mut std::process::Child) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn root_identity_tokens_are_verified_with_the_published_keys() {
     let mut servers = Servers::launch().await;
-    let keys: serde_json::Value = serde_json::from_str(&servers.read(1, "/kiln/v1/jwks")).unwrap();
+    let published = servers.bench.client.jwks().await.unwrap();
+    let keys = serde_json::to_value(&published).unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&servers.read(1, "/kiln/v1/jwks")).unwrap();
+    assert_eq!(seen, keys, "servers and the daemon's API publish the same");
     let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
     let key = VerifyingKey::try_from(&bytes(keys["keys"][0]["x"].as_str().unwrap())[..]).unwrap();
     let token = servers.read(0, "/kiln/v1/identity?audience=https://db.example");
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let signature = Signature::from_slice(&bytes(signature)).unwrap();
     key.verify(signed.as_bytes(), &signature).unwrap();
+    let header: serde_json::Value = serde_json::from_slice(&bytes(signed.split_once('.').unwrap().0)).unwrap();
+    assert_eq!(header["kid"], published.keys[0].kid.as_str());
     let claims: serde_json::Value = serde_json::from_slice(&bytes(signed.split_once('.').unwrap().1)).unwrap();
     assert_eq!(claims["sub"], servers.servers[0].id.as_str());
     assert_eq!((&claims["aud"], &claims["group"]), (&"https://db.example".into(), &"web".into()));

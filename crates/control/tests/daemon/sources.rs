@@ -106,6 +106,10 @@ async fn root_a_changed_node_becomes_a_tested_release_and_a_wrong_value_a_state(
     let wrong = until(&bench, "it is wrong", |group| stands(group, "workers", "wrong")).await;
     assert!(sources(&wrong).reason.contains("`workers` must be a whole number"), "{wrong:#?}");
     assert_eq!((state(&wrong), ids(&wrong)), ("failed", ids(&second)), "nothing was changed");
+    zookeeper.kazoo("zk.set('/workers', b'\\xff\\xff')");
+    let no_text = |group: &GroupStatus| format!("{:?}", group.sources).contains("the value is not text: byte 0");
+    let wrong = until(&bench, "it is no text", no_text).await;
+    assert_eq!((state(&wrong), ids(&wrong)), ("waiting", ids(&second)), "nothing was changed");
     zookeeper.kazoo("zk.set('/workers', b'2')");
     until(&bench, "it is good again", |group| stands(group, "workers", "fresh") && state(group) == "same").await;
 
@@ -200,6 +204,66 @@ async fn root_a_registry_that_ends_during_a_test_or_a_rollout_is_not_missed() {
     assert!(!away.servers.is_empty());
     until(&bench, "the rollout goes on to its end", |group| group.rollout.is_none() && group.ready == 3).await;
     assert_eq!(bench.page(&at).await, "good evening ");
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_an_apply_during_a_proposal_wins_and_leaves_no_test_server() {
+    let (mut bench, zookeeper) = (Bench::new().await, prepared());
+    let image = bench.image("one", "unused", |manifest, suite| {
+        configured(manifest, suite);
+        suite.tests.push(slow());
+    });
+    let (last, _) = apply(&bench, &sourced(image, &zookeeper, OnSourceChange::Rollout)).await;
+    assert_ok(&last);
+    until(&bench, "it is compared", |group| state(group) == "same").await;
+    zookeeper.kazoo("zk.set('/greeting', b'good evening')");
+    until(&bench, "it is proposed", |group| state(group) == "proposed").await;
+    let quick = bench.image("two", "unused", configured);
+    let (last, _) = apply(&bench, &with(quick, &[("greeting", text("written down"))])).await;
+    assert_ok(&last);
+    let start = Instant::now();
+    let under_test = async || {
+        let host = bench.client.host().await.unwrap();
+        host.items.iter().any(|item| item.server.as_deref().is_some_and(|server| server.starts_with("test-")))
+    };
+    assert!(under_test().await, "the proposal's tests go on to their end");
+    while under_test().await {
+        assert!(start.elapsed() < Duration::from_secs(20), "test servers are left");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let group = bench.group().await;
+    assert_eq!(
+        (bench.page(&endpoint(&last)).await.as_str(), group.sources, group.rollout),
+        ("written down ", None, None)
+    );
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_killed_during_a_proposal_makes_it_again() {
+    let (mut bench, zookeeper) = (Bench::new().await, prepared());
+    let image = bench.image("one", "unused", |manifest, suite| {
+        configured(manifest, suite);
+        suite.tests.push(slow());
+    });
+    let (last, _) = apply(&bench, &sourced(image, &zookeeper, OnSourceChange::Rollout)).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+    until(&bench, "it is compared", |group| state(group) == "same").await;
+    zookeeper.kazoo("zk.set('/greeting', b'good evening')");
+    until(&bench, "it is tested", |group| state(group) == "proposed").await;
+    bench.kill_and_restart().await;
+    let moving = |group: &GroupStatus| group.rollout.as_ref().is_some_and(|rollout| rollout.state == "running");
+    until(&bench, "it is rolled out", moving).await;
+    bench.kill_and_restart().await;
+    let there = |group: &GroupStatus| group.rollout.is_none() && group.ready == 3 && state(group) == "same";
+    let group = until(&bench, "it is there", there).await;
+    assert_eq!(
+        (bench.page(&at).await.as_str(), group.servers.iter().filter(|s| s.state == "ready").count()),
+        ("good evening ", 3)
+    );
     bench.purge().await;
 }
 

@@ -20,7 +20,7 @@ use kiln_engine::local::LocalEngine;
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, Suite,
     evidence::{Report, TestOutcome, Verdict},
-    manifest::{Readiness, ReadinessCheck, Service, Stop},
+    manifest::{Readiness, Service, ServiceCheck, Stop},
     suite::{Test, TestKind},
 };
 use kiln_runtime::{BoxError, RootProvider, Runtime, RuntimeOptions};
@@ -112,7 +112,7 @@ pub fn shell(script: &str) -> Service {
 
 /// Busybox's web server with a readiness check.
 pub fn web() -> ImageManifest {
-    let check = ReadinessCheck::Http { port: 8080, path: "/".into() };
+    let check = ServiceCheck::Http { port: 8080, path: "/".into() };
     image(Service {
         command: ["/bin/httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned).to_vec(),
         user: "web".into(),

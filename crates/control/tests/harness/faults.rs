@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kiln_model::{
     evidence::Verdict,
-    manifest::{Readiness, ReadinessCheck, Restart, Service},
+    manifest::{Readiness, Restart, Service, ServiceCheck},
     suite::TestKind,
 };
 
@@ -57,7 +57,7 @@ async fn root_a_test_that_hangs_ends_at_its_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_service_that_never_gets_ready_fails_the_suite_and_its_tests_are_not_run() {
     let bench = Bench::new();
-    let readiness = Readiness { check: ReadinessCheck::Tcp { port: 9 }, within: Duration::from_millis(300) };
+    let readiness = Readiness { check: ServiceCheck::Tcp { port: 9 }, within: Duration::from_millis(300) };
     let manifest = image(Service { readiness: Some(readiness), ..shell(IDLE) });
     let run = bench.run(manifest, vec![test("page", command("true"))]).await;
     let seen = failure(&run.report, "kiln/services-ready");
@@ -70,7 +70,7 @@ async fn root_a_service_that_never_gets_ready_fails_the_suite_and_its_tests_are_
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_service_that_exits_at_once_fails_at_once() {
     let bench = Bench::new();
-    let readiness = Readiness { check: ReadinessCheck::Tcp { port: 9 }, within: Duration::from_secs(30) };
+    let readiness = Readiness { check: ServiceCheck::Tcp { port: 9 }, within: Duration::from_secs(30) };
     let service = Service { readiness: Some(readiness), restart: Restart::Never, ..shell("echo broken >&2; exit 3") };
     let run = bench.run(image(service), Vec::new()).await;
     assert!(run.took < Duration::from_secs(10), "{:?}", run.took);

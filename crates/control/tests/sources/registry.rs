@@ -89,11 +89,16 @@ pub struct ZooKeeper {
 
 impl ZooKeeper {
     pub fn new() -> Self {
+        Self::with_connections(0)
+    }
+
+    /// One that takes so many connections from a host, 0 for any number; 60 is usual.
+    pub fn with_connections(limit: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, secure_port) = (free_port(), free_port());
         let config = directory.path().join("zoo.cfg");
         let text = format!(
-            "tickTime=100\ndataDir={0}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+            "tickTime=100\ndataDir={0}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns={limit}\n\
              admin.enableServer=false\n",
             directory.path().display()
         );
@@ -123,7 +128,7 @@ impl ZooKeeper {
     /// Runs statements of kazoo: `zk` is a connected client.
     pub fn kazoo(&self, statements: &str) {
         let script = format!(
-            "from kazoo.client import KazooClient\nfrom kazoo.security import make_digest_acl\n\
+            "from kazoo.client import KazooClient\nfrom kazoo.security import make_acl, make_digest_acl\n\
              zk = KazooClient(hosts='127.0.0.1:{}')\nzk.start(timeout=30)\n{statements}\nzk.stop()\n",
             self.port
         );

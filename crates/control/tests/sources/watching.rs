@@ -1,12 +1,17 @@
 //! Sources under watch: changed, killed, stopped, started again.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use kiln_control::sources::{SourceError, Watched, watch};
-use kiln_model::config::ConfigSource;
+use kiln_control::{
+    config::{HostSources, Sources as _},
+    sources::{SourceError, Watched, watch},
+};
+use kiln_model::config::{ConfigSource, ConfigValue};
 use rustix::process::Signal;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -22,7 +27,8 @@ impl Watch {
         let (sender, told) = mpsc::unbounded_channel();
         let directory: PathBuf = directory.to_owned();
         let task = tokio::spawn(async move {
-            watch(&source, &directory, |value| sender.send(value).unwrap_or_default()).await;
+            let sources = [((), source)].into();
+            watch(&sources, &directory, |(), value| sender.send(value).unwrap_or_default()).await;
         });
         Self { told, task }
     }
@@ -111,4 +117,59 @@ async fn host_a_file_is_watched_also_when_another_takes_its_place() {
     std::fs::write(directory.path().join("next"), "two\n").unwrap();
     std::fs::rename(directory.path().join("next"), &path).unwrap();
     watch.value("two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_many_nodes_are_watched_in_one_session_and_a_bad_one_harms_no_other() {
+    let zookeeper = ZooKeeper::with_connections(4);
+    zookeeper.kazoo("for n in range(60): zk.create('/n%d' % n, b'0')");
+    zookeeper.kazoo("zk.set('/n58', b'x' * 200000)");
+    zookeeper.kazoo("zk.set_acls('/n59', [make_digest_acl('kiln', 'right', all=True)])");
+    let sources: BTreeMap<u32, ConfigSource> = (0..60).map(|n| (n, zookeeper.source(&format!("/n{n}")))).collect();
+    let said: Arc<Mutex<BTreeMap<u32, Watched>>> = Arc::default();
+    let note = said.clone();
+    let task = tokio::spawn(async move {
+        let tell = |n: &u32, told| drop(note.lock().unwrap().insert(*n, told));
+        watch(&sources, Path::new("/"), tell).await;
+    });
+    let until = async |what: &str, good: &dyn Fn(&BTreeMap<u32, Watched>) -> bool| {
+        let end = tokio::time::Instant::now() + Duration::from_secs(40);
+        while !good(&said.lock().unwrap()) {
+            assert!(tokio::time::Instant::now() < end, "never: {what}: {:?}", said.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let all = |value: &'static str| {
+        move |said: &BTreeMap<u32, Watched>| {
+            (0..58).all(|n| said.get(&n).is_some_and(|told| told.as_deref() == Ok(value)))
+        }
+    };
+    until("all are told", &all("0")).await;
+    let bad = |said: &BTreeMap<u32, Watched>| {
+        matches!(said.get(&58), Some(Err(SourceError::TooLarge { .. })))
+            && matches!(said.get(&59), Some(Err(SourceError::Unauthorised { .. })))
+    };
+    until("the bad ones are told", &bad).await;
+    zookeeper.kazoo("for n in range(58): zk.set('/n%d' % n, b'1')");
+    until("every change is told", &all("1")).await;
+    zookeeper.kazoo("zk.set('/n58', b'small')");
+    until("a large one that is smaller now", &|said| said[&58].as_deref() == Ok("small")).await;
+    zookeeper
+        .kazoo("zk.add_auth('digest', 'kiln:right'); zk.set_acls('/n59', [make_acl('world', 'anyone', all=True)])");
+    until("one that may be read now", &|said| said[&59].as_deref() == Ok("0")).await;
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_many_values_are_asked_for_within_what_a_registry_takes() {
+    let zookeeper = ZooKeeper::with_connections(60);
+    zookeeper.kazoo("for n in range(600): zk.create('/n%d' % n, b'0')");
+    let sources = HostSources::default();
+    let values = (0..600).map(|n| {
+        let (sources, source) = (&sources, zookeeper.source(&format!("/n{n}")));
+        async move { sources.resolve(&source, Path::new("/")).await }
+    });
+    for value in futures::future::join_all(values).await {
+        assert_eq!(value.unwrap(), ConfigValue::Text("0".into()));
+    }
 }

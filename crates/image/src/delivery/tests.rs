@@ -1,6 +1,7 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
 mod files;
+mod others;
 mod registry;
 mod trouble;
 

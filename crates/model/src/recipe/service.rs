@@ -7,19 +7,32 @@ use crate::{
     config::{ConfigKey, ConfigSchema},
     diagnostic::shown,
     id::ServiceName,
-    manifest::{Port, Protocol, Readiness, ReadinessCheck, Restart, Service, Stop},
+    manifest::{Liveness, Port, Protocol, Readiness, Restart, Service, ServiceCheck, Stop},
     text::{Entry, Keys, Place, Table, Value},
 };
 
 /// The keys of a service.
 pub(crate) const KEYS: Keys = Keys {
     of: "a service",
-    valid: &["command", "user", "environment", "working_directory", "ports", "readiness", "stop", "restart"],
+    valid: &[
+        "command",
+        "user",
+        "environment",
+        "working_directory",
+        "ports",
+        "readiness",
+        "liveness",
+        "stop",
+        "restart",
+    ],
 };
 /// The keys of an entry of `ports`.
 pub(crate) const PORT: Keys = Keys { of: "a port", valid: &["port", "protocol"] };
 /// The keys of `readiness`.
 pub(crate) const READINESS: Keys = Keys { of: "`readiness`", valid: &["http", "tcp", "command", "port", "within"] };
+/// The keys of `liveness`.
+pub(crate) const LIVENESS: Keys =
+    Keys { of: "`liveness`", valid: &["http", "tcp", "command", "port", "interval", "timeout", "failures"] };
 /// The keys of `stop`.
 pub(crate) const STOP: Keys = Keys { of: "`stop`", valid: &["signal", "grace"] };
 
@@ -95,6 +108,7 @@ fn read<'d>(entry: &Entry<'d>, schema: Option<&ConfigSchema>) -> Option<Read<'d>
     let working_directory = table.get("working_directory").map_or(Some("/".to_owned()), |v| command::directory(&v));
     let ports = table.get("ports").map_or(Some(vec![]), |v| ports(&v));
     let readiness = table.get("readiness").map_or(Some(None), |v| readiness(&v, ports.as_deref()?).map(Some));
+    let liveness = table.get("liveness").map_or(Some(None), |v| liveness(&v, ports.as_deref()?).map(Some));
     let stop = table.get("stop").map_or(Some(default_stop()), |v| stop(&v));
     let restart = table.get("restart").map_or(Some(Restart::Never), |v| v.word(&RESTARTS));
     if restart == Some(Restart::Once) {
@@ -109,6 +123,7 @@ fn read<'d>(entry: &Entry<'d>, schema: Option<&ConfigSchema>) -> Option<Read<'d>
         working_directory: working_directory?,
         ports: ports.iter().map(|(port, _)| *port).collect(),
         readiness: readiness?,
+        liveness: liveness?,
         stop: stop?,
         restart: restart?,
     };
@@ -138,7 +153,7 @@ fn configured(entry: &Entry<'_>, schema: Option<&ConfigSchema>) -> Option<(Strin
 
 fn a_task_serves_nothing(table: &Table<'_>) {
     let Some(restart) = table.get("restart") else { return };
-    for key in ["ports", "readiness"] {
+    for key in ["ports", "readiness", "liveness"] {
         if let Some(value) = table.get(key) {
             value.place.contradicts::<()>(
                 restart.place,
@@ -184,9 +199,27 @@ pub(super) fn url_path(text: &str) -> Result<(), String> {
 
 fn readiness(value: &Value<'_>, ports: &[PlacedPort<'_>]) -> Option<Readiness> {
     let table = value.table(READINESS, "{ http = \"/\", within = \"10s\" }")?;
-    let choice = table.one_of(&["http", "tcp", "command"], "tcp = 80")?;
     let limits = Duration::from_millis(100)..=HOUR;
     let within = table.get("within").map_or(Some(Duration::from_secs(10)), |v| v.duration(limits, "\"10s\""));
+    Some(Readiness { check: service_check(&table, ports)?, within: within? })
+}
+
+fn liveness(value: &Value<'_>, ports: &[PlacedPort<'_>]) -> Option<Liveness> {
+    let table = value.table(LIVENESS, "{ http = \"/healthz\", interval = \"10s\" }")?;
+    let limits = Duration::from_millis(100)..=HOUR;
+    let time = |key: &'static str, usual: Duration, example: &'static str| {
+        table.get(key).map_or(Some(usual), |v| v.duration(limits.clone(), example))
+    };
+    let interval = time("interval", Duration::from_secs(10), "\"10s\"");
+    let timeout = time("timeout", Duration::from_secs(2), "\"2s\"");
+    let failures = table.get("failures").map_or(Some(3), |v| v.integer(1..=1000, "3"));
+    let check = service_check(&table, ports);
+    Some(Liveness { check: check?, interval: interval?, timeout: timeout?, failures: failures? })
+}
+
+/// Exactly one of `http`, `tcp`, `command`.
+fn service_check(table: &Table<'_>, ports: &[PlacedPort<'_>]) -> Option<ServiceCheck> {
+    let choice = table.one_of(&["http", "tcp", "command"], "tcp = 80")?;
     if choice.key != "http"
         && let Some(port) = table.get("port")
     {
@@ -197,27 +230,26 @@ fn readiness(value: &Value<'_>, ports: &[PlacedPort<'_>]) -> Option<Readiness> {
             "remove it; a `tcp` check names its port itself: `tcp = 6379`",
         );
     }
-    let check = match choice.key {
-        "http" => http_check(&table, &choice.value, ports),
+    match choice.key {
+        "http" => http_check(table, &choice.value, ports),
         "tcp" => port_number(&choice.value, "6379")
             .and_then(|port| declared(&choice.value, port, ports))
-            .map(|port| ReadinessCheck::Tcp { port }),
-        _ => command::read(&choice.value, command::Text::Words).map(|command| ReadinessCheck::Command { command }),
-    };
-    Some(Readiness { check: check?, within: within? })
+            .map(|port| ServiceCheck::Tcp { port }),
+        _ => command::read(&choice.value, command::Text::Words).map(|command| ServiceCheck::Command { command }),
+    }
 }
 
-fn http_check(table: &Table<'_>, path: &Value<'_>, ports: &[PlacedPort<'_>]) -> Option<ReadinessCheck> {
+fn http_check(table: &Table<'_>, path: &Value<'_>, ports: &[PlacedPort<'_>]) -> Option<ServiceCheck> {
     let checked = path.checked("\"/\"", url_path);
     let port = match (table.get("port"), ports) {
         (Some(value), ports) => port_number(&value, "80").and_then(|port| declared(&value, port, ports)),
         (None, [(only, _)]) => Some(only.port),
         (None, _) => path.place.report(
             "it is not said which port answers",
-            "name it: `readiness = { http = \"/\", port = 80 }`, and list it in `ports`",
+            "name it: `{ http = \"/\", port = 80 }`, and list it in `ports`",
         ),
     };
-    Some(ReadinessCheck::Http { port: port?, path: checked? })
+    Some(ServiceCheck::Http { port: port?, path: checked? })
 }
 
 fn declared(value: &Value<'_>, port: u16, ports: &[PlacedPort<'_>]) -> Option<u16> {

@@ -266,6 +266,8 @@ pub struct Service {
     pub ports: Option<Vec<Port>>,
     /// How to know that it works; without one it is ready when it runs.
     pub readiness: Option<Readiness>,
+    /// How to know that it still works while it serves; without one it does while it runs.
+    pub liveness: Option<Liveness>,
     /// How it is asked to stop.
     pub stop: Option<Stop>,
     /// What happens when it exits by itself; `never` where nothing is said.
@@ -337,6 +339,68 @@ pub struct CommandReadiness {
     pub command: Command,
     /// Ready within this time of its start; `10s` where nothing is said.
     pub within: Option<DurationText>,
+}
+
+/// A check of a server that serves: exactly one of `http`, `tcp`, `command`. So many failed attempts in a row, and the
+/// server is replaced.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Liveness {
+    /// GET answers with a status of 200 to 399.
+    Http(HttpLiveness),
+    /// A connection is accepted.
+    Tcp(TcpLiveness),
+    /// A command inside the server exits with 0.
+    Command(CommandLiveness),
+}
+
+/// GET answers with a status of 200 to 399.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpLiveness {
+    /// Path with a leading `/`.
+    pub http: UrlPath,
+    /// One of the service's ports; the only one where nothing is said.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// From one attempt to the next; `10s` where nothing is said.
+    pub interval: Option<DurationText>,
+    /// An attempt that takes longer has failed; `2s` where nothing is said.
+    pub timeout: Option<DurationText>,
+    /// In a row; 3 where nothing is said.
+    #[schemars(range(min = 1, max = 1000))]
+    pub failures: Option<u32>,
+}
+
+/// A connection is accepted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpLiveness {
+    /// One of the service's ports.
+    #[schemars(range(min = 1))]
+    pub tcp: u16,
+    /// From one attempt to the next; `10s` where nothing is said.
+    pub interval: Option<DurationText>,
+    /// An attempt that takes longer has failed; `2s` where nothing is said.
+    pub timeout: Option<DurationText>,
+    /// In a row; 3 where nothing is said.
+    #[schemars(range(min = 1, max = 1000))]
+    pub failures: Option<u32>,
+}
+
+/// A command inside the server exits with 0.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandLiveness {
+    /// A text that is split into words, or program and arguments.
+    pub command: Command,
+    /// From one attempt to the next; `10s` where nothing is said.
+    pub interval: Option<DurationText>,
+    /// An attempt that takes longer has failed; `2s` where nothing is said.
+    pub timeout: Option<DurationText>,
+    /// In a row; 3 where nothing is said.
+    #[schemars(range(min = 1, max = 1000))]
+    pub failures: Option<u32>,
 }
 
 /// How a service is asked to stop.

@@ -43,6 +43,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     agree(&schema, service::CONFIGURED, &["Configured"]);
     agree(&schema, service::PORT, &["SpokenPort"]);
     agree(&schema, service::READINESS, &["HttpReadiness", "TcpReadiness", "CommandReadiness"]);
+    agree(&schema, service::LIVENESS, &["HttpLiveness", "TcpLiveness", "CommandLiveness"]);
     agree(&schema, service::STOP, &["Stop"]);
     agree(&schema, writable::KEYS, &["TmpfsWritable", "EphemeralWritable", "VolumeWritable"]);
     let kinds = [

@@ -75,7 +75,11 @@ fn server(server: &ServerStatus) -> Vec<String> {
         server.address.clone().unwrap_or_else(none),
         server.pid.map_or_else(none, |pid| pid.to_string()),
         server.ready.map_or_else(none, |after| ui::seconds(after.as_secs_f64())),
-        if server.touched { "touched".to_owned() } else { String::new() },
+        match &server.reason {
+            Some(reason) => reason.clone(),
+            None if server.touched => "touched".to_owned(),
+            None => String::new(),
+        },
     ]
 }
 
@@ -99,6 +103,7 @@ mod tests {
             started_at: Some("2026-01-01T00:00:00Z".into()),
             ready,
             touched: ready.is_some(),
+            reason: None,
         };
         let source = |key: &str, state: &str, reason: Option<&str>| SourceStatus {
             key: key.into(),

@@ -20,11 +20,11 @@ use super::{
 use crate::RebuildTarget;
 
 pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>) -> Response {
-    stream::work(|sink| async move { apply::apply(&app, request, &sink).await })
+    stream::work(&app.clone(), |sink| async move { apply::apply(&app, request, &sink).await })
 }
 
 pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackRequest>) -> Response {
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         let groups = [request.group];
         let rolled = async {
             app.control.rollback(&groups[0]).await?;
@@ -40,7 +40,7 @@ pub(super) async fn rebuild(State(app): Shared, Body(request): Body<RebuildReque
         RebuildRequest::Group(group) => RebuildTarget::Group(group),
         RebuildRequest::Server(server) => RebuildTarget::Server(server),
     };
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         apply::follow(&app, &sink, async { Ok(app.control.rebuild(&target).await?) }, |groups| groups).await
     })
 }
@@ -53,7 +53,7 @@ pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -
             message,
         )));
     }
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         match run_down(&app, &request.groups, request.purge, &sink).await {
             Ok(()) => Ended::default(),
             Err(Failure(error)) => Ended::failed(error),
@@ -65,6 +65,7 @@ async fn run_down(app: &Arc<App>, groups: &[GroupName], purge: bool, sink: &Sink
     apply::with_events(app, sink, app.control.down(groups)).await?;
     app.keepers.renew(groups);
     if purge {
+        app.control.record("purge", serde_json::json!({}), "somebody asked for it").await?;
         app.control.close().await;
         if let Some(gateway) = &app.gateway {
             gateway

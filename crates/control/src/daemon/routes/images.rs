@@ -16,6 +16,7 @@ use kiln_model::{
     fleet::{EvidencePolicy, ImageRef},
     manifest::BindingTest,
 };
+use serde_json::json;
 
 use super::{
     super::{
@@ -47,7 +48,7 @@ pub(super) async fn collect(State(app): Shared) -> Result<Json<Collected>, Failu
 }
 
 pub(super) async fn test(State(app): Shared, Body(request): Body<TestRequest>) -> Response {
-    stream::work(|sink| async move {
+    stream::work(&app.clone(), |sink| async move {
         match run_test(&app, &request, &sink).await {
             Ok(ended) => ended,
             Err(Failure(error)) => Ended::failed(error),
@@ -59,15 +60,16 @@ async fn run_test(app: &Arc<App>, request: &TestRequest, sink: &Sink) -> Result<
     super::super::apply::room(&app.options.state_dir)?;
     let (library, reference) = (app.library.clone(), request.image.clone());
     let image = blocking(move || library.resolve(&reference)).await?;
-    let events = |event| sink.send(event);
+    let events = |event| sink.tell(event);
     let policy = EvidencePolicy::default();
     let alone = || Box::new(alone(&request.image, &image.manifest));
     let group = request.group.clone().unwrap_or_else(alone);
     let config = app.freezer.freeze(&group, &image.manifest, &request.directory).await?.config;
     let proof = app.prover.prove(&image, &config, policy, request.fresh, &events).await?;
+    super::super::apply::record_proof(app, &proof).await?;
     let error = (!proof.passed()).then(|| super::super::apply::tests_failed(&proof.report));
     if request.move_dev && error.is_none() {
-        sink.send(super::super::apply::move_dev(app, &image).await?);
+        sink.tell(super::super::apply::move_dev(app, &image).await?);
     }
     Ok(Ended { reports: vec![TestReport::from(&proof.report)], error, endpoints: Vec::new() })
 }
@@ -103,6 +105,8 @@ pub(super) async fn promote(
         }
         Err(NotAdmitted::Unreadable(error)) => return Err(error.into()),
     }
+    let inputs = json!({"image": image.digest, "name": image.name, "channel": request.to});
+    app.control.record("promote", inputs, "its newest suite passed, as a trusted key says").await?;
     let before = set_channel(&app, &image, request.to.clone()).await?;
     Ok(Json(Promoted {
         name: image.name.to_string(),

@@ -94,8 +94,10 @@ impl Propose {
         apply::room(&app.options.state_dir).map_err(Cannot::Room)?;
         let digest = config.digest();
         tracing::info!(group = %of.group, config = %digest.short(), "a source changed: the new configuration is tested");
+        let turn = app.keepers.tests.acquire().await;
         let events = |event| app.control.announce(event);
         let proof = app.prover.prove(image, &config, of.evidence, Fresh::Reuse, &events).await?;
+        drop(turn);
         if !proof.passed() {
             return Ok(Proposed::Failed(digest, apply::tests_failed(&proof.report).message));
         }

@@ -74,7 +74,6 @@ impl Session {
 
     /// Reads a node, and sets a watch on it if asked to. A missing node is watched too: its creation fires.
     pub(super) async fn get(&mut self, path: &str, watch: bool, what: &str) -> Result<Node, Miss> {
-        self.fired = false;
         let answer = self.request(kind::GET_DATA, path, watch, what).await?;
         if answer.code != code::NO_NODE {
             self.check(answer.code, what)?;

@@ -9,6 +9,8 @@ use super::super::{MAX_BYTES, dial::Stream};
 
 /// Beside a value of [`MAX_BYTES`] a message holds headers, a node's status and a path.
 const MAX_MESSAGE: usize = MAX_BYTES + 4096;
+/// A longer one is no registry's (a server takes messages of 1 MiB, unless it is told otherwise).
+const MAX_SKIPPED: usize = 16 << 20;
 
 /// Kinds of requests (`ZooDefs.OpCode`).
 pub(super) mod kind {
@@ -91,7 +93,7 @@ fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a message is shorter than it says: this is not ZooKeeper")
 }
 
-/// A message, or the length of one that is too long to be read.
+/// A message, or the length of one that is too long to be read. It is passed over.
 pub(super) enum Message {
     Whole(Vec<u8>),
     TooLong(u64),
@@ -99,34 +101,47 @@ pub(super) enum Message {
 
 /// Reads messages from a stream. A read that is given up loses nothing of what had come.
 #[derive(Default)]
-pub(super) struct Incoming(Vec<u8>);
+pub(super) struct Incoming {
+    bytes: Vec<u8>,
+    /// So many bytes are still to be passed over.
+    skip: usize,
+}
 
 impl Incoming {
     /// The next message.
     pub async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> io::Result<Message> {
         loop {
-            if let Some(message) = self.take()? {
+            let gone = self.skip.min(self.bytes.len());
+            self.bytes.drain(..gone);
+            self.skip -= gone;
+            if self.skip == 0
+                && let Some(message) = self.take()?
+            {
                 return Ok(message);
             }
             let mut part = [0; 4096];
             match stream.read(&mut part).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => self.0.extend_from_slice(&part[..read]),
+                read => self.bytes.extend_from_slice(&part[..read]),
             }
         }
     }
 
     fn take(&mut self) -> io::Result<Option<Message>> {
-        let Some(head) = self.0.first_chunk::<4>() else { return Ok(None) };
+        let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = i32::from_be_bytes(*head);
-        let length = usize::try_from(length)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a message has a negative length"))?;
+        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+        let length = usize::try_from(length).map_err(|_| wrong("a message has a negative length"))?;
+        if length > MAX_SKIPPED {
+            return Err(wrong("a message is too long: this is not ZooKeeper"));
+        }
         if length > MAX_MESSAGE {
+            self.skip = 4 + length;
             return Ok(Some(Message::TooLong(length as u64)));
         }
-        let Some(body) = self.0.get(4..4 + length) else { return Ok(None) };
+        let Some(body) = self.bytes.get(4..4 + length) else { return Ok(None) };
         let body = body.to_vec();
-        self.0.drain(..4 + length);
+        self.bytes.drain(..4 + length);
         Ok(Some(Message::Whole(body)))
     }
 }
@@ -161,11 +176,20 @@ mod tests {
 
     #[tokio::test]
     async fn unit_a_message_that_is_too_long_is_not_read() {
-        let mut long = Incoming((2u32 << 20).to_be_bytes().to_vec());
+        let incoming = |bytes: &[u8]| Incoming { bytes: bytes.to_vec(), skip: 0 };
+        let mut long = incoming(&(2u32 << 20).to_be_bytes());
         assert!(matches!(long.next(&mut &b""[..]).await, Ok(Message::TooLong(bytes)) if bytes == 2 << 20));
-        let mut negative = Incoming(vec![0xff; 4]);
+        let rest = [vec![7; 2 << 20], vec![0, 0, 0, 1, 9]].concat();
+        assert!(
+            matches!(long.next(&mut &rest[..]).await, Ok(Message::Whole(body)) if body == [9]),
+            "what comes after it is"
+        );
+        assert!(long.bytes.capacity() < 64 << 10, "it was not kept");
+        let mut endless = incoming(&(1u32 << 30).to_be_bytes());
+        assert!(endless.next(&mut &b""[..]).await.is_err());
+        let mut negative = incoming(&[0xff; 4]);
         assert!(negative.next(&mut &b""[..]).await.is_err());
-        let mut cut = Incoming(vec![0, 0, 0, 8, 1]);
+        let mut cut = incoming(&[0, 0, 0, 8, 1]);
         assert!(cut.next(&mut &b""[..]).await.is_err());
     }
 }

@@ -1,0 +1,70 @@
+use super::*;
+
+fn at(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap()
+}
+
+fn server(state: &str, release: &str, ready_ms: Option<u64>) -> Event {
+    Event::Server {
+        group: "web".into(),
+        server: "web-1".into(),
+        state: state.into(),
+        release: release.into(),
+        address: None,
+        ready: ready_ms.map(Duration::from_millis),
+        reason: None,
+    }
+}
+
+fn rollout(state: &str, desired: u32) -> Event {
+    let (group, state) = ("web".into(), state.into());
+    Event::Rollout { group, state, from: None, to: "sha256:1".into(), updated: 0, desired, reason: String::new() }
+}
+
+fn lines(metrics: &Metrics) -> Vec<String> {
+    let text = page(metrics, &Status { groups: Vec::new() }, None);
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+fn has(metrics: &Metrics, line: &str) {
+    let lines = lines(metrics);
+    assert!(lines.iter().any(|seen| seen == line), "{line} is not in {lines:#?}");
+}
+
+#[test]
+fn unit_what_happens_is_counted_and_timed() {
+    let metrics = Metrics::default();
+    metrics.note(&rollout("running", 3), at(0));
+    metrics.note(&server("starting", "sha256:abc", None), at(1));
+    metrics.note(&server("ready", "sha256:abc", Some(4)), at(5));
+    metrics.note(&rollout("done", 3), at(80));
+    has(&metrics, r#"kiln_launches_total{group="web"} 1"#);
+    has(&metrics, r#"kiln_ready_seconds_bucket{group="web",release="abc",le="0.002"} 0"#);
+    has(&metrics, r#"kiln_ready_seconds_bucket{group="web",release="abc",le="0.005"} 1"#);
+    has(&metrics, r#"kiln_ready_seconds_bucket{group="web",release="abc",le="+Inf"} 1"#);
+    has(&metrics, r#"kiln_ready_seconds_sum{group="web",release="abc"} 0.004"#);
+    has(&metrics, r#"kiln_rollouts_total{group="web",result="done"} 1"#);
+    has(&metrics, r#"kiln_rollout_seconds_sum{group="web"} 0.08"#);
+    metrics.note(&server("failed", "sha256:abc", None), at(1000));
+    metrics.note(&server("ready", "sha256:abc", Some(4)), at(1030));
+    has(&metrics, r#"kiln_failures_total{group="web"} 1"#);
+    has(&metrics, r#"kiln_heal_seconds_sum{group="web"} 0.03"#);
+    metrics.note(&rollout("running", 5), at(2000));
+    has(&metrics, r#"kiln_scalings_total{group="web",direction="out"} 1"#);
+    metrics.note(&server("failed", "sha256:abc", None), at(2001));
+    metrics.note(&server("ready", "sha256:abc", Some(4)), at(2002));
+    has(&metrics, r#"kiln_heal_seconds_count{group="web"} 1"#);
+}
+
+#[test]
+fn unit_the_page_does_not_grow_with_every_release() {
+    let metrics = Metrics::default();
+    (0..RELEASES * 3).for_each(|n| metrics.note(&server("ready", &format!("sha256:{n}"), Some(1)), at(0)));
+    let counts = lines(&metrics).iter().filter(|line| line.starts_with("kiln_ready_seconds_count")).count();
+    assert_eq!(counts, RELEASES);
+}
+
+#[test]
+fn unit_names_cannot_break_out_of_their_quotes() {
+    assert_eq!(escaped("a\"b\\c\nd"), r#"a\"b\\c\nd"#);
+}
