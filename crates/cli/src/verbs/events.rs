@@ -34,12 +34,10 @@ fn words(event: &Event) -> String {
         Event::TestServerReady { image, ready_ms } => format!("{} after {ready_ms} ms", ui::short(image)),
         Event::Test { result, .. } => format!("{} {}", if result.passed { "passed" } else { "failed" }, result.name),
         Event::SuiteFinished { image, passed, failed, tests, reused, .. } => {
-            let how = match (reused, passed) {
-                (true, _) => "an earlier report is good".to_owned(),
-                (false, true) => format!("all {tests} tests passed"),
-                (false, false) => format!("{failed} of {tests} tests failed"),
-            };
-            format!("{} {how}", ui::short(image))
+            format!("{} {}", ui::short(image), outcome(*reused, *passed, *failed, *tests))
+        }
+        Event::MatrixFinished { image, matrix, passed, failed, tests, reused, .. } => {
+            format!("{} with {matrix}: {}", ui::short(image), outcome(*reused, *passed, *failed, *tests))
         }
         Event::MatrixFinished { image, matrix, failed, tests, reused, .. } => {
             let how = if *reused { "an earlier run of " } else { "" };
@@ -65,5 +63,13 @@ fn words(event: &Event) -> String {
         Event::SourcesChanged { group, state, reason, .. } => format!("{group} {state}: {reason}"),
         Event::Warning { message } => message.clone(),
         Event::Result { result, .. } => if *result == Outcome::Ok { "ok" } else { "failed" }.to_owned(),
+    }
+}
+
+fn outcome(reused: bool, passed: bool, failed: u32, tests: u32) -> String {
+    match (reused, passed) {
+        (true, _) => "an earlier report is good".to_owned(),
+        (false, true) => format!("all {tests} tests passed"),
+        (false, false) => format!("{failed} of {tests} tests failed"),
     }
 }

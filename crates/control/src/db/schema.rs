@@ -102,6 +102,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE TRIGGER audit_log_is_whole BEFORE DELETE ON audit_log
     BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
 ",
+    // Live values of groups.
     "
     CREATE TABLE live (
         group_name TEXT PRIMARY KEY,
