@@ -39,10 +39,6 @@ fn words(event: &Event) -> String {
         Event::MatrixFinished { image, matrix, passed, failed, tests, reused, .. } => {
             format!("{} with {matrix}: {}", ui::short(image), outcome(*reused, *passed, *failed, *tests))
         }
-        Event::MatrixFinished { image, matrix, failed, tests, reused, .. } => {
-            let how = if *reused { "an earlier run of " } else { "" };
-            format!("{} with {matrix}: {how}{tests} tests, {failed} failed", ui::short(image))
-        }
         Event::Channel { name, channel, image } => format!("{name}@{channel} is {}", ui::short(image)),
         Event::Step { group, server, action, reason } => {
             format!("{action} {}: {reason}", server.as_deref().unwrap_or(group))
