@@ -17,6 +17,7 @@ use kiln_model::{
     GroupName, ServerId,
     config::{ConfigKey, ConfigSchema, ConfigValue, Delivery},
 };
+use serde_json::json;
 use tokio::sync::watch;
 
 pub use self::{
@@ -24,7 +25,7 @@ pub use self::{
     values::{LiveValues, SetValue},
 };
 use crate::{
-    db::{Batch, Db},
+    db::{Batch, Db, Record},
     shared::Clock,
 };
 
@@ -91,7 +92,8 @@ impl Live {
         if after == *before {
             return Ok(());
         }
-        self.publish(group, &before, after, "the live values of the fleet".to_owned()).await.map(drop)
+        let what = (json!({}), "the live values of the fleet".to_owned());
+        self.publish(group, &before, after, what).await.map(drop)
     }
 
     /// Sets a live key of a group, or resets it to what the fleet says. The values are on disk when this returns.
@@ -111,11 +113,11 @@ impl Live {
             Some(value) => {
                 let shown: String = value.to_text().chars().take(RECORDED).collect();
                 after.set.insert(key.clone(), SetValue { value, at: (self.clock)() });
-                format!("live key `{key}` set to {shown:?}")
+                (json!({ "key": key, "value": shown }), format!("live key `{key}` set to {shown:?}"))
             }
             None => {
                 after.set.remove(key);
-                format!("live key `{key}` reset to the fleet's value")
+                (json!({ "key": key }), format!("live key `{key}` reset to the fleet's value"))
             }
         };
         self.publish(group, &before, after, what).await
@@ -127,13 +129,20 @@ impl Live {
         group: &GroupName,
         before: &LiveValues,
         mut after: LiveValues,
-        what: String,
+        (inputs, what): (serde_json::Value, String),
     ) -> Result<Arc<LiveValues>, LiveError> {
         let changed = before.seen() != after.seen();
         after.version = before.version + u64::from(changed);
         let mut batch = Batch::default();
         batch.live(group, &after);
-        batch.audit((self.clock)(), Some(group), None, format!("{what} (version {})", after.version));
+        batch.record(Record {
+            at: (self.clock)(),
+            action: "live",
+            group: Some(group.clone()),
+            server: None,
+            inputs,
+            reason: format!("{what} (version {})", after.version),
+        });
         self.db.write(Arc::new(batch)).await?;
         let after = Arc::new(after);
         let sent = after.clone();

@@ -6,7 +6,7 @@ use futures::{FutureExt as _, future::join_all};
 use kiln_api::Event;
 use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
 use kiln_model::{FrozenConfig, ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
-use kiln_runtime::values::{Values, masked};
+use kiln_runtime::values::{Values, masked_part};
 
 use super::{Events, HarnessError, Subject, conformance, expect::Expect, outcome, readiness, test};
 
@@ -116,7 +116,7 @@ impl Run<'_> {
 
     /// The one place where what a test saw leaves the harness.
     fn ended(&self, mut outcome: TestOutcome) -> TestOutcome {
-        outcome.message = outcome.message.map(|message| masked(message, &self.subject.secrets));
+        outcome.message = outcome.message.map(|message| masked_part(&message, &self.subject.secrets));
         (self.events)(self.subject.tested(&outcome));
         outcome
     }

@@ -57,7 +57,7 @@ fn parsed(text: &str) -> Value {
 
 fn audit(bench: &Bench) -> Vec<String> {
     let file = bench.directory.path().join("state/kiln.db");
-    let text = "SELECT what FROM audit WHERE what LIKE 'live key%' ORDER BY id";
+    let text = "SELECT reason FROM audit_log WHERE reason LIKE 'live key%' ORDER BY number";
     let found = rusqlite::Connection::open(file).unwrap();
     let mut statement = found.prepare(text).unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
