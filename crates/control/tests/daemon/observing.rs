@@ -177,7 +177,9 @@ async fn root_every_action_is_in_the_audit_log_with_inputs_and_reason_over_resta
     assert_eq!(inputs("apply")["image"], image.to_string());
     assert_eq!(inputs("exec")["command"][0], "/bin/ls");
     assert_eq!(inputs("launch")["release"], inputs("apply")["release"]);
-    let web = log(&bench).entries(verified.entries as i64 - 2, Some("web"), 1000).unwrap();
-    assert!(web.len() <= 2 && web.iter().all(|entry| entry.group.as_deref() == Some("web")));
+    // More may have been written meanwhile.
+    let after = verified.entries as i64 - 2;
+    let web = log(&bench).entries(after, Some("web"), 1000).unwrap();
+    assert!(web.iter().all(|entry| entry.number > after && entry.group.as_deref() == Some("web")), "{web:#?}");
     bench.purge().await;
 }
