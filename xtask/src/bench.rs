@@ -92,7 +92,8 @@ pub fn run(options: &Options) -> Outcome {
             Err(error) => failed.push(format!("{name}: {error}")),
         }
     }
-    report::write(&rows, &failed)?;
+    let ran: Vec<&str> = ALL.iter().map(|(name, _)| *name).filter(|name| name.contains(wanted)).collect();
+    report::write(&rows, &failed, &ran)?;
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n       ").into()) }
 }
 

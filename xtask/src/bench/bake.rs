@@ -25,10 +25,10 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let cold = median_of(rounds, || Kiln::fresh(bench, "bake", "hello")?.bake())?;
     let peer = median_of(rounds, || mmdebstrap(bench, &mirror))?;
     let row = |what: &str, kiln, peer, target, note: String| Row {
-        bench: "bake",
+        bench: "bake".into(),
         what: what.into(),
         kiln,
-        unit: "s",
+        unit: "s".into(),
         peer,
         target: Some(target),
         note,

@@ -46,10 +46,10 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     }
     let (without, with) = (median(without), median(with));
     Ok(vec![Row {
-        bench: "delivery",
+        bench: "delivery".into(),
         what: "what a template and its delivery add to a launch".into(),
         kiln: with - without,
-        unit: "ms",
+        unit: "ms".into(),
         peer: None,
         target: Some(Target::AtMost(1.0)),
         note: format!("{with:.2} ms in place of {without:.2} ms, {} launches of each in turn", bench.rounds * LAUNCHES),

@@ -45,11 +45,11 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
         ours.push(measure(bench, ports[1], gateway.0.id())?);
     }
     let middle = |all: &[Measured], of: fn(&Measured) -> f64| median(all.iter().map(of).collect());
-    let row = |what: &str, unit, of: fn(&Measured) -> f64, target| Row {
-        bench: "gateway",
+    let row = |what: &str, unit: &str, of: fn(&Measured) -> f64, target| Row {
+        bench: "gateway".into(),
         what: what.into(),
         kiln: middle(&ours, of),
-        unit,
+        unit: unit.into(),
         peer: Some(("HAProxy".into(), middle(&theirs, of))),
         target,
         note: format!("{} connections, 1 KiB pages, {SERVERS} nginx", load::CONNECTIONS),

@@ -48,10 +48,10 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
 
 fn rows(ours: f64, bare: f64, hot: f64, runc: Option<f64>) -> Vec<Row> {
     let row = |peer: Option<(&str, f64)>, target, note: &str| Row {
-        bench: "launch",
+        bench: "launch".into(),
         what: "launch of nginx to its first 200".into(),
         kiln: ours,
-        unit: "ms",
+        unit: "ms".into(),
         peer: peer.map(|(name, time)| (name.into(), time)),
         target,
         note: note.into(),

@@ -22,11 +22,11 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let resident = field(&format!("/proc/{daemon}/status"), "VmRSS:")?;
     let inits = kiln.servers()?.iter().filter_map(|server| server["pid"].as_u64()).collect::<Vec<_>>();
     let private = inits.iter().map(|pid| private(*pid)).collect::<Outcome<Vec<_>>>()?;
-    let row = |what: &str, kiln, unit, limit, note: String| Row {
-        bench: "memory",
+    let row = |what: &str, kiln, unit: &str, limit, note: String| Row {
+        bench: "memory".into(),
         what: what.into(),
         kiln,
-        unit,
+        unit: unit.into(),
         peer: None,
         target: Some(Target::AtMost(limit)),
         note,

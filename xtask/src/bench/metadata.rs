@@ -82,10 +82,10 @@ fn row(moment: Moment, target: Option<Target>, servers: usize, (kiln, peer): (&[
     };
     let (half, peer_half) = (share(kiln, 0.5), share(peer, 0.5));
     Row {
-        bench: "metadata",
+        bench: "metadata".into(),
         what: format!("metadata GET, p99, {servers} servers ask {when}"),
         kiln: share(kiln, 0.99),
-        unit: "ms",
+        unit: "ms".into(),
         peer: Some(("nginx, static file of that size".into(), share(peer, 0.99))),
         target,
         note: format!("p50 {half:.3} ms, of nginx {peer_half:.3} ms"),

@@ -26,11 +26,11 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let rollout = kiln.up();
     let load = load.stop()?;
     let seconds = rollout?.seconds;
-    let row = |what: String, kiln, unit, target, note| Row {
-        bench: "replace",
+    let row = |what: String, kiln, unit: &str, target, note| Row {
+        bench: "replace".into(),
         what,
         kiln,
-        unit,
+        unit: unit.into(),
         peer: None,
         target: Some(Target::AtMost(target)),
         note,

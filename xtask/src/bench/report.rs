@@ -1,22 +1,22 @@
 //! Rows of figures, for people and for programs.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Outcome, command::root};
 
 /// One figure of Kiln's, beside a peer's or a limit.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// The benchmark.
-    pub bench: &'static str,
+    pub bench: String,
     /// What was measured.
     pub what: String,
     /// Kiln's figure.
     pub kiln: f64,
     /// Of both figures.
-    pub unit: &'static str,
+    pub unit: String,
     /// The peer's name and figure, measured in the same run.
     pub peer: Option<(String, f64)>,
     /// What is wanted.
@@ -26,7 +26,7 @@ pub struct Row {
 }
 
 /// What is wanted of a figure.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// Kiln's figure divided by the peer's is at most this.
@@ -49,18 +49,35 @@ impl Row {
     }
 }
 
-/// Prints the table and keeps it.
-pub fn write(rows: &[Row], failed: &[String]) -> Outcome {
-    let table = table(rows, failed);
-    println!("\n{table}");
+/// Prints the table and keeps it, beside what earlier runs on this host say of benchmarks that were not run now.
+pub fn write(rows: &[Row], failed: &[String], ran: &[&str]) -> Outcome {
+    println!("\n{}", table(rows, failed));
     let dir = root().join("bench");
+    let mut all: Vec<Row> = kept(&dir.join("results.json"), &host())?;
+    all.retain(|row| !ran.contains(&row.bench.as_str()));
+    all.extend(rows.iter().cloned());
+    all.sort_by_key(|row| super::ALL.iter().position(|(name, _)| *name == row.bench));
+    let (rows, table) = (&all, table(&all, failed));
     let host = host();
     let page = format!(
-        "# Benchmarks\n\nWritten by `cargo xtask bench`. Each figure is a median; each ratio was measured in one run.\n\n{host}\n\n{table}"
+        "# Benchmarks\n\nWritten by `cargo xtask bench`. Each figure is a median; each ratio was measured in one run. A benchmark that is run\nalone replaces its own rows.\n\n{host}\n\n{table}"
     );
     fs::write(dir.join("results.md"), page)?;
     let json = serde_json::json!({ "host": host, "rows": rows, "failed": failed });
     Ok(fs::write(dir.join("results.json"), serde_json::to_string_pretty(&json)? + "\n")?)
+}
+
+/// The rows of an earlier run; none of another host's.
+fn kept(path: &Path, host: &str) -> Outcome<Vec<Row>> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok(Vec::new()) };
+    let stored: Stored = serde_json::from_str(&text).map_err(|e| format!("{} is not readable: {e}", path.display()))?;
+    Ok(if stored.host == host { stored.rows } else { Vec::new() })
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    host: String,
+    rows: Vec<Row>,
 }
 
 fn table(rows: &[Row], failed: &[String]) -> String {
@@ -69,15 +86,15 @@ fn table(rows: &[Row], failed: &[String]) -> String {
     );
     for row in rows {
         let peer =
-            row.peer.as_ref().map_or("-".into(), |(name, figure)| format!("{} ({name})", shown(*figure, row.unit)));
+            row.peer.as_ref().map_or("-".into(), |(name, figure)| format!("{} ({name})", shown(*figure, &row.unit)));
         let ratio = row.ratio().map_or("-".into(), |ratio| format!("{ratio:.2}"));
         let wanted = match row.target {
             Some(Target::RatioAtMost(limit)) => format!("ratio ≤ {limit}"),
-            Some(Target::AtMost(limit)) => format!("≤ {}", shown(limit, row.unit)),
+            Some(Target::AtMost(limit)) => format!("≤ {}", shown(limit, &row.unit)),
             None => "-".into(),
         };
         let met = row.met().map_or("-", |met| if met { "yes" } else { "**no**" });
-        let kiln = shown(row.kiln, row.unit);
+        let kiln = shown(row.kiln, &row.unit);
         writeln!(text, "| {} | {kiln} | {peer} | {ratio} | {wanted} | {met} | {} |", row.what, row.note)
             .expect("writing to a string");
     }
@@ -115,10 +132,10 @@ mod tests {
     #[test]
     fn a_row_says_whether_its_target_is_met() {
         let row = |kiln, target| Row {
-            bench: "b",
+            bench: "b".into(),
             what: "w".into(),
             kiln,
-            unit: "ms",
+            unit: "ms".into(),
             peer: Some(("p".into(), 10.0)),
             target: Some(target),
             note: String::new(),

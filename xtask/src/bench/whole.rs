@@ -31,10 +31,10 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
         configured.push(kiln.up()?.seconds);
     }
     let row = |what: &str, seconds: Vec<f64>, target| Row {
-        bench: "whole",
+        bench: "whole".into(),
         what: what.into(),
         kiln: median(seconds),
-        unit: "s",
+        unit: "s".into(),
         peer: None,
         target,
         note: "baked, booted, tested, signed, replaced".into(),
