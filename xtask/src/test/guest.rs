@@ -23,6 +23,7 @@ use crate::{
 const ARCHIVE: &str =
     "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n";
 const KERNEL: &str = "linux-image-cloud-amd64";
+const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 /// The guest needs about one minute; an emulated one on a busy machine several.
 const LIMIT_SECONDS: &str = "1500";
 const INIT: &str = include_str!("guest/init.sh");
@@ -103,9 +104,21 @@ impl Guest {
     fn disk(&self, kernel: &Kernel, cache: &Path) -> Outcome {
         let tree = self.work.join("disk");
         fresh(&tree)?;
-        for directory in
-            ["bin", "dev", "etc/ssl/certs", "lib64", "proc", "root", "run", "sbin", "sys", "tmp", "var", "work/state"]
-        {
+        for directory in [
+            "bin",
+            "dev",
+            "etc/ssl/certs",
+            "lib64",
+            LIBRARIES,
+            "proc",
+            "root",
+            "run",
+            "sbin",
+            "sys",
+            "tmp",
+            "var",
+            "work/state",
+        ] {
             fs::create_dir_all(tree.join(directory))?;
         }
         busybox(&tree)?;
@@ -197,6 +210,8 @@ fn install(program: &Path, tree: &Path, to: &str) -> Outcome {
         let target = tree.join(library.trim_start_matches('/'));
         fs::create_dir_all(target.parent().ok_or("a library has a directory")?)?;
         fs::copy(library, target)?;
+        // Debian has the loader here too, and tests of the sandbox start programs by it.
+        fs::copy(library, tree.join(LIBRARIES).join(name(Path::new(library))))?;
     }
     Ok(())
 }
