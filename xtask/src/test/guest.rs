@@ -117,7 +117,7 @@ impl Guest {
             "sys",
             "tmp",
             "var",
-            "work/state",
+            "guest/state",
         ] {
             fs::create_dir_all(tree.join(directory))?;
         }
@@ -133,9 +133,9 @@ impl Guest {
             install(&program, &tree, to)?;
         }
         executable(&tree.join("sbin/init"), INIT)?;
-        executable(&tree.join("work/checks.sh"), CHECKS)?;
-        demo::copy_fresh(cache, &tree.join("work/state/cache"))?;
-        demo::copy_fresh(&root().join("examples/hello"), &tree.join("work/hello"))?;
+        executable(&tree.join("guest/checks.sh"), CHECKS)?;
+        demo::copy_fresh(cache, &tree.join("guest/state/cache"))?;
+        demo::copy_fresh(&root().join("examples/hello"), &tree.join("guest/hello"))?;
         let disk = self.work.join("disk.ext4");
         fs::File::create(&disk)?.set_len(3 << 30)?;
         output(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-O", "verity", "-d"]).arg(&tree).arg(disk))?;
@@ -187,14 +187,14 @@ fn judge(said: &str) -> Outcome {
 
 /// Tests of servers and of the build sandbox, and `kiln`, with their names in the guest.
 fn programs() -> Outcome<Vec<(PathBuf, &'static str)>> {
-    let mut found = vec![(build_kiln(false)?, "work/kiln")];
+    let mut found = vec![(build_kiln(false)?, "guest/kiln")];
     let built = output(cargo().args(["test", "--workspace", "--no-run", "--message-format=json", "--quiet"]))?;
     for line in String::from_utf8(built.stdout)?.lines() {
         let message: Value = serde_json::from_str(line)?;
         let ours = message["package_id"].as_str().is_some_and(|id| id.contains("crates/runtime"));
         let to = match message["target"]["name"].as_str() {
-            Some("servers") if ours => "work/servers",
-            Some("sandbox") if ours => "work/sandbox",
+            Some("servers") if ours => "guest/servers",
+            Some("sandbox") if ours => "guest/sandbox",
             _ => continue,
         };
         found.extend(message["executable"].as_str().map(|path| (PathBuf::from(path), to)));

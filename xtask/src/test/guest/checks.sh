@@ -8,7 +8,7 @@ check() {
 }
 
 kiln() {
-    /work/kiln --state /work/state "$@"
+    /guest/kiln --state /guest/state "$@"
 }
 
 served() {
@@ -25,14 +25,14 @@ clean() {
 }
 
 # One at a time: each counts on being alone in its process.
-check servers /work/servers --test-threads 1
-check sandbox /work/sandbox --test-threads 1
+check servers /guest/servers --test-threads 1
+check sandbox /guest/sandbox --test-threads 1
 check doctor kiln doctor
-check up kiln up /work/hello
+check up kiln up /guest/hello
 check served served 'Hello from Kiln'
 check limited limited
-sed -i 's/Hello from Kiln/Hello from Kiln, again/' /work/hello/page/index.html
-check again kiln up /work/hello
+sed -i 's/Hello from Kiln/Hello from Kiln, again/' /guest/hello/page/index.html
+check again kiln up /guest/hello
 check replaced served 'again'
 check status kiln status
 check down kiln down --purge

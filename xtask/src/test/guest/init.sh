@@ -11,5 +11,5 @@ mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 echo "kernel $(uname -r), controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
-sh /work/checks.sh
+sh /guest/checks.sh
 poweroff -f
