@@ -193,7 +193,7 @@ fn root_a_step_that_eats_memory_is_killed_and_it_is_said() {
 #[test]
 fn root_a_step_that_fills_the_disk_is_stopped() {
     let mut bench = Bench::new();
-    private_mounts();
+    kiln_sys::namespace::leave_mounts().unwrap();
     let disk = bench.path().join("disk");
     fs::create_dir(&disk).unwrap();
     let small = [kiln_sys::mount::Setting::Text("size", "64m")];
@@ -207,15 +207,6 @@ fn root_a_step_that_fills_the_disk_is_stopped() {
     let ran = bench.run(job).unwrap();
     assert!(ran.stderr.contains("filled the disk"), "{}", ran.stderr);
     assert_ne!(ran.outcome, Outcome::Exited(0));
-}
-
-/// Mounts that this thread makes from now on are seen by nobody else.
-fn private_mounts() {
-    use rustix::thread::{UnshareFlags, unshare_unsafe};
-    // SAFETY: neither memory nor descriptors depend on the file system information or the mount namespace.
-    unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
-    let flags = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", flags).unwrap();
 }
 
 fn processes_with(argument: &str) -> usize {

@@ -58,15 +58,25 @@ pub fn in_network<T: Send>(network: BorrowedFd<'_>, inside: impl FnOnce() -> Res
 /// descriptor keeps it alive.
 pub fn new_mounts(inside: impl FnOnce() -> Result<()> + Send) -> Result<OwnedFd> {
     on_own_thread(|| {
-        // SAFETY: no descriptor table is unshared, so no other thread can see a descriptor that is not there.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
-            .attempt(|| "make a mount namespace".into())?;
-        let root = std::fs::File::open("/").attempt(|| "open /".into())?;
-        crate::mount::make_private(root.as_fd())?;
-        drop(root);
+        leave_mounts()?;
         inside()?;
         of_this_thread(Kind::Mount)
     })
+}
+
+/// Moves the calling thread into a private copy of our mounts: what it mounts from now on is seen by nobody else.
+pub fn leave_mounts() -> Result<()> {
+    // SAFETY: no descriptor table is unshared, so no other thread can see a descriptor that is not there.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
+        .attempt(|| "make a mount namespace".into())?;
+    let root = std::fs::File::open("/").attempt(|| "open /".into())?;
+    crate::mount::make_private(root.as_fd())
+}
+
+/// Moves the calling thread into a network namespace with nothing but a loopback interface that is down.
+pub fn leave_network() -> Result<()> {
+    // SAFETY: only the network namespace is left, which no memory or descriptor table depends on.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.attempt(|| "make a network namespace".into())
 }
 
 fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
@@ -77,9 +87,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
 /// Makes a network namespace with nothing but a loopback interface that is down. It belongs to our user namespace.
 pub fn new_network() -> Result<OwnedFd> {
     on_own_thread(|| {
-        // SAFETY: only the network namespace is left, which no memory or descriptor table depends on.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-            .attempt(|| "make a network namespace".into())?;
+        leave_network()?;
         of_this_thread(Kind::Network)
     })
 }

@@ -11,14 +11,12 @@ use std::{
     sync::{LazyLock, OnceLock, mpsc},
 };
 
-use rustix::{
-    fs::{AtFlags, CWD, Mode},
-    thread::UnshareFlags,
-};
+use rustix::fs::{AtFlags, CWD, Mode};
 
 use crate::{
     error::{Attempt as _, Outcome, Result, SysError},
     mount::{self, Attributes, Depth, Setting},
+    namespace,
 };
 
 /// A mount that can be copied. It is let go of when dropped; copies stay.
@@ -178,11 +176,7 @@ fn open() -> Result<()> {
 
 /// Leaves the host's mounts for a namespace with an empty memory file system.
 fn enter() -> Result<()> {
-    // SAFETY: no descriptor table is unshared, so no other thread can see a descriptor that is not there.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
-        .attempt(|| "make a mount namespace".into())?;
-    let root = std::fs::File::open("/").attempt(|| "open /".into())?;
-    mount::make_private(root.as_fd())?;
+    namespace::leave_mounts()?;
     let settings = [Setting::Text("size", "1m"), Setting::Text("mode", "0700")];
     let empty = mount::create("tmpfs", &settings, Attributes::NONE)?;
     // Every host has it, and it is covered in this namespace only.

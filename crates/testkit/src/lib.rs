@@ -1,6 +1,7 @@
-//! Fakes, and the suite every engine must pass. Never a normal dependency of anything.
+//! Fakes, the suite every engine must pass, and a small image's tree. Never a normal dependency of anything.
 #![forbid(unsafe_code)]
 
+pub mod busybox;
 pub mod conformance;
 pub mod fake;
 

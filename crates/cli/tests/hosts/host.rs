@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -154,21 +153,7 @@ body = { contains = "page" }
 
 /// An OCI layout with busybox and little else.
 fn layout(project: &Path, root: &Path) {
-    for directory in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "root"] {
-        fs::create_dir_all(root.join(directory)).expect("a directory");
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox is there");
-    for applet in ["sh", "httpd", "sleep", "echo"] {
-        symlink("busybox", root.join("bin").join(applet)).expect("a link");
-    }
-    let files = [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-        ("etc/group", "root:x:0:\n"),
-        ("etc/hosts", ""),
-        ("etc/hostname", ""),
-        ("etc/resolv.conf", ""),
-    ];
-    files.iter().for_each(|(path, text)| fs::write(root.join(path), text).expect("a file"));
+    kiln_testkit::busybox::tree(root, &[]).expect("a tree");
     fs::create_dir_all(project).expect("a directory");
     let at = project.join("layout").display().to_string();
     let image = format!("{at}:small");

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -91,7 +90,7 @@ impl Bench {
     /// Makes an image whose page says `page`.
     pub fn image(&self, name: &str, page: &str, change: impl FnOnce(&mut ImageManifest, &mut Suite)) -> ImageDigest {
         let dir = self.directory.path().join("images").join(name);
-        make_root(&dir.join("root"), page);
+        kiln_testkit::busybox::tree(&dir.join("root"), &[("www/index.html", page)]).unwrap();
         let (mut manifest, mut suite) = (web(), suite(page));
         change(&mut manifest, &mut suite);
         fs::write(dir.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
@@ -252,25 +251,4 @@ fn suite(page: &str) -> Suite {
         body: vec![TextMatch::Contains(page.into())],
     };
     Suite::of(vec![Test { name: "page".into(), within: Duration::from_secs(2), kind }])
-}
-
-fn make_root(root: &Path, page: &str) {
-    for directory in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "root", "www"] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for applet in ["sh", "httpd", "sleep", "echo"] {
-        symlink("busybox", root.join("bin").join(applet)).unwrap();
-    }
-    let files = [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-        ("etc/group", "root:x:0:\n"),
-        ("etc/hosts", ""),
-        ("etc/hostname", ""),
-        ("etc/resolv.conf", ""),
-        ("www/index.html", page),
-    ];
-    for (path, content) in files {
-        fs::write(root.join(path), content).unwrap();
-    }
 }

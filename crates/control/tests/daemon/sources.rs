@@ -209,16 +209,7 @@ async fn root_a_registry_that_ends_during_a_test_or_a_rollout_is_not_missed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_an_apply_during_a_proposal_wins_and_leaves_no_test_server() {
-    let (mut bench, zookeeper) = (Bench::new().await, prepared());
-    let image = bench.image("one", "unused", |manifest, suite| {
-        configured(manifest, suite);
-        suite.tests.push(slow());
-    });
-    let (last, _) = apply(&bench, &sourced(image, &zookeeper, OnSourceChange::Rollout)).await;
-    assert_ok(&last);
-    until(&bench, "it is compared", |group| state(group) == "same").await;
-    zookeeper.kazoo("zk.set('/greeting', b'good evening')");
-    until(&bench, "it is proposed", |group| state(group) == "proposed").await;
+    let (mut bench, _zookeeper, _) = proposing().await;
     let quick = bench.image("two", "unused", configured);
     let (last, _) = apply(&bench, &with(quick, &[("greeting", text("written down"))])).await;
     assert_ok(&last);
@@ -243,17 +234,7 @@ async fn root_an_apply_during_a_proposal_wins_and_leaves_no_test_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_daemon_killed_during_a_proposal_makes_it_again() {
-    let (mut bench, zookeeper) = (Bench::new().await, prepared());
-    let image = bench.image("one", "unused", |manifest, suite| {
-        configured(manifest, suite);
-        suite.tests.push(slow());
-    });
-    let (last, _) = apply(&bench, &sourced(image, &zookeeper, OnSourceChange::Rollout)).await;
-    assert_ok(&last);
-    let at = endpoint(&last);
-    until(&bench, "it is compared", |group| state(group) == "same").await;
-    zookeeper.kazoo("zk.set('/greeting', b'good evening')");
-    until(&bench, "it is tested", |group| state(group) == "proposed").await;
+    let (mut bench, _zookeeper, at) = proposing().await;
     bench.kill_and_restart().await;
     let moving = |group: &GroupStatus| group.rollout.as_ref().is_some_and(|rollout| rollout.state == "running");
     until(&bench, "it is rolled out", moving).await;
@@ -265,6 +246,21 @@ async fn root_a_daemon_killed_during_a_proposal_makes_it_again() {
         ("good evening ", 3)
     );
     bench.purge().await;
+}
+
+/// A group whose node was just changed: the new release is under test. The endpoint too.
+async fn proposing() -> (Bench, ZooKeeper, String) {
+    let (bench, zookeeper) = (Bench::new().await, prepared());
+    let image = bench.image("one", "unused", |manifest, suite| {
+        configured(manifest, suite);
+        suite.tests.push(slow());
+    });
+    let (last, _) = apply(&bench, &sourced(image, &zookeeper, OnSourceChange::Rollout)).await;
+    assert_ok(&last);
+    until(&bench, "it is compared", |group| state(group) == "same").await;
+    zookeeper.kazoo("zk.set('/greeting', b'good evening')");
+    until(&bench, "it is proposed", |group| state(group) == "proposed").await;
+    (bench, zookeeper, endpoint(&last))
 }
 
 fn slow() -> Test {

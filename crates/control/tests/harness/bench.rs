@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::{PermissionsExt as _, symlink},
+        unix::fs::PermissionsExt as _,
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -146,25 +146,8 @@ pub fn assert_passed(report: &Report) {
 }
 
 fn make_root(root: &Path) {
-    for directory in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "var/tmp", "var/lib/dpkg", "root", "www"] {
-        std::fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    let applets = std::process::Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
-        symlink("busybox", root.join("bin").join(applet)).unwrap();
-    }
-    let files = [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/www:/bin/sh\n"),
-        ("etc/group", "root:x:0:\nweb:x:33:\n"),
-        ("etc/hosts", ""),
-        ("etc/hostname", ""),
-        ("etc/resolv.conf", ""),
-        ("www/index.html", "<h1>It works</h1>\n"),
-        ("var/lib/dpkg/status", "Package: busybox\nStatus: install ok installed\nVersion: 1:1.35.0-4\n"),
-    ];
-    for (path, content) in files {
-        std::fs::write(root.join(path), content).unwrap();
-    }
+    let status = "Package: busybox\nStatus: install ok installed\nVersion: 1:1.35.0-4\n";
+    let files = [("www/index.html", "<h1>It works</h1>\n"), ("var/lib/dpkg/status", status)];
+    kiln_testkit::busybox::tree(root, &files).unwrap();
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -295,112 +295,74 @@ pub struct SpokenPort {
     pub protocol: Option<Protocol>,
 }
 
-/// A readiness check: exactly one of `http`, `tcp`, `command`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Readiness {
-    /// GET answers with a status of 200 to 399.
-    Http(HttpReadiness),
-    /// A connection is accepted.
-    Tcp(TcpReadiness),
-    /// A command inside the server exits with 0.
-    Command(CommandReadiness),
+/// The three forms of a check, which have the same keys beside what they try.
+macro_rules! checks {
+    ($(#[$of:meta])* $name:ident: $http:ident, $tcp:ident, $command:ident { $($(#[$about:meta])* $key:ident: $kind:ty,)* }) => {
+        $(#[$of])*
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(untagged)]
+        pub enum $name {
+            /// GET answers with a status of 200 to 399.
+            Http($http),
+            /// A connection is accepted.
+            Tcp($tcp),
+            /// A command inside the server exits with 0.
+            Command($command),
+        }
+
+        /// GET answers with a status of 200 to 399.
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $http {
+            /// Path with a leading `/`.
+            pub http: UrlPath,
+            /// One of the service's ports; the only one where nothing is said.
+            #[schemars(range(min = 1))]
+            pub port: Option<u16>,
+            $($(#[$about])* pub $key: $kind,)*
+        }
+
+        /// A connection is accepted.
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $tcp {
+            /// One of the service's ports.
+            #[schemars(range(min = 1))]
+            pub tcp: u16,
+            $($(#[$about])* pub $key: $kind,)*
+        }
+
+        /// A command inside the server exits with 0.
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $command {
+            /// A text that is split into words, or program and arguments.
+            pub command: Command,
+            $($(#[$about])* pub $key: $kind,)*
+        }
+    };
 }
 
-/// GET answers with a status of 200 to 399.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HttpReadiness {
-    /// Path with a leading `/`.
-    pub http: UrlPath,
-    /// One of the service's ports; the only one where nothing is said.
-    #[schemars(range(min = 1))]
-    pub port: Option<u16>,
-    /// Ready within this time of its start; `10s` where nothing is said.
-    pub within: Option<DurationText>,
+checks! {
+    /// A readiness check: exactly one of `http`, `tcp`, `command`.
+    Readiness: HttpReadiness, TcpReadiness, CommandReadiness {
+        /// Ready within this time of its start; `10s` where nothing is said.
+        within: Option<DurationText>,
+    }
 }
 
-/// A connection is accepted.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TcpReadiness {
-    /// One of the service's ports.
-    #[schemars(range(min = 1))]
-    pub tcp: u16,
-    /// Ready within this time of its start; `10s` where nothing is said.
-    pub within: Option<DurationText>,
-}
-
-/// A command inside the server exits with 0.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CommandReadiness {
-    /// A text that is split into words, or program and arguments.
-    pub command: Command,
-    /// Ready within this time of its start; `10s` where nothing is said.
-    pub within: Option<DurationText>,
-}
-
-/// A check of a server that serves: exactly one of `http`, `tcp`, `command`. So many failed attempts in a row, and the
-/// server is replaced.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Liveness {
-    /// GET answers with a status of 200 to 399.
-    Http(HttpLiveness),
-    /// A connection is accepted.
-    Tcp(TcpLiveness),
-    /// A command inside the server exits with 0.
-    Command(CommandLiveness),
-}
-
-/// GET answers with a status of 200 to 399.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HttpLiveness {
-    /// Path with a leading `/`.
-    pub http: UrlPath,
-    /// One of the service's ports; the only one where nothing is said.
-    #[schemars(range(min = 1))]
-    pub port: Option<u16>,
-    /// From one attempt to the next; `10s` where nothing is said.
-    pub interval: Option<DurationText>,
-    /// An attempt that takes longer has failed; `2s` where nothing is said.
-    pub timeout: Option<DurationText>,
-    /// In a row; 3 where nothing is said.
-    #[schemars(range(min = 1, max = 1000))]
-    pub failures: Option<u32>,
-}
-
-/// A connection is accepted.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TcpLiveness {
-    /// One of the service's ports.
-    #[schemars(range(min = 1))]
-    pub tcp: u16,
-    /// From one attempt to the next; `10s` where nothing is said.
-    pub interval: Option<DurationText>,
-    /// An attempt that takes longer has failed; `2s` where nothing is said.
-    pub timeout: Option<DurationText>,
-    /// In a row; 3 where nothing is said.
-    #[schemars(range(min = 1, max = 1000))]
-    pub failures: Option<u32>,
-}
-
-/// A command inside the server exits with 0.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CommandLiveness {
-    /// A text that is split into words, or program and arguments.
-    pub command: Command,
-    /// From one attempt to the next; `10s` where nothing is said.
-    pub interval: Option<DurationText>,
-    /// An attempt that takes longer has failed; `2s` where nothing is said.
-    pub timeout: Option<DurationText>,
-    /// In a row; 3 where nothing is said.
-    #[schemars(range(min = 1, max = 1000))]
-    pub failures: Option<u32>,
+checks! {
+    /// A check of a server that serves: exactly one of `http`, `tcp`, `command`. So many failed attempts in a row, and the
+    /// server is replaced.
+    Liveness: HttpLiveness, TcpLiveness, CommandLiveness {
+        /// From one attempt to the next; `10s` where nothing is said.
+        interval: Option<DurationText>,
+        /// An attempt that takes longer has failed; `2s` where nothing is said.
+        timeout: Option<DurationText>,
+        /// In a row; 3 where nothing is said.
+        #[schemars(range(min = 1, max = 1000))]
+        failures: Option<u32>,
+    }
 }
 
 /// How a service is asked to stop.

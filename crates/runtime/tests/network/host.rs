@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
@@ -32,22 +32,9 @@ pub enum Reach {
     Silent,
 }
 
-fn current() -> OwnedFd {
-    fs::File::open("/proc/thread-self/ns/net").unwrap().into()
-}
-
-fn unshare_network() {
-    // SAFETY: only the network namespace is left, which no memory or descriptor table depends on.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
-}
-
 /// A fresh network namespace with nothing but a loopback interface that is down.
 pub fn namespace() -> Namespace {
-    let made = std::thread::spawn(|| {
-        unshare_network();
-        current()
-    });
-    Namespace(made.join().unwrap())
+    Namespace(kiln_sys::namespace::new_network().unwrap())
 }
 
 /// The Ethernet address that belongs to an IPv4 address.
@@ -218,13 +205,10 @@ impl Frames {
         let mut count = 0;
         while Instant::now() < deadline {
             let mut frame = [0u8; 2048];
-            // SAFETY: the buffer is as long as said.
-            let length =
-                unsafe { libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), libc::MSG_DONTWAIT) };
-            match length {
-                14.. if frame[..6] == [0xff; 6] => count += 1,
-                0.. => {}
-                _ => std::thread::sleep(Duration::from_millis(5)),
+            match rustix::net::recv(&self.0, &mut frame, rustix::net::RecvFlags::DONTWAIT) {
+                Ok((_, length)) if length >= 14 && frame[..6] == [0xff; 6] => count += 1,
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
         count
@@ -272,7 +256,7 @@ impl Host {
 
     /// Moves this thread into a network namespace of its own.
     pub fn new() -> Self {
-        unshare_network();
+        kiln_sys::namespace::leave_network().unwrap();
         let outside = namespace();
         let mut route = Connection::open().unwrap();
         let veth = link::Veth {
