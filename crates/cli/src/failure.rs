@@ -243,6 +243,11 @@ impl Failure {
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { kind: "file", .. } => None,
             Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
+            Self::Daemon(ClientError::NoDaemon { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Some("only the user whose daemon it is may ask it: run this as root".into())
+            }
             Self::Daemon(ClientError::NoDaemon { .. }) => Some(
                 "`kiln up` starts one; a daemon that runs for another directory is reached with `--state DIR`".into(),
             ),
@@ -321,5 +326,22 @@ fn bake_exit(error: &BakeError) -> Exit {
         BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
             Exit::Failed
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn unit_who_may_not_ask_the_daemon_is_told_so_and_not_to_start_one() {
+        let help = |kind: ErrorKind| {
+            let failure = ClientError::NoDaemon { socket: "kiln.sock".into(), source: kind.into() };
+            Failure::Daemon(failure).help().expect("there is something to try")
+        };
+        assert!(help(ErrorKind::PermissionDenied).contains("as root"));
+        assert!(help(ErrorKind::NotFound).contains("`kiln up`"));
     }
 }
