@@ -53,6 +53,7 @@ pub const TEST: &[Tool] = &[
     tool("depmod", "kmod"),
     tool("xz", "xz-utils"),
     tool("strip", "binutils"),
+    tool("script", "bsdutils"),
     tool("dpkg-deb", "dpkg"),
     tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];

@@ -1,4 +1,5 @@
-//! The daemon dies before and after every step of the journal, and the next one goes on.
+//! The daemon dies before and after every step of the journal, and the next one goes on; a server dies there, or the gateway
+//! is away for a while, and the same daemon goes on.
 //!
 //! The same story is told again and again: three servers come up, are replaced, and are taken away; each time the core
 //! dies at a later place. Whatever the place, the next daemon finds out from the engine what became of it: no server is
@@ -38,6 +39,23 @@ impl FailPoint for Countdown {
             *self.place.lock().unwrap() = Some(place.to_owned());
         }
         dies
+    }
+}
+
+/// Something else happens at the place reached after so many others; the daemon lives.
+struct Mishap {
+    left: AtomicI64,
+    place: Mutex<Option<String>>,
+    happen: Box<dyn Fn() + Send + Sync>,
+}
+
+impl FailPoint for Mishap {
+    fn dies_at(&self, place: &str) -> bool {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            *self.place.lock().unwrap() = Some(place.to_owned());
+            (self.happen)();
+        }
+        false
     }
 }
 
@@ -135,4 +153,67 @@ async fn host_death_at_every_step_third_quarter() {
 #[tokio::test]
 async fn host_death_at_every_step_fourth_quarter() {
     quarter(3).await;
+}
+
+/// Tells the story with a mishap after so many places. False if it ended before. With one server gone, so many still serve.
+async fn with_mishap_after(places: i64, serve: usize, mishap: impl Fn(&World) -> Box<dyn Fn() + Send + Sync>) -> bool {
+    let ms = Duration::from_millis;
+    let world = World::new(Manners { launch: ms(1), ready: ms(1), ..Manners::default() });
+    let happen = mishap(&world);
+    let mishap = Arc::new(Mishap { left: AtomicI64::new(places), place: Mutex::default(), happen });
+    let control = world.open_dying(mishap.clone()).await;
+    let context = || format!("after a mishap at {:?} (number {places})", mishap.place.lock().unwrap());
+    let told = tokio::time::timeout(Duration::from_secs(20), arrive_twice(&control)).await;
+    told.unwrap_or_else(|_| panic!("{}: no end; {:?}", context(), world.engine.servers())).unwrap();
+    let healed = async || running(&world.engine, release(2)) == 3 && world.engine.servers().len() == 3;
+    until(&format!("{}: three serve and nothing is left behind", context()), healed).await;
+    let serving = world.gate.fewest_since(3);
+    assert!(serving >= serve, "{}: {serving} served", context());
+    let gone = tokio::time::timeout(Duration::from_secs(20), control.down(&[])).await;
+    gone.unwrap_or_else(|_| panic!("{}: not gone; {:?}", context(), world.engine.servers())).unwrap();
+    assert!(world.engine.servers().is_empty() && world.gate.backends().is_empty(), "{}", context());
+    assert_journal_is_closed(&world, &context());
+    mishap.place.lock().unwrap().is_some()
+}
+
+async fn arrive_twice(control: &Control) -> Result<(), ControlError> {
+    arrive(control, 1).await?;
+    arrive(control, 2).await
+}
+
+async fn at_every_step(serve: usize, mishap: impl Fn(&World) -> Box<dyn Fn() + Send + Sync>) {
+    let mut places = 0;
+    while with_mishap_after(places, serve, &mishap).await {
+        places += 1;
+    }
+    assert!(places > 100, "only {places} places were reached: the journal has more steps than that");
+}
+
+#[tokio::test]
+async fn host_a_server_that_dies_at_any_step_is_replaced() {
+    at_every_step(2, |world| {
+        let engine = world.engine.clone();
+        Box::new(move || {
+            if let Some(server) = engine.running().first() {
+                engine.kill(&server.server);
+            }
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn host_a_gateway_that_is_away_at_any_step_is_waited_for() {
+    at_every_step(3, |world| {
+        let gate = world.gate.clone();
+        Box::new(move || {
+            *gate.away.lock().unwrap() = true;
+            let gate = gate.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(30));
+                *gate.away.lock().unwrap() = false;
+            });
+        })
+    })
+    .await;
 }

@@ -11,6 +11,7 @@ pub mod diff;
 mod import;
 mod layer;
 pub mod oci;
+mod proxy;
 pub mod registry;
 pub mod sandbox;
 pub mod store;

@@ -6,13 +6,14 @@ use std::{
     error::Error as _,
     fs,
     path::Path,
+    process::Command,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
 use debian_support::{
     archive::{Archive, Key, Package, release_text},
-    server::Answer,
+    server::{Answer, Server},
 };
 use jiff::{SignedDuration, Timestamp};
 use kiln_image::debian::{
@@ -89,6 +90,41 @@ fn host_a_good_archive_is_read_resolved_and_fetched_and_then_works_without_netwo
     let events = |event| notes.lock().unwrap().push(event);
     Archives::refresh(&archive.base(), Some(&keys), cache.path(), Use::Network, Timestamp::now(), &events).unwrap();
     assert!(matches!(notes.lock().unwrap()[0], Event::Away { .. }));
+}
+
+const INSIDE: &str = "KILN_TEST_BEHIND_A_PROXY";
+
+/// Runs in a process of its own, whose environment names a proxy.
+#[test]
+fn inside_a_network_with_a_proxy() {
+    let Some(directory) = std::env::var_os(INSIDE) else { return };
+    let directory = Path::new(&directory);
+    let base = Archive::base_at(Server::PROXIED);
+    let keys = fs::read(directory.join("keys")).unwrap();
+    let (cache, now) = (directory.join("cache"), Timestamp::now());
+    let archives = Archives::refresh(&base, Some(&keys), &cache, Use::Network, now, &|_| ()).unwrap();
+    let set = debian::resolve(&archives, &[], &["web".into()]).unwrap();
+    debian::fetch(&set, &base, &cache, Use::Network, &|_| ()).unwrap();
+}
+
+#[test]
+fn host_downloads_go_through_the_proxy_of_the_environment() {
+    let archive = Archive::serve(packages());
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("keys"), archive.key.keyring()).unwrap();
+    let through = |variables: &[(&str, &str)]| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "inside_a_network_with_a_proxy"]).env(INSIDE, directory.path());
+        child.envs(variables.iter().copied()).output().unwrap()
+    };
+    let fetched = through(&[("http_proxy", &archive.server.address)]);
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stdout));
+    let requests = archive.server.requests();
+    assert!(requests.len() >= 5 && requests.iter().all(|asked| asked.starts_with(Server::PROXIED)), "{requests:#?}");
+    fs::remove_dir_all(directory.path().join("cache")).unwrap();
+    let left_out = through(&[("http_proxy", &archive.server.address), ("no_proxy", "mirror.invalid")]);
+    assert!(!left_out.status.success(), "a host that does not exist was reached");
+    assert_eq!(archive.server.requests().len(), requests.len());
 }
 
 #[test]

@@ -6,14 +6,18 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::{Outcome, command::output, demo};
+use crate::{
+    Outcome,
+    command::{output, shown},
+    demo,
+};
 
 /// A `kiln` with a state directory, and a project whose servers are up.
 pub struct Contract<'a> {
@@ -28,6 +32,7 @@ impl Contract<'_> {
         self.json_objects_are_the_documented_ones()?;
         self.a_changed_page_under_load_fails_no_request()?;
         self.exit_codes_are_the_documented_ones()?;
+        self.a_shell_opens_in_the_tree_of_a_failed_step()?;
         self.a_lock_is_used_exactly_and_can_be_refreshed()
     }
 
@@ -134,6 +139,28 @@ impl Contract<'_> {
         }
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         Err(format!("`kiln {}` ended with {}, not {code}:\n{said}", arguments.join(" "), ended.status).into())
+    }
+
+    /// On a terminal that script(1) makes.
+    fn a_shell_opens_in_the_tree_of_a_failed_step(&self) -> Outcome {
+        let failing = self.project.with_file_name("failing");
+        let recipe = fs::read_to_string(self.project.join("image.toml"))?;
+        let step = "\n[[step]]\nrun = \"echo made >/made; exit 3\"\n";
+        let services = recipe.find("\n# PID 1 starts").ok_or("the recipe has changed")?;
+        fs::write(failing.join("image.toml"), format!("{}{step}{}", &recipe[..services], &recipe[services..]))?;
+        let bake = shown(self.call(&["bake", "--shell-on-failure"]).arg(&failing));
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &bake, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = terminal.spawn()?;
+        // Only the shell makes 42 of it: the terminal shows what is typed, too.
+        let typed = "echo $(cat /made) $((40+2))\nexit\n";
+        running.stdin.take().ok_or("standard input is piped")?.write_all(typed.as_bytes())?;
+        let ended = running.wait_with_output()?;
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        match said.contains("made 42") && ended.status.code() == Some(1) {
+            true => Ok(()),
+            false => Err(format!("no shell in the failed tree ({}):\n{said}", ended.status).into()),
+        }
     }
 
     fn a_lock_is_used_exactly_and_can_be_refreshed(&self) -> Outcome {

@@ -33,6 +33,9 @@ async fn root_the_whole_loop_from_the_first_image_to_nothing_left() {
     let group = bench.group().await;
     assert_eq!((group.ready, group.servers.len()), (3, 3), "{group:?}");
 
+    let socket = std::fs::metadata(bench.directory.path().join("state/kiln.sock")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&socket.permissions()) & 0o777, 0o600, "nobody else may ask");
+
     let second = bench.image("second", "second page", |_, _| ());
     let (last, _) = bench.apply(second).await;
     assert_ok(&last);

@@ -144,6 +144,9 @@ impl Traffic for Gate {
         Ok(routes.routes.iter().map(bound).collect())
     }
     async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError> {
+        if *self.away.lock().unwrap() {
+            return Err(TrafficError::Unavailable("the gateway is away".into()));
+        }
         let draining = self.backends().iter().filter(|b| b.server == *server).all(|b| b.draining);
         assert!(draining, "{server} is drained before the table says so");
         let waited = (*self.drain.lock().unwrap()).min(limit);

@@ -18,7 +18,10 @@ use sha2::{Digest as _, Sha256};
 use ureq::{
     Agent, Body, Proxy, http,
     tls::{Certificate, RootCerts, TlsConfig},
+    unversioned::resolver::DefaultResolver,
 };
+
+use crate::proxy::Connecting;
 
 /// Why something could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +256,7 @@ pub(crate) fn agent(limits: Limits, trusted: Vec<Certificate<'static>>, redirect
         .proxy(Proxy::try_from_env())
         .tls_config(tls)
         .build();
-    config.into()
+    Agent::with_parts(config, Connecting::default(), DefaultResolver::default())
 }
 
 /// Why a request got no answer.

@@ -185,10 +185,14 @@ impl Archive {
     }
 
     pub fn base(&self) -> DebianBase {
+        Self::base_at(&self.server.address)
+    }
+
+    pub fn base_at(mirror: &str) -> DebianBase {
         DebianBase {
             suite: SUITE.into(),
             packages: Vec::new(),
-            mirror: self.server.address.clone(),
+            mirror: mirror.to_owned(),
             security_mirror: None,
             components: vec!["main".into()],
             keyring: None,

@@ -69,6 +69,10 @@ impl Server {
         self.state.lock().unwrap().answers.insert(path.to_owned(), answers);
     }
 
+    /// The server is also a proxy for this host, which does not exist: its paths are ours, and are counted with the whole
+    /// address.
+    pub const PROXIED: &str = "http://mirror.invalid";
+
     /// Path and `Range` of every request so far.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
@@ -77,7 +81,7 @@ impl Server {
     fn next(&self, path: &str, range: Option<&str>) -> Answer {
         let mut state = self.state.lock().unwrap();
         state.requests.push(format!("{path} {}", range.unwrap_or_default()).trim().to_owned());
-        match state.answers.get_mut(path) {
+        match state.answers.get_mut(path.strip_prefix(Self::PROXIED).unwrap_or(path)) {
             None => Answer::Status(404),
             Some(answers) if answers.len() > 1 => answers.remove(0),
             Some(answers) => answers[0].clone(),
