@@ -206,10 +206,6 @@ async fn root_test_servers_see_the_defaults_of_live_keys_or_what_the_matrix_says
         let entry = MatrixEntry { name: "flags".parse().unwrap(), config, service_binding: Default::default() };
         suite.matrix.push(entry);
     });
-    for applet in ["nc", "tail", "printf"] {
-        let path = bench.directory.path().join("images/one/root/bin").join(applet);
-        std::os::unix::fs::symlink("busybox", path).unwrap();
-    }
     let (last, _) = bench.test(image).await;
     let kiln_api::Event::Result { reports, error: Some(error), .. } = last else { panic!("{last:?}") };
     assert!(error.message.starts_with("2 of") && error.message.ends_with("failed: other, flags: default"), "{error}");

@@ -1,6 +1,6 @@
 //! The metadata service, asked by real programs from inside servers.
 
-use std::{net::Ipv4Addr, os::unix::fs::symlink, process::Command};
+use std::{net::Ipv4Addr, process::Command};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
@@ -250,10 +250,6 @@ async fn root_test_servers_are_told_their_configuration_and_what_they_read_is_no
         manifest.name = "web".parse().unwrap();
         manifest.config = crate::config::schema(&[("motto", "{ \"type\": \"string\" }")]);
     });
-    for applet in ["nc", "tail", "printf"] {
-        let path = bench.directory.path().join("images/one/root/bin").join(applet);
-        symlink("busybox", path).unwrap();
-    }
     let image_ref: kiln_model::fleet::ImageRef = format!("web@{image}").parse().unwrap();
     let mut group = kiln_model::Group::new(image_ref.clone());
     let motto = kiln_model::config::ConfigValue::Text("stay calm".into());
