@@ -140,7 +140,8 @@ async fn root_a_change_of_a_source_waits_for_a_change_window() {
     assert_ok(&last);
     let first = until(&bench, "it is compared", |group| state(group) == "same").await;
     zookeeper.kazoo("zk.set('/greeting', b'good evening')");
-    let waits = |group: &GroupStatus| format!("{:?}", group.sources).contains("none of the group's change windows is open");
+    let waits =
+        |group: &GroupStatus| format!("{:?}", group.sources).contains("none of the group's change windows is open");
     let second = until(&bench, "it waits", waits).await;
     assert_eq!((state(&second), ids(&second)), ("waiting", ids(&first)));
     bench.purge().await;
