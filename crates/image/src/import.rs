@@ -10,6 +10,7 @@ mod decode;
 mod entries;
 mod error;
 mod fold;
+mod gzip;
 mod names;
 mod spool;
 
@@ -99,19 +100,21 @@ pub(crate) struct Imported {
 }
 
 /// Reads a layer whose unpacked bytes have this digest.
-pub(crate) fn layer<R: Read>(
+pub(crate) fn layer<R: Read + Send>(
     packed: Packed<R>,
     diff_id: Digest,
     meter: &mut Meter,
     ground: &Ground<'_>,
 ) -> Result<Imported, ImportError> {
-    let mut stream = decode::Unpacked::new(packed, meter)?;
-    let imported = read(&mut stream, ground)?;
-    stream.finish(diff_id)?;
-    Ok(imported)
+    std::thread::scope(|scope| {
+        let mut stream = decode::Unpacked::new(packed, meter, scope);
+        let imported = read(&mut stream, ground)?;
+        stream.finish(diff_id)?;
+        Ok(imported)
+    })
 }
 
-fn read(stream: &mut decode::Unpacked<'_, '_>, ground: &Ground<'_>) -> Result<Imported, ImportError> {
+fn read(stream: &mut decode::Unpacked<'_>, ground: &Ground<'_>) -> Result<Imported, ImportError> {
     let mut fold = fold::Fold::new(ground);
     let mut spool = spool::Spool::new(ground.work);
     let mut archive = entries::Archive::new(stream);
@@ -123,10 +126,10 @@ fn read(stream: &mut decode::Unpacked<'_, '_>, ground: &Ground<'_>) -> Result<Im
 
 /// Reads a layer whatever its digest is.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn unchecked<R: Read>(
+pub(crate) fn unchecked<R: Read + Send>(
     packed: Packed<R>,
     meter: &mut Meter,
     ground: &Ground<'_>,
 ) -> Result<Imported, ImportError> {
-    read(&mut decode::Unpacked::new(packed, meter)?, ground)
+    std::thread::scope(|scope| read(&mut decode::Unpacked::new(packed, meter, scope), ground))
 }

@@ -26,8 +26,8 @@ const IDS: u64 = 65_536;
 const PIECE: usize = 256 << 10;
 
 /// An archive on its way.
-pub(super) struct Archive<'s, 'm, 'r> {
-    stream: BufReader<&'s mut Unpacked<'m, 'r>>,
+pub(super) struct Archive<'s, 'm> {
+    stream: BufReader<&'s mut Unpacked<'m>>,
     parser: Parser,
     header: Vec<u8>,
     /// Bytes of the current entry's content that nobody has read, and of the padding behind them.
@@ -79,8 +79,8 @@ impl Entry {
     }
 }
 
-impl<'s, 'm, 'r> Archive<'s, 'm, 'r> {
-    pub(super) fn new(stream: &'s mut Unpacked<'m, 'r>) -> Self {
+impl<'s, 'm> Archive<'s, 'm> {
+    pub(super) fn new(stream: &'s mut Unpacked<'m>) -> Self {
         let limits = Limits {
             max_metadata_size: MAX_METADATA,
             max_path_len: Some(MAX_PATH),

@@ -85,7 +85,7 @@ impl<'a> Fold<'a> {
     pub(super) fn add(
         &mut self,
         entry: Entry,
-        archive: &mut Archive<'_, '_, '_>,
+        archive: &mut Archive<'_, '_>,
         spool: &mut Spool<'_>,
     ) -> Result<(), ImportError> {
         let raw = entry.path.clone();
@@ -97,7 +97,7 @@ impl<'a> Fold<'a> {
         &mut self,
         raw: &[u8],
         entry: Entry,
-        archive: &mut Archive<'_, '_, '_>,
+        archive: &mut Archive<'_, '_>,
         spool: &mut Spool<'_>,
     ) -> Result<(), ImportError> {
         match names::meant(raw)? {
@@ -141,7 +141,7 @@ impl<'a> Fold<'a> {
         &mut self,
         entry: Entry,
         parts: &[&[u8]],
-        archive: &mut Archive<'_, '_, '_>,
+        archive: &mut Archive<'_, '_>,
         spool: &mut Spool<'_>,
     ) -> Result<(), ImportError> {
         let Entry { path: raw, meta, what, dropped } = entry;

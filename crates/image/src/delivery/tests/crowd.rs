@@ -36,7 +36,7 @@ impl Origin for Crowd {
             None => self.image.document(what, described),
         }
     }
-    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {
+    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, OciError> {
         let LayerBytes::Blob(described) = bytes else { unreachable!("no such layers") };
         *self.asked.borrow_mut() += 1;
         match self.artifacts.values().find(|artifact| Digest::of(&artifact.content) == described.digest) {
