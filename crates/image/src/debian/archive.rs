@@ -363,7 +363,7 @@ fn refused(place: &Place, source: ReleaseError) -> ArchiveError {
 fn unpack(packed: &[u8], file: &IndexFile) -> io::Result<Vec<u8>> {
     use io::Read;
     let reader: Box<dyn Read + '_> = match file.path.rsplit_once('.') {
-        Some((_, "xz")) => Box::new(liblzma::read::XzDecoder::new_multi_decoder(packed)),
+        Some((_, "xz")) => Box::new(super::deb::unxz(packed)?),
         Some((_, "gz")) => Box::new(flate2::read::MultiGzDecoder::new(packed)),
         _ => Box::new(packed),
     };
