@@ -40,7 +40,7 @@ use tokio::{
 use crate::{
     db::{Batch, GroupRow, IntentionId, PastRelease, Record, ServerRow},
     handle::{ControlError, InService, Settled, Sourced},
-    observer::Snapshot,
+    observer::Part,
     releases::ImageInfo,
     routes::Routed,
     shared::Shared,
@@ -84,7 +84,7 @@ pub(crate) enum Message {
     /// What must stay.
     Kept(oneshot::Sender<Kept>),
     /// What the engine sees.
-    Snapshot(Arc<Snapshot>),
+    Snapshot(Instant, Arc<Part>),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
 }
@@ -192,6 +192,8 @@ pub(crate) struct GroupTask {
     prepared: BTreeSet<ImageDigest>,
     admitted: BTreeMap<ReleaseId, Admitted>,
     blocked: Option<String>,
+    /// What the engine saw last.
+    seen: Arc<Part>,
     /// Why less is healed than is missing.
     held: Option<HealingHeld>,
     /// Why the last server of the release wanted failed.
@@ -227,6 +229,7 @@ impl GroupTask {
             prepared: BTreeSet::new(),
             admitted: BTreeMap::new(),
             blocked: None,
+            seen: Arc::default(),
             held: None,
             last_failure: None,
             routing: 0,
@@ -311,7 +314,7 @@ impl GroupTask {
                 drop(answer.send((self.row.release, self.releases.values().cloned().collect())));
             }
             Message::Kept(answer) => drop(answer.send(self.kept())),
-            Message::Snapshot(snapshot) => self.see(&snapshot),
+            Message::Snapshot(begun, part) => self.see(begun, part),
             Message::Ended(ended) => self.ended(ended),
         }
     }
