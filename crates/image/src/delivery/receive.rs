@@ -16,6 +16,7 @@ use crate::{
         source::{self, LayerBytes, Origin, Top},
     },
     registry::RegistryError,
+    sbom::SbomFormat,
     store::{
         Documents, ImageEntry, Store, Work,
         objects::{Batch, Object, Tree},
@@ -59,6 +60,8 @@ struct Whole {
 struct Heard {
     reports: Vec<Envelope>,
     suites: BTreeSet<SuiteDigest>,
+    provenance: usize,
+    sboms: Vec<(SbomFormat, Vec<u8>)>,
 }
 
 impl Receive<'_> {
@@ -79,6 +82,7 @@ impl Receive<'_> {
         };
         let heard = self.hear(&whole)?;
         self.name(&whole, known, tree, size, &heard)?;
+        let sboms = self.same_sboms(&whole.image, &heard.sboms)?;
         writing.settled()?;
         let received = Received {
             image: whole.image,
@@ -88,6 +92,8 @@ impl Receive<'_> {
             bytes: new.iter().map(|layer| layer.size).sum(),
             reports: heard.reports.len(),
             suites: heard.suites.len(),
+            provenance: heard.provenance,
+            sboms,
         };
         Ok((received, new.iter().map(|layer| layer.digest).collect()))
     }
@@ -195,6 +201,11 @@ impl Receive<'_> {
                     self.store.add_report(&whole.image, &envelope)?;
                     heard.reports.push(*envelope);
                 }
+                Ok(Some(Said::Provenance(envelope))) => {
+                    self.store.add_provenance(&whole.image, &envelope)?;
+                    heard.provenance += 1;
+                }
+                Ok(Some(Said::Sbom(format, document))) => heard.sboms.push((format, document)),
                 Ok(Some(Said::Suite(suite))) => drop(heard.suites.insert(self.store.index().put_suite(&suite)?)),
                 Ok(None) => {}
                 Err(error) if is_away(&error) => return Err(error.into()),
@@ -204,6 +215,26 @@ impl Receive<'_> {
             }
         }
         Ok(heard)
+    }
+
+    /// How many of these are what Kiln makes of the image. An SBOM follows from the image, so none that came is kept: it is made
+    /// when it is asked for, and one that says otherwise is said.
+    fn same_sboms(&self, image: &ImageDigest, came: &[(SbomFormat, Vec<u8>)]) -> Result<usize, DeliveryError> {
+        if came.is_empty() {
+            return Ok(0);
+        }
+        let own = self.store.sboms(image, SbomFormat::ALL)?;
+        let same = |(format, document): &&(SbomFormat, Vec<u8>)| {
+            SbomFormat::ALL.into_iter().zip(&own).any(|(own, sbom)| own == *format && sbom.bytes == *document)
+        };
+        let (same, other): (Vec<_>, Vec<_>) = came.iter().partition(same);
+        for (format, _) in other {
+            let version = env!("CARGO_PKG_VERSION");
+            self.warn(format!(
+                "an SBOM ({format}) that came is not what Kiln {version} makes of the image: it is left out"
+            ));
+        }
+        Ok(same.len())
     }
 
     fn said(&self, image: &Digest, referrer: &Described) -> Result<Option<Said>, OciError> {

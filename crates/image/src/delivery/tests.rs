@@ -77,7 +77,7 @@ impl Sample {
     pub(super) fn push(&self, image: &ImageDigest, to: &str) -> Result<Pushed, DeliveryError> {
         let to = reference(to);
         let cache = self.bench.dir.path().join("cache");
-        let request = PushRequest { image: *image, to: &to, registries: no_registries(), cache: &cache };
+        let request = PushRequest { image: *image, to: &to, registries: no_registries(), cache: &cache, cosign: None };
         push(&self.bench.store, &request, &|_| {})
     }
 
