@@ -22,6 +22,8 @@ pub(crate) mod docker;
 #[cfg(test)]
 pub(crate) mod proxy;
 #[cfg(test)]
+pub(crate) mod strict;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use blobs::Cache;

@@ -1,9 +1,11 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
+mod cosign;
 mod explained;
 mod files;
 mod others;
 mod registry;
+mod said;
 mod trouble;
 
 use std::{

@@ -12,7 +12,7 @@ struct Component<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(rename = "bom-ref")]
-    reference: &'a str,
+    reference: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     supplier: Option<Value>,
     name: &'a str,
@@ -22,7 +22,8 @@ struct Component<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     licenses: Vec<Value>,
     purl: &'a str,
-    properties: [Property<'a>; 1],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<Property<'a>>,
 }
 
 #[derive(Serialize)]
@@ -44,7 +45,7 @@ pub(super) fn render(subject: &Subject, packages: &[Package], unread: &[String])
         metadata["properties"] = unread.iter().map(entry).collect();
     }
     let components: Vec<_> = subject.distro.iter().map(system).chain(packages.iter().map(component)).collect();
-    let parts: Vec<_> = packages.iter().map(|package| package.purl.as_str()).collect();
+    let parts: Vec<_> = packages.iter().map(Package::id).collect();
     oci::render(&json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -94,13 +95,13 @@ fn component(package: &Package) -> Value {
     let hash = |sum: &Checksum| json!({ "alg": sum.algorithm.cyclonedx(), "content": sum.value });
     json!(Component {
         kind: "library",
-        reference: &package.purl,
+        reference: package.id(),
         supplier: package.supplier.as_ref().map(|name| json!({ "name": name })),
         name: &package.name,
         version: &package.version,
         hashes: package.checksum.iter().map(hash).collect(),
         licenses: package.licence.iter().map(|licence| json!({ "expression": licence.as_str() })).collect(),
         purl: &package.purl,
-        properties: [Property { name: "kiln:database", value: &package.place }],
+        properties: package.own_place().map(|value| Property { name: "kiln:found-in", value }).into_iter().collect(),
     })
 }

@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(of(&["GPL-2+", "Expat", "GPL-2+"]).as_deref(), Some("GPL-2.0-or-later AND MIT"));
         assert_eq!(
             of(&["LGPL-2.1 or BSD-3-clause", "GPL-3"]).as_deref(),
-            Some("(LGPL-2.1-only OR BSD-3-Clause) AND GPL-3.0-only")
+            Some("GPL-3.0-only AND (LGPL-2.1-only OR BSD-3-Clause)")
         );
         assert_eq!(of(&["GPL-2+", "my own words"]), None);
         assert_eq!(Licence::of_copyright("This is free software.\nLicense: MIT\n"), None);

@@ -1,5 +1,7 @@
 //! A package as a database in an image names it.
 
+use kiln_model::Digest;
+
 use super::{distro::Distro, licence::Licence, purl::Purl};
 
 /// Longer names and versions (bytes) are no names and versions.
@@ -17,6 +19,11 @@ pub(super) enum Ecosystem {
 }
 
 impl Ecosystem {
+    /// Whether a distribution is made of such packages.
+    fn is_of_system(self) -> bool {
+        matches!(self, Self::Apk | Self::Deb | Self::Rpm)
+    }
+
     /// The type of its package URLs.
     pub(super) fn purl_type(self) -> &'static str {
         match self {
@@ -121,8 +128,7 @@ impl Package {
 
     /// Gives it its package URL, which says of which distribution it is.
     pub(super) fn named(mut self, distro: Option<&Distro>) -> Self {
-        let of_distro = matches!(self.ecosystem, Ecosystem::Apk | Ecosystem::Deb | Ecosystem::Rpm);
-        let distro = distro.filter(|_| of_distro);
+        let distro = distro.filter(|_| self.ecosystem.is_of_system());
         let default = if self.ecosystem == Ecosystem::Apk { "alpine" } else { "debian" };
         let namespace = match (distro, self.ecosystem) {
             (Some(distro), _) => Some(distro.id.as_str()),
@@ -146,6 +152,18 @@ impl Package {
             .qualifier("upstream", &source.unwrap_or_default())
             .to_string();
         self
+    }
+}
+
+impl Package {
+    /// An id that no other package of the image has. Short, for documents name it often.
+    pub(super) fn id(&self) -> String {
+        Digest::of(self.purl.as_bytes()).hex()[..16].to_owned()
+    }
+
+    /// Where it was found, unless its system has only one database.
+    pub(super) fn own_place(&self) -> Option<&str> {
+        (!self.ecosystem.is_of_system()).then_some(self.place.as_str())
     }
 }
 

@@ -1,6 +1,5 @@
 //! An SPDX 2.3 document in JSON (<https://spdx.github.io/spdx-spec/v2.3/>).
 
-use kiln_model::Digest;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -27,7 +26,8 @@ struct SpdxPackage<'a> {
     license_declared: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checksums: Vec<Value>,
-    source_info: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_info: Option<&'a str>,
     external_refs: [ExternalRef<'a>; 1],
 }
 
@@ -95,7 +95,7 @@ fn described(package: &Package) -> Value {
         supplier: package.supplier.as_deref().map(supplier),
         license_declared: package.licence.as_ref().map(|licence| licence.as_str()),
         checksums: package.checksum.iter().map(checksum).collect(),
-        source_info: &package.place,
+        source_info: package.own_place(),
         external_refs: [reference(&package.purl)],
     })
 }
@@ -113,7 +113,7 @@ fn supplier(text: &str) -> String {
     }
 }
 
-/// An id that another package of the image does not have.
+/// The package's id in the document.
 fn id(package: &Package) -> String {
-    format!("SPDXRef-Package-{}", &Digest::of(package.purl.as_bytes()).hex()[..20])
+    format!("SPDXRef-{}", package.id())
 }

@@ -4,7 +4,13 @@
 mod databases;
 mod hostile;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use kiln_model::ImageDigest;
 use serde_json::Value;
@@ -49,29 +55,44 @@ pub(super) fn document(store: &Store, image: &ImageDigest, format: SbomFormat) -
     document
 }
 
+/// Checks a document of standard input against a schema, whose parts in other files stand beside it.
+const VALIDATE: &str = "
+import json, os, sys
+import jsonschema
+name, *parts = sys.argv[1:]
+load = lambda path: json.load(open(path))
+schema, document = load(name), json.load(sys.stdin)
+store = {'http://cyclonedx.org/schema/' + os.path.basename(part): load(part) for part in parts}
+resolver = jsonschema.RefResolver.from_schema(schema, store=store)
+checker = jsonschema.Draft7Validator(schema, resolver=resolver, format_checker=jsonschema.FormatChecker())
+problems = ['/'.join(map(str, e.path)) + ': ' + e.message[:300] for e in checker.iter_errors(document)]
+print('\\n'.join(problems[:5]))
+";
+
+/// The problems that the official schema of a format finds in a document.
+fn problems(format: SbomFormat, document: &Value) -> String {
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas");
+    let names: &[&str] = match format {
+        SbomFormat::Spdx => &["spdx-2.3.schema.json"],
+        SbomFormat::CycloneDx => {
+            &["bom-1.6.SNAPSHOT.schema.json", "spdx.SNAPSHOT.schema.json", "jsf-0.82.SNAPSHOT.schema.json"]
+        }
+    };
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-W", "ignore", "-c", VALIDATE]).args(names.iter().map(|name| schemas.join(name)));
+    let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python runs");
+    child.stdin.take().expect("piped").write_all(document.to_string().as_bytes()).expect("written");
+    let done = child.wait_with_output().expect("it ends");
+    assert!(done.status.success(), "python3-jsonschema is not here");
+    String::from_utf8(done.stdout).expect("UTF-8").trim().to_owned()
+}
+
 fn accepted(format: SbomFormat, document: &Value) {
-    let schema = |name: &str| -> Value {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas").join(name);
-        serde_json::from_slice(&fs::read(path).expect("readable")).expect("JSON")
-    };
-    let name = match format {
-        SbomFormat::Spdx => "spdx-2.3.schema.json",
-        SbomFormat::CycloneDx => "bom-1.6.SNAPSHOT.schema.json",
-    };
-    let mut parts = jsonschema::Registry::new();
-    for part in ["spdx.SNAPSHOT.schema.json", "jsf-0.82.SNAPSHOT.schema.json"] {
-        parts = parts.add(format!("http://cyclonedx.org/schema/{part}"), schema(part)).expect("a schema");
-    }
-    let parts = parts.prepare().expect("schemas");
-    let validator = jsonschema::options().with_registry(&parts).should_validate_formats(true).build(&schema(name));
-    let validator = validator.expect("a schema");
-    let problems: Vec<_> =
-        validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(problems.is_empty(), "{format}: {problems:#?}");
+    assert_eq!(problems(format, document), "", "{format}");
     // A schema that accepts everything would show nothing.
     let mut broken = document.clone();
     broken[if format == SbomFormat::Spdx { "packages" } else { "components" }][0]["name"] = Value::from(1);
-    assert!(!validator.is_valid(&broken));
+    assert!(!problems(format, &broken).is_empty(), "{format}");
 }
 
 #[test]
