@@ -15,7 +15,7 @@ use kiln_engine::Engine;
 use kiln_model::{
     ConfigDigest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ServerId,
     config::SecretHash,
-    fleet::{EvidencePolicy, OnSourceChange},
+    fleet::{EvidencePolicy, OnSourceChange, Windows},
     plan::{GroupDesired, GroupObserved},
 };
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
@@ -127,6 +127,8 @@ pub struct Sourced {
     pub declined: Option<ConfigDigest>,
     /// What a change does.
     pub policy: OnSourceChange,
+    /// When it may do that.
+    pub windows: Windows,
     /// How old its reports may be.
     pub evidence: EvidencePolicy,
     /// The image wanted.
@@ -343,6 +345,7 @@ impl Control {
             release: wish.release.id(),
             count: wish.spec.count,
             policy: wish.spec.rollout.clone(),
+            healing: wish.spec.healing,
             admissions: BTreeMap::new(),
         };
         group::forecast(&self.shared, name, wish, desired, &GroupObserved::default(), None).await
@@ -373,6 +376,12 @@ impl Control {
         let _change = self.changes.lock().await;
         let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
         ask(&self.shared, &mailbox, Message::Rollback).await?
+    }
+
+    /// Lets a group heal at once, whatever went down lately. Returns how many failures count no more.
+    pub async fn heal(&self, group: &GroupName) -> Result<u32, ControlError> {
+        let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+        ask(&self.shared, &mailbox, Message::Heal).await
     }
 
     /// Starts replacing servers by new ones of the same release. Returns the group.
