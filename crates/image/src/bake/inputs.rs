@@ -81,3 +81,45 @@ fn directory(source: &Source) -> Digest {
     };
     Digest::from_bytes(files.into_iter().fold(Sha256::new(), add).finalize().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, process::Command};
+
+    use kiln_model::recipe::Step;
+
+    use super::*;
+    use crate::bake::tests::{Bench, copy, over, shell};
+
+    fn said(command: &str, directory: &std::path::Path) -> String {
+        let done = Command::new("sh").args(["-c", command]).current_dir(directory).output().expect("a shell");
+        String::from_utf8(done.stdout).expect("UTF-8").split_whitespace().next().expect("a digest").to_owned()
+    }
+
+    #[test]
+    fn root_the_inputs_of_a_bake_are_named_by_digests_that_others_can_make() {
+        let bench = Bench::new();
+        let base = bench.shell_base();
+        bench.write("page.html", "hello\n");
+        for name in ["b", "a-b", "a/c"] {
+            bench.write(&format!("site/{name}"), name);
+        }
+        let steps = || {
+            let networked = Step { network: true, ..shell("touch /etc/fetched") };
+            vec![copy("page.html", "/var/www/"), copy("site", "/srv"), networked]
+        };
+        let first = bench.bake(&over(base, steps())).expect("baked").inputs;
+        let digests: BTreeMap<_, _> = first.materials.iter().map(|m| (m.name.as_str(), &m.digest)).collect();
+        assert_eq!(digests[&*format!("sample@{base}")]["sha256"], base.0.hex());
+        assert_eq!(digests["page.html"]["sha256"], said("sha256sum page.html", &bench.recipe_dir()));
+        let all = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum";
+        assert_eq!(digests["site"]["dirHash"], said(all, &bench.recipe_dir().join("site")));
+        assert_eq!(
+            (first.materials[0].name.as_str(), first.networked.as_slice()),
+            ("image.toml", &["touch /etc/fetched".to_owned()][..])
+        );
+        assert_eq!(bench.bake(&over(base, steps())).expect("baked").inputs, first, "also where every step is known");
+        bench.write("site/b", "other");
+        assert_ne!(bench.bake(&over(base, steps())).expect("baked").inputs, first);
+    }
+}

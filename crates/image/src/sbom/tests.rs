@@ -12,7 +12,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kiln_model::ImageDigest;
+use kiln_model::{
+    ImageDigest,
+    evidence::{self, Provenance, SigningKey},
+};
 use serde_json::Value;
 
 use super::SbomFormat;
@@ -95,12 +98,28 @@ fn accepted(format: SbomFormat, document: &Value) {
     assert!(!problems(format, &broken).is_empty(), "{format}");
 }
 
+/// The version of a package URL of Debian's.
+fn version(uri: &str) -> String {
+    let version = uri.split('@').nth(1).and_then(|rest| rest.split('?').next()).expect("a version");
+    version.replace("%3A", ":").replace("%2B", "+")
+}
+
+/// Bytes of the SBOMs and the provenance of an image.
+fn said(store: &Store, baked: &bake::Baked) -> usize {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let (image, id) = (baked.image, evidence::key_id(&key.verifying_key()));
+    let provenance = Provenance { name: &baked.name, image, inputs: &baked.inputs, builder: &id, version: "0.1.0" };
+    let sboms = store.sboms(&image, SbomFormat::ALL).expect("made").map(|sbom| sbom.bytes.len());
+    sboms.iter().sum::<usize>() + evidence::render(&provenance.attestation().seal(&key)).len()
+}
+
 #[test]
 fn root_the_sbom_of_a_debian_image_names_what_dpkg_lists() {
     let bench = Bench::new();
     let (recipe, dir, cache) = (debian(&["nginx-light"], Vec::new()), bench.recipe_dir(), cache());
     let request = BakeRequest { offline: false, cache: &cache, ..request(&recipe, &dir) };
-    let image = bake::bake(&request, &bench.store, &ChrootSandbox, &|_| {}).expect("baked").image;
+    let baked = bake::bake(&request, &bench.store, &ChrootSandbox, &|_| {}).expect("baked");
+    let image = baked.image;
     let begun = std::time::Instant::now();
     bench.store.sbom(&image, SbomFormat::Spdx).expect("made");
     println!("{:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
@@ -125,6 +144,15 @@ fn root_the_sbom_of_a_debian_image_names_what_dpkg_lists() {
     let libc = spdx["packages"].as_array().expect("a list").iter().find(libc).expect("libc6");
     let purl = libc["externalRefs"][0]["referenceLocator"].as_str().expect("a purl");
     assert!(purl.ends_with("?arch=amd64&distro=debian-12&upstream=glibc"), "{purl}");
+    // Every package is an input, by the digest that the archive's index has, and what is said of all of them is not much.
+    let debs =
+        baked.inputs.materials.iter().filter_map(|input| Some((&input.name, input.uri.as_ref()?, &input.digest)));
+    let debs = debs.filter(|(_, uri, digest)| uri.starts_with("pkg:deb/") && digest["sha256"].len() == 64);
+    let lines: BTreeSet<_> = debs.map(|(name, uri, _)| format!("deb {name} {}", version(uri))).collect();
+    assert_eq!(lines, expected);
+    let said = said(&bench.store, &baked);
+    println!("{said} bytes are said of {} packages", expected.len());
+    assert!(said < 100 << 10, "{said} bytes");
     let known =
         spdx["packages"].as_array().expect("a list").iter().filter(|p| p["licenseDeclared"].is_string()).count();
     println!(
