@@ -88,7 +88,6 @@ mod tests {
 
     use kiln_model::recipe::Step;
 
-    use super::*;
     use crate::bake::tests::{Bench, copy, over, shell};
 
     fn said(command: &str, directory: &std::path::Path) -> String {
