@@ -1,6 +1,7 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
 mod cosign;
+mod crowd;
 mod explained;
 mod files;
 mod others;

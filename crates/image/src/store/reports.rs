@@ -35,6 +35,11 @@ impl Store {
         Ok(statement.digest())
     }
 
+    /// The digest that a statement of an image has, kept or not.
+    pub(crate) fn statement_digest(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
+        Ok(Artifact::statement(self.subject(image)?, envelope).digest())
+    }
+
     fn write_statement(&self, image: &ImageDigest, report: &Artifact) -> Result<(), StoreError> {
         let mut batch = Batch::new(&self.inner.repo);
         let (empty, layer, digest) = (Digest::of(b"{}"), Digest::of(&report.content), report.digest());
@@ -62,7 +67,7 @@ impl Store {
         self.statement_digests(image)?.iter().map(|digest| self.statement(digest)).collect()
     }
 
-    pub(super) fn statement_digests(&self, image: &ImageDigest) -> Result<Vec<Digest>, StoreError> {
+    pub(crate) fn statement_digests(&self, image: &ImageDigest) -> Result<Vec<Digest>, StoreError> {
         let doing = || format!("list the reports on {image}");
         let subject = image.0.to_string().parse().map_err(|e| StoreError::damaged(format!("digest {image}"), e))?;
         let referrers = composefs_oci::list_referrers(&self.inner.repo, &subject).doing(doing)?;
