@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kiln_control::audit::Head;
 use kiln_model::{
@@ -90,11 +90,11 @@ pub enum Verb {
     Logs(Logs),
     /// Point a channel to an image, with evidence
     Promote(Promote),
-    /// Send an image with its reports and its suite to a registry
+    /// Send an image with everything that is said of it to a registry
     Push(Push),
-    /// Fetch an image with its reports and its suite from a registry
+    /// Fetch an image with everything that is said of it from a registry
     Pull(Pull),
-    /// Write an image with its reports and its suite to a file
+    /// Write an image with everything that is said of it to a file
     Save(Save),
     /// Take in an image from a file that `kiln save` wrote
     Load(Load),
@@ -102,6 +102,10 @@ pub enum Verb {
     Diff(Diff),
     /// Say which step, and which package, put a file into an image
     Why(Why),
+    /// List the packages of an image as SPDX or CycloneDX
+    Sbom(Sbom),
+    /// Say where an image comes from: every input of its bake by digest
+    Provenance(Provenance),
     /// Say whose reports this host believes
     Key(Key),
     /// Say what this host can do, and what it lacks
@@ -447,6 +451,9 @@ pub struct Push {
     /// Where to: REGISTRY/NAME or REGISTRY/NAME:TAG
     #[arg(value_name = "REGISTRY/NAME[:TAG]")]
     pub to: OciReference,
+    /// Put reports, provenance and signed SBOMs where cosign looks for them, too
+    #[arg(long)]
+    pub cosign: bool,
 }
 
 /// `kiln pull`
@@ -498,6 +505,38 @@ pub struct Why {
     pub image: ImageRef,
     /// A path in the image
     pub path: PathBuf,
+}
+
+/// `kiln sbom`
+#[derive(Debug, Args)]
+pub struct Sbom {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = Format::Spdx)]
+    pub format: Format,
+    /// Write it to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// How an SBOM is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// SPDX 2.3, JSON
+    Spdx,
+    /// CycloneDX 1.6, JSON
+    Cyclonedx,
+}
+
+/// `kiln provenance`
+#[derive(Debug, Args)]
+pub struct Provenance {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// Say who signed it, and refuse if nobody who is believed here did
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// `kiln key`

@@ -81,5 +81,7 @@ fn to_json(received: &Received, channel: Option<&ChannelName>) -> Value {
         "bytes": received.bytes,
         "reports": received.reports,
         "suites": received.suites,
+        "provenance": received.provenance,
+        "sboms": received.sboms,
     })
 }

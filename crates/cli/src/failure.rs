@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
-use kiln_control::{audit::AuditError, daemon::DaemonError, keys::KeysError};
+use kiln_control::{attest::AttestError, audit::AuditError, daemon::DaemonError, keys::KeysError};
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
@@ -268,6 +268,14 @@ impl From<KeysError> for Failure {
             KeysError::Policy(found) => Self::Wrong(found),
             error => Self::Keys(error),
         }
+    }
+}
+
+/// A statement could not be signed or read.
+pub(crate) fn attest(error: AttestError) -> Failure {
+    match error {
+        AttestError::Store(error) => error.into(),
+        AttestError::Keys(error) => error.into(),
     }
 }
 

@@ -24,11 +24,13 @@ mod logs;
 mod man;
 mod new;
 mod promote;
+mod provenance;
 mod pull;
 mod push;
 mod rebuild;
 mod rollback;
 mod save;
+mod sbom;
 mod status;
 mod test;
 mod up;
@@ -85,6 +87,8 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Save(arguments) => save::run(&context, &arguments),
         Verb::Load(arguments) => load::run(&context, &arguments),
         Verb::Diff(arguments) => diff::run(&context, &arguments),
+        Verb::Sbom(arguments) => sbom::run(&context, &arguments),
+        Verb::Provenance(arguments) => provenance::run(&context, &arguments),
         Verb::Why(arguments) => why::run(&context, &arguments),
         Verb::Key(arguments) => key::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),

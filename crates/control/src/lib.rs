@@ -5,6 +5,7 @@
 //! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
+pub mod attest;
 pub mod audit;
 mod bound;
 pub mod config;

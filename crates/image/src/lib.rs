@@ -16,6 +16,7 @@ pub mod oci;
 mod proxy;
 pub mod registry;
 pub mod sandbox;
+pub mod sbom;
 pub mod store;
 pub mod tree;
 pub mod why;
