@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use kiln_model::{ChannelName, Fleet, Group, GroupName, ImageDigest, ImageName, ServerId, fleet::ImageRef};
+use kiln_model::{ChannelName, Fleet, Group, GroupName, ImageDigest, ImageName, Reason, ServerId, fleet::ImageRef};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -128,6 +128,44 @@ pub struct Promoted {
     pub image: String,
     /// Where it pointed before.
     pub before: Option<String>,
+}
+
+/// `POST /v1/revoke`: launch an image never again on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The image: `name@channel` or `name@sha256:…`. It need not be here.
+    #[schema(value_type = String, example = "hello@dev")]
+    pub image: ImageRef,
+    /// Why, in one line.
+    #[schema(value_type = String)]
+    pub reason: Reason,
+}
+
+/// Answer to `POST /v1/revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Revoked {
+    /// The image's name.
+    pub name: String,
+    /// Its digest.
+    pub image: String,
+    /// Whether it was revoked already; then its first reason stands.
+    pub already: bool,
+    /// Channels that point to it still.
+    pub channels: Vec<String>,
+    /// Groups with servers of it.
+    pub groups: Vec<RevokedGroup>,
+}
+
+/// A group with servers of a revoked image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevokedGroup {
+    /// Its name.
+    pub group: String,
+    /// Its servers of that image, which run on for now.
+    pub servers: Vec<String>,
+    /// The release that it goes to; null where its servers run on, because the fleet says so or because there is none.
+    pub goes_to: Option<String>,
 }
 
 /// `POST /v1/touch`: note that somebody ran a command inside a server. To be called before the command is run.

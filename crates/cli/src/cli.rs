@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use kiln_control::audit::Head;
 use kiln_model::{
-    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, config::ConfigKey, fleet::ImageRef,
+    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, Reason, ServerId, config::ConfigKey, fleet::ImageRef,
     oci::OciReference,
 };
 
@@ -88,6 +88,8 @@ pub enum Verb {
     Logs(Logs),
     /// Point a channel to an image, with evidence
     Promote(Promote),
+    /// Launch an image never again on this host; there is no way back
+    Revoke(Revoke),
     /// Send an image with its reports and its suite to a registry
     Push(Push),
     /// Fetch an image with its reports and its suite from a registry
@@ -384,6 +386,16 @@ pub struct Promote {
     /// The channel that will point to it
     #[arg(long, default_value = "stable")]
     pub to: ChannelName,
+}
+
+/// `kiln revoke`
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The image: name, name@channel, name@sha256:…; one that is named by its digest need not be here
+    pub image: ImageRef,
+    /// Why, in one line
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Reason,
 }
 
 /// `kiln audit`

@@ -26,6 +26,7 @@ mod promote;
 mod pull;
 mod push;
 mod rebuild;
+mod revoke;
 mod rollback;
 mod save;
 mod status;
@@ -78,6 +79,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
+        Verb::Revoke(arguments) => wait(revoke::run(&context, &arguments)),
         Verb::Push(arguments) => push::run(&context, &arguments),
         Verb::Pull(arguments) => pull::run(&context, &arguments),
         Verb::Save(arguments) => save::run(&context, &arguments),

@@ -10,6 +10,7 @@ mod admission;
 mod adopt;
 mod begin;
 mod finish;
+mod revoked;
 mod view;
 mod wish;
 
@@ -66,6 +67,8 @@ pub(crate) enum Message {
     Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
     /// Somebody ran a command inside.
     Touch(ServerId, Vec<String>, oneshot::Sender<Result<(), ControlError>>),
+    /// An image was revoked: look at the evidence again.
+    LookAgain,
     /// Take the group away; answered when it is gone.
     Remove(oneshot::Sender<Result<(), ControlError>>),
     /// Answered when the latest change has come to its end.
@@ -189,6 +192,8 @@ pub(crate) struct GroupTask {
     prepared: BTreeSet<ImageDigest>,
     admitted: BTreeMap<ReleaseId, Admitted>,
     blocked: Option<String>,
+    /// When there was no release to go back to from a revoked image.
+    stranded: Option<Instant>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
     /// Tables on their way to the gateway.
@@ -222,6 +227,7 @@ impl GroupTask {
             prepared: BTreeSet::new(),
             admitted: BTreeMap::new(),
             blocked: None,
+            stranded: None,
             last_failure: None,
             routing: 0,
             routes_changed: false,
@@ -292,6 +298,7 @@ impl GroupTask {
                 let result = self.touch(&server, &command);
                 self.once_written(answer, result);
             }
+            Message::LookAgain => self.admitted.clear(),
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
             Message::Status(answer) => self.asked.push(answer),
@@ -314,6 +321,9 @@ impl GroupTask {
     /// Plans, writes, begins. Returns how long to sleep if nothing happens.
     async fn pass(&mut self) -> Duration {
         self.look_at_evidence().await;
+        if self.leave_revoked().await {
+            self.look_at_evidence().await;
+        }
         // Now it is known what is refused.
         let asked = std::mem::take(&mut self.asked);
         asked.into_iter().for_each(|answer| drop(answer.send(self.status())));

@@ -375,6 +375,15 @@ impl Control {
         ask(&self.shared, &mailbox, Message::Rollback).await?
     }
 
+    /// Has every group look at its evidence again, now.
+    pub async fn look_again(&self) -> Result<(), ControlError> {
+        for (_, mailbox) in self.mailboxes(&[]).await? {
+            // A group that is just ending has nothing to look at.
+            mailbox.send(Message::LookAgain).ok();
+        }
+        Ok(())
+    }
+
     /// Starts replacing servers by new ones of the same release. Returns the group.
     pub async fn rebuild(&self, target: &RebuildTarget) -> Result<Vec<GroupName>, ControlError> {
         let _change = self.changes.lock().await;

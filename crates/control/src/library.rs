@@ -1,7 +1,7 @@
 //! [`Library`] over the image store and the keys of a state directory.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::fd::AsFd as _,
     sync::{Arc, Mutex},
 };
@@ -82,8 +82,8 @@ impl Library for StoreLibrary {
     fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError> {
         self.store.add_report(image, report).map_err(failed)
     }
-    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError> {
-        Ok(self.store.channels(name).map_err(failed)?.get(channel).copied())
+    fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError> {
+        self.store.channels(name).map_err(failed)
     }
     fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError> {
         self.store.set_channel(name, channel, image).map_err(failed)

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod manifest;
 pub mod oci;
 pub mod plan;
+pub mod reason;
 pub mod recipe;
 pub mod release;
 pub mod schema;
@@ -34,6 +35,7 @@ pub use id::{
 };
 pub use lock::Lock;
 pub use manifest::ImageManifest;
+pub use reason::Reason;
 pub use recipe::Recipe;
 pub use release::Release;
 pub use server::ServerState;

@@ -20,6 +20,7 @@
 //! available between them. It then goes back to the release the group had before, where the policy and the
 //! evidence allow; otherwise what still serves is kept.
 
+mod back;
 mod backoff;
 mod count;
 mod forecast;
@@ -27,6 +28,7 @@ mod progress;
 mod steps;
 mod types;
 
+pub use back::{Past, way_back};
 pub use backoff::{ALWAYS_HEALED, BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
 pub use forecast::forecast;
 pub use types::{

@@ -4,4 +4,5 @@ mod closed;
 #[path = "../../../image/src/registry/docker.rs"]
 mod docker;
 mod host;
+mod revoking;
 mod two;

@@ -5,6 +5,7 @@ mod events;
 mod groups;
 mod host;
 mod images;
+mod revoke;
 mod servers;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/test", post(images::test))
         .route("/v1/gc", post(images::collect))
         .route("/v1/promote", post(images::promote))
+        .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/apply", post(groups::apply))
         .route("/v1/config/diff", post(config::diff))
         .route("/v1/live", post(config::set))

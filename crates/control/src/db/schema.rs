@@ -120,6 +120,13 @@ pub(super) const AUDIT_LOG_IS_WHOLE: &str = "CREATE TRIGGER audit_log_is_whole B
 /// The journal, and what was audited before the log had a chain, are kept for this many entries.
 const KEPT: i64 = 20_000;
 
+/// Whether the file is as this Kiln writes it.
+pub(super) fn is_current(connection: &Connection) -> Result<bool, DbError> {
+    let failed = |source| DbError::Sqlite { action: "read", source };
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    Ok(found == MIGRATIONS.len() as i64)
+}
+
 /// Sets the file up for safe writing and brings it to the current version.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
     let failed = |source| DbError::Sqlite { action: "set up", source };

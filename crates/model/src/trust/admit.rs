@@ -110,8 +110,8 @@ pub fn suite_of(
 /// The rule for the image, if it can be launched at all.
 fn rule(about: &About<'_>, policy: &TrustPolicy) -> Result<TrustRule, Refusal> {
     let image = about.image;
-    if policy.revoked.contains(&image) {
-        return Err(Refusal::Revoked { image });
+    if let Some(revoked) = policy.revocation(image) {
+        return Err(revoked);
     }
     let rule = policy.rules.rule(about.name).ok_or_else(|| Refusal::NoRule { image, name: about.name.clone() })?;
     match about.suite.filter(|suite| !rule.takes(suite)) {
