@@ -67,7 +67,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rebuild", summary: "Tear down and rebuild the same release", request: Some("RebuildRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
-    Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image that has a valid report", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
+    Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image, if the rules of the channel hold", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
     Endpoint { method: "POST", path: "/v1/revoke", summary: "Launch an image never again", request: Some("RevokeRequest"), answer: Answer::Json("Revoked") },
     Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
     Endpoint { method: "POST", path: "/v1/gc", summary: "Remove secrets that no release kept names and nobody wanted for a day", request: None, answer: Answer::Json("Collected") },

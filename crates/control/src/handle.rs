@@ -27,6 +27,7 @@ use crate::{
     failpoint::{FailPoint, NeverFails},
     group::{self, GroupTask, Mailboxes, Message, Wish},
     live::Live,
+    moves::Move,
     observer::{self, Snapshot},
     releases::Releases,
     routes,
@@ -427,6 +428,14 @@ impl Control {
         let (at, reason) = (self.shared.now(), reason.to_owned());
         let mut batch = Batch::default();
         batch.record(Record { at, action, group: None, server: None, inputs, reason });
+        Ok(self.shared.db.write(Arc::new(batch)).await?)
+    }
+
+    /// Writes a move of a channel, which is to be made when this returns, with its entry in the audit log.
+    pub async fn move_channel(&self, moved: Move) -> Result<(), ControlError> {
+        let mut batch = Batch::default();
+        batch.record(moved.record());
+        batch.moved(moved);
         Ok(self.shared.db.write(Arc::new(batch)).await?)
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kiln_api::{Event, request::Fresh};
+use kiln_api::{Event, difference::Difference, request::Fresh};
 use kiln_engine::Engine;
 use kiln_model::{
     ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
@@ -44,6 +44,8 @@ pub trait Library: Releases + ImageTree {
     fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError> {
         Ok(self.channels(name)?.get(channel).copied())
     }
+    /// What differs between two images, with at most so many of their files.
+    fn difference(&self, before: &ImageDigest, after: &ImageDigest, most: usize) -> Result<Difference, ReleasesError>;
     /// Points a channel at an image.
     fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError>;
 }

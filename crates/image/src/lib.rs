@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod diff;
 mod import;
 mod layer;
+pub mod lineage;
 pub mod oci;
 mod proxy;
 pub mod registry;

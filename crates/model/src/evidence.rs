@@ -7,11 +7,13 @@
 //! [`seal`] and [`open`] go from a [`Report`] to a signed [`Envelope`] and back. Nothing in an envelope is believed
 //! before one of its signatures verifies with a trusted key; the key id in it is only a hint.
 
+mod approval;
 mod envelope;
 mod statement;
 
 use std::{collections::BTreeSet, time::Duration};
 
+pub use approval::{APPROVAL, Approval, Intent, is_approval, open_approval, seal_approval};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, peek, render, seal};
 pub use statement::StatementError;

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod manifest;
 pub mod oci;
 pub mod plan;
+pub mod promotion;
 pub mod reason;
 pub mod recipe;
 pub mod release;

@@ -1,5 +1,6 @@
 //! `kiln push`: an image with its reports and its suite to a registry.
 
+use kiln_control::audit;
 use kiln_image::{
     Store,
     delivery::{self, PushRequest, Pushed},
@@ -27,6 +28,8 @@ pub(super) fn run(context: &Context<'_>, arguments: &Push) -> Result<Exit, Failu
         .map_err(failed(arguments.image.to_string(), format!("could not be pushed to {}", arguments.to)))?;
     drop(shown);
     let to = arguments.to.to_string();
+    let inputs = json!({ "image": image.digest, "name": image.name, "to": to });
+    audit::note(&places.state, "push", inputs, "somebody asked for it")?;
     let value = json!({
         "image": pushed.image.to_string(),
         "to": to,

@@ -5,6 +5,7 @@ mod events;
 mod groups;
 mod host;
 mod images;
+mod promote;
 mod revoke;
 mod servers;
 
@@ -39,7 +40,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/host", get(host::inventory))
         .route("/v1/test", post(images::test))
         .route("/v1/gc", post(images::collect))
-        .route("/v1/promote", post(images::promote))
+        .route("/v1/promote", post(promote::promote))
         .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/apply", post(groups::apply))
         .route("/v1/config/diff", post(config::diff))
@@ -76,4 +77,4 @@ async fn shutdown(State(app): Shared) -> axum::Json<Done> {
     axum::Json(Done {})
 }
 
-pub(super) use images::moved;
+pub(super) use promote::{move_channel, moved};

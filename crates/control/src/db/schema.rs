@@ -111,6 +111,23 @@ const MIGRATIONS: &[&str] = &[
         given      TEXT NOT NULL
     ) STRICT;
 ",
+    // Every move of a channel, with what it was decided from.
+    "
+    CREATE TABLE moves (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        at         TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        channel    TEXT NOT NULL,
+        image      TEXT NOT NULL,
+        before     TEXT,
+        who        TEXT NOT NULL,
+        how        TEXT NOT NULL,
+        reason     TEXT NOT NULL,
+        evidence   TEXT NOT NULL,
+        difference TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX moves_by_name ON moves (name, number);
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

@@ -68,7 +68,7 @@ pub fn admit(
     }
 }
 
-/// Whether an image passed a suite with any configuration: what promoting it asks.
+/// The newest report that says that an image passed a suite, with any configuration: what promoting it asks.
 pub fn vouched(
     image: ImageDigest,
     name: &ImageName,
@@ -76,7 +76,7 @@ pub fn vouched(
     evidence: &[Envelope],
     policy: &TrustPolicy,
     now: Timestamp,
-) -> Result<(), Refusal> {
+) -> Result<Report, Refusal> {
     let about = About { image, name, suite: Some(suite), config: None };
     let rule = rule(&about, policy)?;
     let (counting, mut refusals) = judge(&about, &rule, evidence, policy, now);
@@ -85,7 +85,7 @@ pub fn vouched(
     let case = Case { image, launch_use: LaunchUse::Rollout, rule: &rule, policy, now };
     for counting in configs.into_values() {
         match case.decide(counting) {
-            Ok(_) => return Ok(()),
+            Ok(decided) => return Ok(decided.report),
             Err(refusal) => refusals.push(refusal),
         }
     }
