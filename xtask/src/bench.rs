@@ -9,10 +9,12 @@ mod bake;
 mod debs;
 mod delivery;
 mod gateway;
+mod heal;
 mod http;
 mod kiln;
 mod launch;
 mod load;
+mod many;
 mod memory;
 mod metadata;
 mod peers;
@@ -34,7 +36,8 @@ use report::Row;
 /// Options of `bench`.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name contains this: launch, delivery, whole, bake, replace, gateway, memory, metadata.
+    /// Only those whose name contains this: launch, delivery, whole, bake, replace, gateway, heal, memory, many,
+    /// metadata.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -69,7 +72,9 @@ const ALL: &[(&str, Run)] = &[
     ("bake", bake::run),
     ("replace", replace::run),
     ("gateway", gateway::run),
+    ("heal", heal::run),
     ("memory", memory::run),
+    ("many", many::run),
     ("metadata", metadata::run),
 ];
 
@@ -101,6 +106,13 @@ pub fn run(options: &Options) -> Outcome {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The value below which this share of the values is.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get((values.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
 }
 
 /// The median of so many runs.

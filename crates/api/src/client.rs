@@ -26,8 +26,8 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
-        ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RevokeRequest, Revoked,
-        RollbackRequest, TestRequest, TouchRequest,
+        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
+        Revoked, RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
 };
@@ -170,6 +170,10 @@ impl Client {
     /// `POST /v1/rebuild`.
     pub async fn rebuild(&self, request: &RebuildRequest) -> Result<EventStream, ClientError> {
         self.stream("POST", "/v1/rebuild", request).await
+    }
+    /// `POST /v1/heal`.
+    pub async fn heal(&self, request: &HealRequest) -> Result<Healed, ClientError> {
+        self.json("POST", "/v1/heal", request).await
     }
     /// `POST /v1/down`.
     pub async fn down(&self, request: &DownRequest) -> Result<EventStream, ClientError> {

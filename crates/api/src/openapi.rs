@@ -18,8 +18,8 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
-        ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RevokeRequest, Revoked,
-        RollbackRequest, TestRequest, TouchRequest,
+        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
+        Revoked, RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
 };
@@ -66,6 +66,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rebuild", summary: "Tear down and rebuild the same release", request: Some("RebuildRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/heal", summary: "Replace what is missing of a group now, although too much of it went down lately", request: Some("HealRequest"), answer: Answer::Json("Healed") },
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image, if the rules of the channel hold", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
     Endpoint { method: "POST", path: "/v1/revoke", summary: "Launch an image never again", request: Some("RevokeRequest"), answer: Answer::Json("Revoked") },
@@ -157,6 +158,8 @@ fn components() -> utoipa::openapi::Components {
     collect::<ApplyRequest>(&mut schemas);
     collect::<RollbackRequest>(&mut schemas);
     collect::<RebuildRequest>(&mut schemas);
+    collect::<HealRequest>(&mut schemas);
+    collect::<Healed>(&mut schemas);
     collect::<DownRequest>(&mut schemas);
     collect::<PromoteRequest>(&mut schemas);
     collect::<Promoted>(&mut schemas);

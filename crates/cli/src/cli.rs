@@ -68,6 +68,8 @@ pub enum Verb {
     Rebuild(Rebuild),
     /// Bake and test again every image that starts from a base, bases first
     Rebase(Rebase),
+    /// Let a group heal now, although too much of it went down lately
+    Heal(Heal),
     /// Stop and remove servers
     Down(Down),
     /// List the images of this host
@@ -338,6 +340,13 @@ pub struct Rebase {
     /// Bake without the network, from what is cached
     #[arg(long)]
     pub offline: bool,
+}
+
+/// `kiln heal`
+#[derive(Debug, Args)]
+pub struct Heal {
+    /// The group
+    pub group: GroupName,
 }
 
 /// `kiln down`

@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod gateway;
 mod gc;
+mod heal;
 mod history;
 mod images;
 mod inspect;
@@ -73,6 +74,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
         Verb::Rebase(arguments) => wait(rebase::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
+        Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
         Verb::Images => images::run(&context),
         Verb::Inspect(arguments) => wait(inspect::run(&context, &arguments)),

@@ -10,6 +10,7 @@ mod admission;
 mod adopt;
 mod begin;
 mod finish;
+mod heal;
 mod revoked;
 mod view;
 mod wish;
@@ -29,7 +30,7 @@ use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
     config::SecretHash,
-    plan::{self, Admission, RolloutProgress},
+    plan::{self, Admission, HealingHeld, RolloutProgress},
 };
 use serde_json::json;
 use tokio::{
@@ -63,6 +64,8 @@ pub(crate) enum Message {
     Forecast(Box<Wish>, oneshot::Sender<Vec<Event>>),
     /// Go back to the release before.
     Rollback(oneshot::Sender<Result<(), ControlError>>),
+    /// Heal what is missing at once, whatever went down lately; answered with the failures that are forgotten.
+    Heal(oneshot::Sender<u32>),
     /// Replace one server, or all.
     Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
     /// Somebody ran a command inside.
@@ -194,6 +197,8 @@ pub(crate) struct GroupTask {
     blocked: Option<String>,
     /// When there was no release to go back to from a revoked image.
     stranded: Option<Instant>,
+    /// Why less is healed than is missing.
+    held: Option<HealingHeld>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
     /// Tables on their way to the gateway.
@@ -228,6 +233,7 @@ impl GroupTask {
             admitted: BTreeMap::new(),
             blocked: None,
             stranded: None,
+            held: None,
             last_failure: None,
             routing: 0,
             routes_changed: false,
@@ -290,6 +296,10 @@ impl GroupTask {
                 let result = self.rollback();
                 self.once_written(answer, result);
             }
+            Message::Heal(answer) => {
+                let forgotten = self.heal();
+                self.once_written(answer, forgotten);
+            }
             Message::Rebuild(server, answer) => {
                 let result = self.rebuild(server.as_ref());
                 self.once_written(answer, result);
@@ -328,8 +338,10 @@ impl GroupTask {
         let asked = std::mem::take(&mut self.asked);
         asked.into_iter().for_each(|answer| drop(answer.send(self.status())));
         let now = self.shared.now();
+        self.renew_by_age(now);
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);
+        self.note_held(next.held);
         let works = self.begin(&next.steps, now);
         let names: Vec<String> = works.iter().map(begin::Work::describe).collect();
         for name in &names {

@@ -9,6 +9,7 @@ use super::{
     kiln::Kiln,
     median,
     peers::{self, Process},
+    quantile,
     report::{Row, Target},
 };
 use crate::{Outcome, command::which};
@@ -94,12 +95,7 @@ fn row(moment: Moment, target: Target, servers: usize, (kiln, peer): (&[Vec<f64>
 
 /// The time within which this share of a round's answers was there: the median of the rounds.
 fn share(rounds: &[Vec<f64>], share: f64) -> f64 {
-    let of_one = |times: &Vec<f64>| {
-        let mut times = times.clone();
-        times.sort_by(f64::total_cmp);
-        times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
-    };
-    median(rounds.iter().map(of_one).collect())
+    median(rounds.iter().map(|times| quantile(times, share)).collect())
 }
 
 /// A session token for this server, and a request with it.

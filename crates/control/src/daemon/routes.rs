@@ -48,6 +48,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/live/{id}", get(config::live))
         .route("/v1/rollback", post(groups::rollback))
         .route("/v1/rebuild", post(groups::rebuild))
+        .route("/v1/heal", post(groups::heal))
         .route("/v1/down", post(groups::down))
         .fallback(async || Failure(ApiError::new(ErrorCode::NotFound, "there is no such endpoint")))
         .method_not_allowed_fallback(async || {

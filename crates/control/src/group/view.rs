@@ -32,6 +32,7 @@ impl GroupTask {
             release: self.row.release,
             count: if self.row.removing { 0 } else { self.row.spec.count },
             policy: self.row.spec.rollout.clone(),
+            healing: self.row.spec.healing,
             admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
         }
     }
@@ -83,6 +84,7 @@ impl GroupTask {
             ready: self.updated(),
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            healing: self.healing(),
             live: self.live(),
             sources: None,
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
@@ -215,6 +217,7 @@ impl GroupTask {
             origins,
             declined: self.row.declined,
             policy: self.row.spec.on_source_change,
+            windows: self.row.spec.windows.clone(),
             evidence: self.row.evidence,
             image: release.image,
             config: release.config.clone(),

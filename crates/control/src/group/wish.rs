@@ -82,7 +82,7 @@ impl GroupTask {
     }
 
     /// Starts a new rollout.
-    fn go_to(&mut self, release: kiln_model::ReleaseId) {
+    pub(super) fn go_to(&mut self, release: kiln_model::ReleaseId) {
         self.row.release = release;
         self.row.revision += 1;
         self.blocked = None;
@@ -98,6 +98,7 @@ impl GroupTask {
         desired.release = wish.release.id();
         desired.count = wish.spec.count;
         desired.policy = wish.spec.rollout.clone();
+        desired.healing = wish.spec.healing;
         let mut observed = self.observed();
         for server in &mut observed.servers {
             server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.limits != wish.spec.limits);

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, OnRevoked, OnSourceChange, Publish, RolloutPolicy,
-    rollout, source,
+    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnRevoked, OnSourceChange, Publish,
+    RolloutPolicy, Windows, healing, rollout, source, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -31,6 +31,9 @@ pub(crate) const GROUP: Keys = Keys {
         "limits",
         "publish",
         "rollout",
+        "healing",
+        "max_age",
+        "windows",
     ],
 };
 /// The keys of `limits`.
@@ -107,6 +110,10 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let count_place = table.get("count").map(|v| v.place);
     let rollout =
         table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| rollout::read(&v, count.zip(count_place)));
+    let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
+    let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
+    let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
+    let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
     let group = || {
         let (image, environment) = (image?, environment?);
         Some((
@@ -121,6 +128,9 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
                 limits: limits?,
                 publish: publish?,
                 rollout: rollout?,
+                healing: healing?,
+                max_age: max_age?,
+                windows: windows?,
                 ..Group::new(image)
             },
         ))

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    backoff,
+    backoff::{self, Brake},
     count::Counts,
     types::{Action, GroupDesired, GroupObserved, PlannedAction, RolloutProgress, RolloutState, ServerView},
 };
@@ -16,11 +16,12 @@ pub(super) fn all(
     rollout: &RolloutProgress,
     counts: &Counts<'_>,
     previous: Option<&RolloutProgress>,
+    healing: Option<&Brake>,
     now: Timestamp,
 ) -> Vec<PlannedAction> {
     let mut steps: Vec<PlannedAction> = mark(rollout, previous).into_iter().collect();
     // Launches come first: they take longest, and nothing else waits for them or makes room for them.
-    steps.extend(launch(desired, observed, rollout, counts, now));
+    steps.extend(launch(desired, observed, rollout, counts, healing, now));
     let removals = remove(desired, rollout, counts);
     let going: Vec<&ServerId> = removals.iter().filter_map(|step| step.action.server()).collect();
     steps.extend(traffic(desired, observed, rollout, counts, &going, now));
@@ -182,27 +183,42 @@ fn replaced(server: &ServerView, counts: &Counts<'_>) -> String {
     }
 }
 
-fn launch(
+/// How much of what is missing may be healed; none while a rollout is under way, which has rules of its own.
+pub(super) fn healing(
     desired: &GroupDesired,
     observed: &GroupObserved,
     rollout: &RolloutProgress,
     counts: &Counts<'_>,
     now: Timestamp,
-) -> Option<PlannedAction> {
+) -> Option<Brake> {
+    rollout.is_over().then(|| backoff::brake(desired, observed, counts, missing(desired, rollout, counts), now))
+}
+
+fn missing(desired: &GroupDesired, rollout: &RolloutProgress, counts: &Counts<'_>) -> u32 {
     let kept = if rollout.holds() { counts.live() } else { counts.new.len() as u32 };
-    let missing = desired.count.saturating_sub(kept);
+    desired.count.saturating_sub(kept)
+}
+
+fn launch(
+    desired: &GroupDesired,
+    observed: &GroupObserved,
+    rollout: &RolloutProgress,
+    counts: &Counts<'_>,
+    healing: Option<&Brake>,
+    now: Timestamp,
+) -> Option<PlannedAction> {
+    let missing = healing.map_or_else(|| missing(desired, rollout, counts), |brake| brake.servers);
     let room = desired.ceiling().saturating_sub(counts.live());
     // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
     let total = counts.live() + counts.leaving.len() as u32;
     let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
-    let healing = rollout.is_over().then(|| backoff::brake(desired, observed, counts, now)).flatten();
-    let servers = missing.min(room).min(heap).min(healing.unwrap_or(u32::MAX));
+    let servers = missing.min(room).min(heap);
     let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
     (servers > 0 && may).then(|| {
         let release = counts.target;
         let mut why = launch_reason(desired, rollout, counts, servers);
-        if healing.is_some() {
-            why.push_str("; many failed lately, so only a few are launched at a time");
+        if let Some(held) = healing.and_then(|brake| brake.held) {
+            why.push_str(&format!("; {} went down lately, so no more than {} are healed", held.down, held.limit));
         }
         because(Action::Launch { release, servers }, why)
     })

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::ReleaseId,
-    fleet::{RolloutPolicy, Strategy},
+    fleet::{HealingPolicy, RolloutPolicy, Strategy},
     id::{GroupName, ServerId},
     server::ServerState,
 };
@@ -25,6 +25,8 @@ pub struct GroupDesired {
     pub count: u32,
     /// How to get there.
     pub policy: RolloutPolicy,
+    /// How much of it is healed.
+    pub healing: HealingPolicy,
     /// For every release that might be launched, whether it may be. One that is not listed may not.
     pub admissions: BTreeMap<ReleaseId, Admission>,
 }
@@ -87,6 +89,22 @@ pub struct Failure {
     pub at: Timestamp,
     /// When it was launched.
     pub launched_at: Timestamp,
+    /// Whether somebody outside ended it, which says nothing about its release.
+    #[serde(default)]
+    pub killed: bool,
+}
+
+/// Healing that has stopped because too much of the group went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealingHeld {
+    /// So many went down within the time that the policy looks back.
+    pub down: u32,
+    /// So many of them are healed.
+    pub limit: u32,
+    /// So many are missing and wait.
+    pub waiting: u32,
+    /// When the next will be healed if nothing else happens.
+    pub until: Timestamp,
 }
 
 /// What to do next about a group.
@@ -98,6 +116,8 @@ pub struct Plan {
     pub rollout: RolloutProgress,
     /// When to plan again even if nothing happens.
     pub wake_at: Option<Timestamp>,
+    /// Why less is healed than is missing.
+    pub held: Option<HealingHeld>,
 }
 
 /// An action and its reason.

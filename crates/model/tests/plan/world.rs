@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kiln_model::{
     Digest, ReleaseId, ServerId, ServerState,
-    fleet::{RolloutPolicy, Strategy},
+    fleet::{HealingPolicy, RolloutPolicy, Strategy},
     plan::{
         Action, Admission, Failure, GroupDesired, GroupObserved, Plan, PlannedAction, RolloutProgress, RolloutState,
         ServerView, plan,
@@ -62,6 +62,7 @@ impl World {
                 release: release(1),
                 count,
                 policy,
+                healing: HealingPolicy::default(),
                 admissions,
             },
             observed: GroupObserved::default(),
@@ -130,7 +131,8 @@ impl World {
             let (failing, ready) = (self.chance.percent(weather.fails), self.chance.percent(weather.becomes_ready));
             let server = &mut self.observed.servers[at];
             if failing && server.state.may_become(ServerState::Failed) {
-                let failure = Failure { release: server.release, at: self.now, launched_at: server.launched_at };
+                let failure =
+                    Failure { release: server.release, at: self.now, launched_at: server.launched_at, killed: false };
                 (server.state, server.busy, server.running) = (ServerState::Failed, false, ready);
                 self.pending.retain(|(id, _)| *id != server.id);
                 self.observed.failures.push(failure);
