@@ -11,6 +11,7 @@ mod delivery;
 mod gateway;
 mod heal;
 mod http;
+mod import;
 mod kiln;
 mod launch;
 mod load;
@@ -18,6 +19,7 @@ mod many;
 mod memory;
 mod metadata;
 mod peers;
+mod registry;
 mod replace;
 mod report;
 mod whole;
@@ -36,7 +38,7 @@ use report::Row;
 /// Options of `bench`.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name contains this: launch, delivery, whole, bake, replace, gateway, heal, memory, many,
+    /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
     /// metadata.
     only: Option<String>,
     /// Take the median of so many.
@@ -70,6 +72,7 @@ const ALL: &[(&str, Run)] = &[
     ("delivery", delivery::run),
     ("whole", whole::run),
     ("bake", bake::run),
+    ("import", import::run),
     ("replace", replace::run),
     ("gateway", gateway::run),
     ("heal", heal::run),

@@ -43,7 +43,7 @@ pub struct Case<'a> {
 pub fn check(channels: &Channels, case: &Case<'_>) -> Result<Granted, Vec<Unmet>> {
     let rule = channels.0.get(case.channel).cloned().unwrap_or_default();
     let mut unmet = Vec::new();
-    let report = case.vouched(case.policy).map_err(|refusal| unmet.push(Unmet::Evidence(refusal))).ok();
+    let report = case.vouched(case.policy).map_err(|refusal| unmet.push(Unmet::Evidence(Box::new(refusal)))).ok();
     let report = match (report, &rule.reports) {
         (Some(_), Some(wanted)) => case.reports(wanted).map_err(|missing| unmet.push(missing)).ok(),
         (report, _) => report,
@@ -82,7 +82,8 @@ impl Case<'_> {
         let max_age = max_age.unwrap_or(self.policy.evidence.max_age);
         let evidence = EvidencePolicy { max_age, ..self.policy.evidence };
         let policy = TrustPolicy { rules: Rules::Listed(vec![rule]), evidence, ..self.policy.clone() };
-        self.vouched(&policy).map_err(|refusal| Unmet::Reports { channel: self.channel.clone(), refusal })
+        self.vouched(&policy)
+            .map_err(|refusal| Unmet::Reports { channel: self.channel.clone(), refusal: Box::new(refusal) })
     }
 
     /// How long it was in the channel before; none where that is not asked.

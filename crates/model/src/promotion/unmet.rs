@@ -15,14 +15,14 @@ use crate::{
 pub enum Unmet {
     /// It could not be launched here either.
     #[error("{0}")]
-    Evidence(Refusal),
+    Evidence(Box<Refusal>),
     /// The channel wants other reports than a launch does.
     #[error("its reports do not suffice for `{channel}`: {}", why(.refusal))]
     Reports {
         /// The channel.
         channel: ChannelName,
         /// What is missing.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// It was not in the channel before.
     #[error(
