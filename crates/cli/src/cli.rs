@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kiln_control::audit::Head;
 use kiln_model::{
-    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, config::ConfigKey, fleet::ImageRef,
+    ChannelName, EnvironmentName, GroupName, ImageName, KeyName, Reason, ServerId, config::ConfigKey, fleet::ImageRef,
     oci::OciReference,
 };
 
@@ -66,6 +66,8 @@ pub enum Verb {
     Rollback(Rollback),
     /// Replace servers by new ones of the same release
     Rebuild(Rebuild),
+    /// Bake and test again every image that starts from a base, bases first
+    Rebase(Rebase),
     /// Let a group heal now, although too much of it went down lately
     Heal(Heal),
     /// Stop and remove servers
@@ -88,8 +90,16 @@ pub enum Verb {
     Jwks,
     /// Show what the services of a server or a group wrote
     Logs(Logs),
-    /// Point a channel to an image, with evidence
+    /// Point a channel to an image, if the channel's rules hold
     Promote(Promote),
+    /// Sign that an image may go to a channel
+    Approve(Approve),
+    /// Show every move of an image's channels: who, when, why, with what evidence
+    History(History),
+    /// Show which image starts from which, and which servers run an old base
+    Lineage(Lineage),
+    /// Launch an image never again on this host; there is no way back
+    Revoke(Revoke),
     /// Send an image with everything that is said of it to a registry
     Push(Push),
     /// Fetch an image with everything that is said of it from a registry
@@ -322,6 +332,20 @@ pub struct Rebuild {
     pub target: String,
 }
 
+/// `kiln rebase`
+#[derive(Debug, Args)]
+pub struct Rebase {
+    /// The name of the image that changed; where its recipe is there, it is baked first
+    #[arg(value_name = "BASE")]
+    pub base: ImageName,
+    /// Directories with recipes at or below them
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
+    /// Bake without the network, from what is cached
+    #[arg(long)]
+    pub offline: bool,
+}
+
 /// `kiln heal`
 #[derive(Debug, Args)]
 pub struct Heal {
@@ -397,6 +421,61 @@ pub struct Promote {
     /// The channel that will point to it
     #[arg(long, default_value = "stable")]
     pub to: ChannelName,
+    /// Why, in one line, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Reason>,
+    /// Sign the promotion with this private key (ed25519, PKCS#8 PEM), where the rules say who may promote
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Only say whether the rules hold, and what would change
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `kiln approve`
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// The channel that may point to it
+    #[arg(long, default_value = "stable")]
+    pub channel: ChannelName,
+    /// The private key to sign with (ed25519, PKCS#8 PEM); the one that reports are signed with where nothing is said
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Why, in one line
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Reason>,
+}
+
+/// `kiln history`
+#[derive(Debug, Args)]
+pub struct History {
+    /// The image's name
+    pub name: ImageName,
+    /// Only this channel
+    #[arg(long, value_name = "CHANNEL")]
+    pub channel: Option<ChannelName>,
+    /// At most so many moves, the last ones
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub lines: u32,
+}
+
+/// `kiln lineage`
+#[derive(Debug, Args)]
+pub struct Lineage {
+    /// Only this image, what it starts from and what starts from it: name, name@channel, name@sha256:…
+    pub image: Option<ImageRef>,
+}
+
+/// `kiln revoke`
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The image: name, name@channel, name@sha256:…; one that is named by its digest need not be here
+    pub image: ImageRef,
+    /// Why, in one line
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Reason,
 }
 
 /// `kiln audit`
@@ -552,6 +631,8 @@ pub struct Key {
 pub enum KeyVerb {
     /// List the keys that are known here, and for which images each may sign
     List,
+    /// Make a private key for yourself, to approve and promote with, and print its public half
+    Make(KeyMake),
     /// Believe reports that are signed with a key
     Add(KeyAdd),
     /// Sign with a new key from now on; what the old one signed is still believed
@@ -560,6 +641,13 @@ pub enum KeyVerb {
     Revoke(KeyRevoke),
     /// Print a public key, for `kiln key add` on another host
     Export(KeyExport),
+}
+
+/// `kiln key make`
+#[derive(Debug, Args)]
+pub struct KeyMake {
+    /// Where to write it; only you can read it there
+    pub file: PathBuf,
 }
 
 /// `kiln key add`

@@ -1,6 +1,7 @@
 //! One file for each verb.
 
 mod apply;
+mod approve;
 mod audit;
 mod bake;
 mod completions;
@@ -14,10 +15,12 @@ mod exec;
 mod gateway;
 mod gc;
 mod heal;
+mod history;
 mod images;
 mod inspect;
 mod jwks;
 mod key;
+mod lineage;
 mod load;
 mod lock;
 mod logs;
@@ -27,7 +30,9 @@ mod promote;
 mod provenance;
 mod pull;
 mod push;
+mod rebase;
 mod rebuild;
+mod revoke;
 mod rollback;
 mod save;
 mod sbom;
@@ -69,6 +74,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Config(arguments) => wait(config::run(&context, &arguments)),
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
+        Verb::Rebase(arguments) => wait(rebase::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
         Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
@@ -82,6 +88,10 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
+        Verb::Approve(arguments) => approve::run(&context, &arguments),
+        Verb::History(arguments) => history::run(&context, &arguments),
+        Verb::Lineage(arguments) => wait(lineage::run(&context, &arguments)),
+        Verb::Revoke(arguments) => wait(revoke::run(&context, &arguments)),
         Verb::Push(arguments) => push::run(&context, &arguments),
         Verb::Pull(arguments) => pull::run(&context, &arguments),
         Verb::Save(arguments) => save::run(&context, &arguments),

@@ -11,6 +11,7 @@ mod adopt;
 mod begin;
 mod finish;
 mod heal;
+mod revoked;
 mod view;
 mod wish;
 
@@ -69,6 +70,8 @@ pub(crate) enum Message {
     Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
     /// Somebody ran a command inside.
     Touch(ServerId, Vec<String>, oneshot::Sender<Result<(), ControlError>>),
+    /// An image was revoked: look at the evidence again.
+    LookAgain,
     /// Take the group away; answered when it is gone.
     Remove(oneshot::Sender<Result<(), ControlError>>),
     /// Answered when the latest change has come to its end.
@@ -194,6 +197,8 @@ pub(crate) struct GroupTask {
     blocked: Option<String>,
     /// What the engine saw last.
     seen: Arc<Part>,
+    /// When there was no release to go back to from a revoked image.
+    stranded: Option<Instant>,
     /// Why less is healed than is missing.
     held: Option<HealingHeld>,
     /// Why the last server of the release wanted failed.
@@ -230,6 +235,7 @@ impl GroupTask {
             admitted: BTreeMap::new(),
             blocked: None,
             seen: Arc::default(),
+            stranded: None,
             held: None,
             last_failure: None,
             routing: 0,
@@ -305,6 +311,7 @@ impl GroupTask {
                 let result = self.touch(&server, &command);
                 self.once_written(answer, result);
             }
+            Message::LookAgain => self.admitted.clear(),
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
             Message::Status(answer) => self.asked.push(answer),
@@ -327,6 +334,9 @@ impl GroupTask {
     /// Plans, writes, begins. Returns how long to sleep if nothing happens.
     async fn pass(&mut self) -> Duration {
         self.look_at_evidence().await;
+        if self.leave_revoked().await {
+            self.look_at_evidence().await;
+        }
         // Now it is known what is refused.
         let asked = std::mem::take(&mut self.asked);
         asked.into_iter().for_each(|answer| drop(answer.send(self.status())));

@@ -27,6 +27,7 @@ use crate::{
     failpoint::{FailPoint, NeverFails},
     group::{self, GroupTask, Mailboxes, Message, Wish},
     live::Live,
+    moves::Move,
     observer::{self, Snapshot},
     releases::Releases,
     routes,
@@ -379,6 +380,15 @@ impl Control {
         ask(&self.shared, &mailbox, Message::Rollback).await?
     }
 
+    /// Has every group look at its evidence again, now.
+    pub async fn look_again(&self) -> Result<(), ControlError> {
+        for (_, mailbox) in self.mailboxes(&[]).await? {
+            // A group that is just ending has nothing to look at.
+            mailbox.send(Message::LookAgain).ok();
+        }
+        Ok(())
+    }
+
     /// Lets a group heal at once, whatever went down lately. Returns how many failures count no more.
     pub async fn heal(&self, group: &GroupName) -> Result<u32, ControlError> {
         let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
@@ -428,6 +438,14 @@ impl Control {
         let (at, reason) = (self.shared.now(), reason.to_owned());
         let mut batch = Batch::default();
         batch.record(Record { at, action, group: None, server: None, inputs, reason });
+        Ok(self.shared.db.write(Arc::new(batch)).await?)
+    }
+
+    /// Writes a move of a channel, which is to be made when this returns, with its entry in the audit log.
+    pub async fn move_channel(&self, moved: Move) -> Result<(), ControlError> {
+        let mut batch = Batch::default();
+        batch.record(moved.record());
+        batch.moved(moved);
         Ok(self.shared.db.write(Arc::new(batch)).await?)
     }
 

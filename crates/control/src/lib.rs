@@ -21,6 +21,7 @@ pub mod library;
 pub mod live;
 mod liveness;
 pub mod metadata;
+pub mod moves;
 mod observer;
 mod pause;
 mod readiness;

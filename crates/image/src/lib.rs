@@ -12,6 +12,7 @@ pub mod diff;
 pub mod fuzz;
 mod import;
 mod layer;
+pub mod lineage;
 pub mod oci;
 mod proxy;
 pub mod registry;

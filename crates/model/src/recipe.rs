@@ -8,6 +8,7 @@ pub(crate) mod binding;
 mod check;
 pub(crate) mod command;
 pub(crate) mod config;
+pub mod descend;
 pub(crate) mod file;
 mod files;
 mod oci_base;

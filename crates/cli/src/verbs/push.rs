@@ -1,6 +1,6 @@
 //! `kiln push`: an image with everything that is said of it to a registry.
 
-use kiln_control::{attest, keys::Keys};
+use kiln_control::{attest, audit, keys::Keys};
 use kiln_image::{
     ImageRecord, Store,
     delivery::{self, PushRequest, Pushed},
@@ -34,6 +34,8 @@ pub(super) fn run(context: &Context<'_>, arguments: &Push) -> Result<Exit, Failu
         .map_err(failed(arguments.image.to_string(), format!("could not be pushed to {}", arguments.to)))?;
     drop(shown);
     let to = arguments.to.to_string();
+    let inputs = json!({ "image": image.digest, "name": image.name, "to": to });
+    audit::note(&places.state, "push", inputs, "somebody asked for it")?;
     let value = json!({
         "image": pushed.image.to_string(),
         "to": to,

@@ -8,7 +8,7 @@ use super::{
     chain::{self, Record},
     load::{GroupRow, PastRelease, ServerRow},
 };
-use crate::live::LiveValues;
+use crate::{live::LiveValues, moves::Move};
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -39,6 +39,7 @@ enum Write {
     Record(Box<Record>),
     Counter(&'static str, i64),
     Live(GroupName, Box<LiveValues>),
+    Move(Box<Move>),
 }
 
 /// Writes that become true together.
@@ -89,6 +90,10 @@ impl Batch {
     pub fn live(&mut self, group: &GroupName, values: &LiveValues) {
         self.0.push(Write::Live(group.clone(), Box::new(values.clone())));
     }
+    /// A move of a channel.
+    pub fn moved(&mut self, moved: Move) {
+        self.0.push(Write::Move(Box::new(moved)));
+    }
     pub fn counter(&mut self, name: &'static str, value: i64) {
         self.0.push(Write::Counter(name, value));
     }
@@ -129,6 +134,22 @@ impl Write {
             Self::Live(group, values) => run(
                 "INSERT OR REPLACE INTO live VALUES (?1, ?2, ?3, ?4)",
                 params![group.as_str(), values.version as i64, json(&values.fleet), json(&values.set)],
+            ),
+            Self::Move(moved) => run(
+                "INSERT INTO moves (at, name, channel, image, before, who, how, reason, evidence, difference) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    moved.at.to_string(),
+                    moved.name.as_str(),
+                    moved.channel.as_str(),
+                    moved.image.to_string(),
+                    moved.before.map(|before| before.to_string()),
+                    moved.who,
+                    moved.how,
+                    moved.reason,
+                    moved.evidence.to_string(),
+                    moved.difference.to_string(),
+                ],
             ),
             Self::Counter(name, value) => run("INSERT OR REPLACE INTO counters VALUES (?1, ?2)", params![name, value]),
         }
