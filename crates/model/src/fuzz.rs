@@ -40,7 +40,7 @@ pub fn recipe(bytes: &[u8]) {
 pub fn fleet(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     has_places(&text, crate::Fleet::parse(&text, "fleet.toml"));
-    let base = "image = \"hello@dev\"\n[group.web]\ncount = 3\n[config]\ngreeting = \"hi\"\n";
+    let base = "[group.web]\nimage = \"hello@dev\"\ncount = 3\n";
     let file = |text: &str, file: &str| FleetText { text: text.to_owned(), file: file.to_owned() };
     has_places(&text, FleetFiles::parse(file(base, "fleet.toml"), Some(file(&text, "fleet.staging.toml"))));
 }
