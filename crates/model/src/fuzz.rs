@@ -73,7 +73,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test reads its files")]
     fn unit_what_was_fuzzed_is_read_without_fault() {
         for (target, read) in [("recipe", recipe as fn(&[u8])), ("fleet", fleet), ("lock", lock), ("trust", trust)] {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
