@@ -116,7 +116,12 @@ pub(crate) fn received(store: &Store, received: &Received, arrival: &Arrival<'_>
                 "No channel was moved: name `{name}@{image}` in a fleet, or point one to it with `kiln promote {name}@{image} --to stable`"
             ),
         };
-        format!("{name}@{image}\n{} {came}; {} reports\n{}", ui::good(), received.reports, ui::dim(&next))
+        let approvals = match received.approvals {
+            0 => String::new(),
+            count => format!(", {count} approvals"),
+        };
+        let reports = received.reports;
+        format!("{name}@{image}\n{} {came}; {reports} reports{approvals}\n{}", ui::good(), ui::dim(&next))
     });
     Ok(Exit::Ok)
 }
@@ -132,6 +137,7 @@ fn to_json(received: &Received, channel: Option<&ChannelName>) -> Value {
         "reports": received.reports,
         "suites": received.suites,
         "provenance": received.provenance,
+        "approvals": received.approvals,
         "sboms": received.sboms,
     })
 }

@@ -88,6 +88,8 @@ pub struct Received {
     pub suites: usize,
     /// Statements of where it comes from that came with it.
     pub provenance: usize,
+    /// Signed approvals for channels.
+    pub approvals: usize,
     /// SBOMs that came with it, and that are what Kiln makes of the image here.
     pub sboms: usize,
 }

@@ -147,7 +147,7 @@ fn root_no_way_to_cheat_leads_to_a_launch() {
     refused("no report by a key that is trusted here", "a test on her own host");
     let elsewhere = report(&here, &other).0;
     file(&elsewhere, "a report of another image");
-    refused("the report found is about image", "a report of another image");
+    refused("no report by a key that is trusted here", "a report of another image");
     let old = Report { finished_at: "2020-01-01T00:00:00Z".parse().expect("a time"), ..honest.clone() };
     file(&evidence::seal(&old, &here.signing_key()), "an old report");
     refused("expired at 2020-01-31", "an old report");

@@ -70,8 +70,9 @@ struct Heard {
     reports: Vec<Envelope>,
     suites: BTreeSet<SuiteDigest>,
     provenance: usize,
+    approvals: usize,
     sboms: Vec<(SbomFormat, Vec<u8>)>,
-    /// Reports and provenance of the image that the store has.
+    /// Statements about the image that the store has.
     kept: BTreeSet<Digest>,
     /// Statements for which there was no room.
     left_out: usize,
@@ -106,6 +107,7 @@ impl Receive<'_> {
             reports: heard.reports.len(),
             suites: heard.suites.len(),
             provenance: heard.provenance,
+            approvals: heard.approvals,
             sboms,
         };
         Ok((received, new.iter().map(|layer| layer.digest).collect()))
@@ -221,7 +223,12 @@ impl Receive<'_> {
             }
             match self.said(&whole.image.0, referrer, &mut left) {
                 Ok(Some(Said::Report(envelope))) => self.keep_report(whole, *envelope, &mut heard)?,
-                Ok(Some(Said::Provenance(envelope))) => self.keep_provenance(whole, &envelope, &mut heard)?,
+                Ok(Some(Said::Provenance(envelope))) => {
+                    heard.provenance += usize::from(self.keep_statement(whole, &envelope, &mut heard)?);
+                }
+                Ok(Some(Said::Approval(envelope))) => {
+                    heard.approvals += usize::from(self.keep_statement(whole, &envelope, &mut heard)?);
+                }
                 Ok(Some(Said::Sbom(format, document))) => heard.sboms.push((format, document)),
                 Ok(Some(Said::Suite(suite))) => drop(heard.suites.insert(self.store.index().put_suite(&suite)?)),
                 Ok(None) => {}
@@ -268,14 +275,14 @@ impl Receive<'_> {
         Ok(())
     }
 
-    /// Keeps a statement of where this image comes from.
-    fn keep_provenance(&self, whole: &Whole, envelope: &Envelope, heard: &mut Heard) -> Result<(), DeliveryError> {
+    /// Keeps another statement if it is one on this image: where it comes from, or that it may go to a channel.
+    fn keep_statement(&self, whole: &Whole, envelope: &Envelope, heard: &mut Heard) -> Result<bool, DeliveryError> {
         let about = Attestation::peek(envelope).is_some_and(|said| said.image == whole.image);
-        if about && self.room(whole, envelope, heard)? {
-            self.store.add_provenance(&whole.image, envelope)?;
-            heard.provenance += 1;
+        let kept = about && self.room(whole, envelope, heard)?;
+        if kept {
+            self.store.add_statement(&whole.image, envelope)?;
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Whether there is room for a statement; one that is kept needs none.

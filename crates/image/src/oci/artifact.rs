@@ -6,7 +6,7 @@
 
 use kiln_model::{
     Digest, Suite,
-    evidence::{self, Attestation, Envelope, MAX_ENVELOPE_BYTES, PROVENANCE, TEST_RESULT},
+    evidence::{self, APPROVAL, Attestation, Envelope, MAX_ENVELOPE_BYTES, PROVENANCE, TEST_RESULT},
 };
 
 use super::{
@@ -34,6 +34,7 @@ pub(crate) struct Artifact {
 pub(crate) enum Said {
     Report(Box<Envelope>),
     Provenance(Box<Envelope>),
+    Approval(Box<Envelope>),
     Suite(Suite),
     Sbom(SbomFormat, Vec<u8>),
 }
@@ -91,6 +92,7 @@ fn statement(envelope: Envelope) -> Option<Said> {
     match Attestation::predicate_type(&envelope)?.as_str() {
         TEST_RESULT => Some(Said::Report(Box::new(envelope))),
         PROVENANCE => Some(Said::Provenance(Box::new(envelope))),
+        APPROVAL => Some(Said::Approval(Box::new(envelope))),
         _ => None,
     }
 }

@@ -24,7 +24,8 @@ impl Store {
         self.add_statement(image, envelope)
     }
 
-    fn add_statement(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
+    /// Keeps anything that somebody signed of an image, beside what is there.
+    pub(crate) fn add_statement(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
         let statement = Artifact::statement(self.subject(image)?, envelope);
         if self.statement_digests(image)?.contains(&statement.digest()) {
             return Ok(statement.digest());
