@@ -7,6 +7,7 @@ pub(crate) mod rollout;
 pub(crate) mod source;
 pub(crate) mod text;
 mod values;
+pub(crate) mod volume;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -21,9 +22,10 @@ pub use self::{
 use crate::{
     config::{ConfigKey, ConfigSource},
     digest::ImageDigest,
-    id::{BindingName, ChannelName, GroupName, ImageName},
+    id::{BindingName, ChannelName, GroupName, ImageName, VolumeName},
     manifest::Protocol,
     size::ByteSize,
+    volume::VolumePolicy,
 };
 
 /// The groups wanted in one environment, and the rules for evidence.
@@ -84,6 +86,9 @@ pub struct Group {
     pub bindings: BTreeMap<BindingName, BTreeMap<ConfigKey, ConfigSource>>,
     /// Limits of each server.
     pub limits: Limits,
+    /// The volumes of each server.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, VolumePolicy>,
     /// Ports of the host that lead to this group.
     pub publish: Vec<Publish>,
     /// How the group moves from one release to another.
@@ -117,6 +122,7 @@ impl Group {
             config: BTreeMap::new(),
             bindings: BTreeMap::new(),
             limits: Limits::default(),
+            volumes: BTreeMap::new(),
             publish: Vec::new(),
             rollout: RolloutPolicy::default(),
             on_source_change: OnSourceChange::default(),

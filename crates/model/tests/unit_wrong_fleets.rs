@@ -53,6 +53,23 @@ fn unit_rollout() {
 }
 
 #[test]
+fn unit_volumes() {
+    let volume = |keys: &str| format!("[group.db]\nimage = \"hello\"\n{keys}");
+    let pieces = [
+        "volume = \"1GiB\"\n",
+        "[group.db.volume.data]\nfilesystem = \"btrfs\"\n",
+        "[group.db.volume.\"../data\"]\nsize = \"1GiB\"\n",
+        "[group.db.volume.\"da\\u001bta\"]\nsize = \"1GiB\"\n",
+        "[group.db.volume.data]\nsize = \"1MiB\"\nretain = \"never\"\n",
+        "[group.db.volume.data]\nsize = \"64MiB\"\nfilesystem = \"xfs\"\nowner = \"db\"\n",
+        "[group.db.volume.data]\nsize = \"1GiB\"\nsnapshots = { every = \"1s\", keep = 0 }\n",
+        "rollout = { strategy = \"blue-green\" }\n[group.db.volume.data]\nsize = \"1GiB\"\n",
+    ]
+    .map(volume);
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
 fn unit_bindings_and_sources() {
     let binding = |keys: &str| format!("[group.web]\nimage = \"hello\"\n[group.web.service_binding.db]\n{keys}");
     let pieces = [

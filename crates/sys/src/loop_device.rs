@@ -149,8 +149,7 @@ fn path_of(number: u32) -> PathBuf {
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .attempt(|| format!("open {}", path.display()))
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| format!("open {}", path.display()))
 }
 
 fn free(control: BorrowedFd<'_>) -> Result<u32> {
@@ -187,7 +186,8 @@ mod tests {
     use super::{LoopDevice, lock};
 
     fn file(directory: &std::path::Path) -> File {
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(directory.join("f")).unwrap();
+        let file =
+            File::options().create(true).truncate(false).read(true).write(true).open(directory.join("f")).unwrap();
         file.set_len(8 << 20).unwrap();
         file
     }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, OnSourceChange, Publish, RolloutPolicy, rollout, source,
+    EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, OnSourceChange, Publish, RolloutPolicy, Strategy,
+    rollout, source, volume,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -27,6 +28,7 @@ pub(crate) const GROUP: Keys = Keys {
         "service_binding",
         "on_source_change",
         "limits",
+        "volume",
         "publish",
         "rollout",
     ],
@@ -99,10 +101,14 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let bindings = table.get("service_binding").map_or(Some(BTreeMap::new()), |v| source::bindings(&v));
     let changes = table.get("on_source_change").map_or(Some(OnSourceChange::default()), |v| v.word(&ON_SOURCE_CHANGE));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
+    let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
     let count_place = table.get("count").map(|v| v.place);
     let rollout =
         table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| rollout::read(&v, count.zip(count_place)));
+    if rollout.as_ref().is_some_and(|rollout| rollout.strategy == Strategy::BlueGreen) {
+        one_set_at_a_time(&table);
+    }
     let group = || {
         let (image, environment) = (image?, environment?);
         Some((
@@ -114,6 +120,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
                 bindings: bindings?,
                 on_source_change: changes?,
                 limits: limits?,
+                volumes: volumes?,
                 publish: publish?,
                 rollout: rollout?,
                 ..Group::new(image)
@@ -121,6 +128,18 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
         ))
     };
     (group(), listens)
+}
+
+/// A second set of servers cannot have the volumes that the first one has.
+fn one_set_at_a_time(table: &Table<'_>) {
+    if let (Some(volumes), Some(rollout)) = (table.get("volume"), table.get("rollout")) {
+        rollout.place.contradicts::<()>(
+            volumes.place,
+            "servers with volumes cannot be replaced blue/green: two sets of them would need the same volumes",
+            "the volumes",
+            "use `strategy = \"rolling\"`: each server hands its volumes to its successor",
+        );
+    }
 }
 
 fn group_name(entry: &Entry<'_>) -> Option<GroupName> {

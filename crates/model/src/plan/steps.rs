@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{
     backoff,
     count::Counts,
+    slots,
     types::{Action, GroupDesired, GroupObserved, PlannedAction, RolloutProgress, RolloutState, ServerView},
 };
 use crate::{fleet::Strategy, id::ServerId, server::ServerState};
@@ -20,7 +21,12 @@ pub(super) fn all(
 ) -> Vec<PlannedAction> {
     let mut steps: Vec<PlannedAction> = mark(rollout, previous).into_iter().collect();
     // Launches come first: they take longest, and nothing else waits for them or makes room for them.
-    steps.extend(launch(desired, observed, rollout, counts, now));
+    let most = launches(desired, observed, rollout, counts, now);
+    if desired.slots {
+        steps.extend(slots::fill(desired, observed, rollout, counts, most));
+    } else {
+        steps.extend(launch(desired, observed, rollout, counts, now));
+    }
     let removals = remove(desired, rollout, counts);
     let going: Vec<&ServerId> = removals.iter().filter_map(|step| step.action.server()).collect();
     steps.extend(traffic(desired, observed, rollout, counts, &going, now));
@@ -31,7 +37,7 @@ pub(super) fn all(
     steps
 }
 
-fn because(action: Action, why: impl Into<String>) -> PlannedAction {
+pub(super) fn because(action: Action, why: impl Into<String>) -> PlannedAction {
     PlannedAction { action, why: why.into() }
 }
 
@@ -142,6 +148,7 @@ fn send_away(server: &ServerView, why: String) -> Option<PlannedAction> {
         _ if server.busy => None,
         ServerState::Ready if server.in_traffic => Some(because(Action::Drain { server: server.id.clone() }, why)),
         ServerState::Ready | ServerState::Starting => Some(because(Action::Stop { server: server.id.clone() }, why)),
+        ServerState::Launching if server.staged => Some(because(Action::Stop { server: server.id.clone() }, why)),
         _ => None,
     }
 }
@@ -152,6 +159,9 @@ fn surplus<'a>(
     rollout: &RolloutProgress,
     counts: &Counts<'a>,
 ) -> Vec<(&'a ServerView, String)> {
+    if desired.slots {
+        return slots::surplus(desired, rollout, counts);
+    }
     let count = desired.count as usize;
     let too_many = format!("{} servers are wanted, {} are there", desired.count, counts.live());
     if rollout.holds() && count > 0 {
@@ -182,6 +192,34 @@ fn replaced(server: &ServerView, counts: &Counts<'_>) -> String {
     }
 }
 
+/// How many servers may be launched now.
+fn launches(
+    desired: &GroupDesired,
+    observed: &GroupObserved,
+    rollout: &RolloutProgress,
+    counts: &Counts<'_>,
+    now: Timestamp,
+) -> u32 {
+    // A slot has room for its own server, whatever the others have.
+    let room = if desired.slots { u32::MAX } else { desired.ceiling().saturating_sub(counts.live()) };
+    // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
+    let total = counts.live() + counts.leaving.len() as u32;
+    let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
+    let healing = brake(desired, observed, rollout, counts, now);
+    let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
+    if may { room.min(heap).min(healing.unwrap_or(u32::MAX)) } else { 0 }
+}
+
+fn brake(
+    desired: &GroupDesired,
+    observed: &GroupObserved,
+    rollout: &RolloutProgress,
+    counts: &Counts<'_>,
+    now: Timestamp,
+) -> Option<u32> {
+    rollout.is_over().then(|| backoff::brake(desired, observed, counts, now)).flatten()
+}
+
 fn launch(
     desired: &GroupDesired,
     observed: &GroupObserved,
@@ -191,17 +229,11 @@ fn launch(
 ) -> Option<PlannedAction> {
     let kept = if rollout.holds() { counts.live() } else { counts.new.len() as u32 };
     let missing = desired.count.saturating_sub(kept);
-    let room = desired.ceiling().saturating_sub(counts.live());
-    // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
-    let total = counts.live() + counts.leaving.len() as u32;
-    let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
-    let healing = rollout.is_over().then(|| backoff::brake(desired, observed, counts, now)).flatten();
-    let servers = missing.min(room).min(heap).min(healing.unwrap_or(u32::MAX));
-    let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
-    (servers > 0 && may).then(|| {
+    let servers = missing.min(launches(desired, observed, rollout, counts, now));
+    (servers > 0).then(|| {
         let release = counts.target;
         let mut why = launch_reason(desired, rollout, counts, servers);
-        if healing.is_some() {
+        if brake(desired, observed, rollout, counts, now).is_some() {
             why.push_str("; many failed lately, so only a few are launched at a time");
         }
         because(Action::Launch { release, servers }, why)
