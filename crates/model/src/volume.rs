@@ -347,8 +347,20 @@ pub struct Kept {
     pub fence: u64,
     /// At least so large.
     pub size: ByteSize,
-    /// Put back to this snapshot first, once for this fence.
-    pub restore: Option<SnapshotName>,
+    /// Put back to a snapshot first.
+    pub restore: Option<Restore>,
+}
+
+/// A volume is put back to a snapshot when it is attached next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The snapshot.
+    pub snapshot: SnapshotName,
+    /// What the volume was is kept under this name.
+    pub before: SnapshotName,
+    /// Counts the restores of this volume: each is carried out once.
+    pub number: u64,
 }
 
 #[cfg(test)]
