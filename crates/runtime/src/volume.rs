@@ -134,7 +134,7 @@ impl Volumes {
         }
         place.pool.room("make a volume")?;
         self.fit(&place.pool, size)?;
-        let template = template(&place.pool, size, filesystem)?;
+        let template = template(&place.pool, whole(size), filesystem)?;
         place.begin(filesystem, &template)
     }
 
@@ -283,6 +283,11 @@ fn copy_of(content: &File, path: &Path) -> Result<File> {
     let file = File::options().create(true).truncate(true).read(true).write(true).open(path).on("make", path)?;
     reflink::share(content, &file)?;
     Ok(file)
+}
+
+/// Devices have whole blocks; a mebibyte is one of everything.
+fn whole(size: ByteSize) -> ByteSize {
+    ByteSize::bytes(size.as_bytes().next_multiple_of(1 << 20))
 }
 
 /// A formatted file of this size, made once.

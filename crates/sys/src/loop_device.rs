@@ -24,6 +24,8 @@ const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
 const AUTOCLEAR: u32 = 4;
 const DIRECT_IO: u32 = 16;
+/// What file systems that share content want to be written in at least; no disk wants more.
+pub const BLOCK: u32 = 4096;
 /// Others take free devices as well: so often another one is tried.
 const TRIES: u32 = 64;
 
@@ -81,7 +83,7 @@ pub struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// Puts a device over a file, with direct input and output where the file's file system has it.
+    /// Puts a device with blocks of [`BLOCK`] bytes over a file, with direct input and output where the file's file system has it.
     pub fn attach(backing: &File) -> Result<Self> {
         let control = open(Path::new("/dev/loop-control"))?;
         for _ in 0..TRIES {
@@ -161,7 +163,7 @@ fn free(control: BorrowedFd<'_>) -> Result<u32> {
 
 fn configure(device: BorrowedFd<'_>, backing: &File) -> Result<()> {
     let info = Info { flags: AUTOCLEAR | DIRECT_IO, ..EMPTY };
-    let config = Config { fd: backing.as_raw_fd() as u32, block_size: 0, info, reserved: [0; 8] };
+    let config = Config { fd: backing.as_raw_fd() as u32, block_size: BLOCK, info, reserved: [0; 8] };
     // SAFETY: `config` is the structure the request reads, and lives through the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &raw const config) };
     checked(result, || "put a loop device over a file".into())

@@ -20,7 +20,7 @@ use super::{
     format, mounted,
     state::State,
     superblock::{self, Left},
-    template,
+    template, whole,
 };
 
 /// Whoever had it is gone already: the kernel takes the mount down within this time.
@@ -47,9 +47,14 @@ impl Volumes {
         };
         mend(&image, kept.volume.as_str())?;
         self.enlarge(&place, &image, kept.size)?;
-        let had = superblock::size(&image);
+        let smaller = is_smaller(&image)?;
+        if smaller && state.filesystem == Filesystem::Ext4 {
+            format::grow_ext4(&image, kept.volume.as_str())?;
+        }
         let mounted = mount(&image, state.filesystem, &kept.volume)?;
-        grow_inside(&mounted, had, &image, state.filesystem)?;
+        if smaller && state.filesystem == Filesystem::Xfs {
+            grow_xfs(&mounted, &image)?;
+        }
         Ok(mounted)
     }
 
@@ -69,7 +74,7 @@ impl Volumes {
             }
             None => {
                 self.fit(&pool, size)?;
-                (template(&pool, size, filesystem)?, filesystem)
+                (template(&pool, whole(size), filesystem)?, filesystem)
             }
         };
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -92,6 +97,7 @@ impl Volumes {
         if size.as_bytes() <= has {
             return Ok(());
         }
+        let size = whole(size);
         place.pool.room("grow a volume")?;
         self.fit(&place.pool, size)?;
         image.set_len(size.as_bytes()).on("grow", place.volume.as_str())
@@ -107,11 +113,12 @@ impl Volumes {
         if size < has {
             return Err(VolumeError::Smaller { volume: volume.clone(), has, wanted: size });
         }
+        let size = whole(size);
         self.enlarge(&place, &image, size)?;
         let Some(inside) = inside else { return Ok(()) };
         let device = loop_device::LoopDevice::find(&image)?.ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
         device.take_size()?;
-        resize_to(&inside, size.as_bytes(), place.state()?.filesystem)
+        resize_to(&inside, size.as_bytes(), place.state()?.filesystem, volume)
     }
 }
 
@@ -184,7 +191,7 @@ fn mount(image: &File, filesystem: Filesystem, volume: &VolumeId) -> Result<Owne
         VolumeError::Kernel(error)
             if matches!(error.outcome, Outcome::Invalid | Outcome::Errno(117) | Outcome::Errno(5)) =>
         {
-            let found = format!("the kernel does not mount it ({})", error.outcome);
+            let found = format!("could not {}: {}", error.action, error.outcome);
             VolumeError::Damaged { volume: volume.to_string(), found }
         }
         other => other,
@@ -193,19 +200,25 @@ fn mount(image: &File, filesystem: Filesystem, volume: &VolumeId) -> Result<Owne
 
 /// A file system that is smaller than its image is grown: the volume was made larger while no server had it, or it is a
 /// snapshot of a time when it was smaller.
-fn grow_inside(mount: &OwnedFd, had: Option<u64>, image: &File, filesystem: Filesystem) -> Result<()> {
+fn is_smaller(image: &File) -> Result<bool> {
     let size = image.metadata().on("look at", "an image")?.len();
-    if had.is_none_or(|had| had + SLACK > size) {
-        return Ok(());
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let inside = openat(mount, ".", flags, Mode::empty()).on("open", "a volume")?;
-    resize_to(&inside, size, filesystem)
+    Ok(superblock::size(image).is_some_and(|has| has + SLACK <= size))
 }
 
-fn resize_to(inside: &OwnedFd, size: u64, filesystem: Filesystem) -> Result<()> {
+/// XFS is grown only while it is mounted.
+fn grow_xfs(mount: &OwnedFd, image: &File) -> Result<()> {
+    let size = image.metadata().on("look at", "an image")?.len();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let inside = openat(mount, ".", flags, Mode::empty()).on("open", "a volume")?;
+    Ok(resize::xfs(inside.as_fd(), size / BLOCK)?)
+}
+
+fn resize_to(inside: &OwnedFd, size: u64, filesystem: Filesystem, volume: &VolumeId) -> Result<()> {
     match filesystem {
-        Filesystem::Ext4 => Ok(resize::ext4(inside.as_fd(), size / BLOCK)?),
+        Filesystem::Ext4 => resize::ext4(inside.as_fd(), size / BLOCK).map_err(|error| match error.outcome {
+            Outcome::NotPermitted => VolumeError::Later(volume.clone()),
+            _ => error.into(),
+        }),
         Filesystem::Xfs => Ok(resize::xfs(inside.as_fd(), size / BLOCK)?),
     }
 }

@@ -56,6 +56,11 @@ pub enum VolumeError {
         /// The size asked for.
         wanted: ByteSize,
     },
+    /// It cannot be grown while a server has it.
+    #[error(
+        "volume {0} is larger from its server's next replacement on: this host does not let Kiln grow an ext4 that is in use (it lacks CAP_SYS_RESOURCE)"
+    )]
+    Later(VolumeId),
     /// The pool, or the disk under it, is full.
     #[error("the pool of the volumes has {free} left, which is too little to {action} safely")]
     NoRoom {

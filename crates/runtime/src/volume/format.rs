@@ -22,6 +22,7 @@ struct Program {
 
 const MKE2FS: Program = Program { name: "mke2fs", package: "e2fsprogs" };
 const E2FSCK: Program = Program { name: "e2fsck", package: "e2fsprogs" };
+const RESIZE2FS: Program = Program { name: "resize2fs", package: "e2fsprogs" };
 const MKFS_XFS: Program = Program { name: "mkfs.xfs", package: "xfsprogs" };
 
 impl Program {
@@ -59,7 +60,8 @@ fn said(output: &Output) -> String {
 
 /// Makes an ext4 over the whole file, which is all zeros.
 pub(super) fn ext4(file: &File, action: &'static str) -> Result<()> {
-    let usual = ["-q", "-F", "-t", "ext4", "-m", "0", "-E"];
+    // The device has blocks of this size.
+    let usual = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-E"];
     let zeros = [&usual[..], &["assume_storage_prezeroed=1,nodiscard"]].concat();
     match MKE2FS.must(file, &zeros, action) {
         // e2fsprogs before 1.47.
@@ -73,7 +75,17 @@ pub(super) fn ext4(file: &File, action: &'static str) -> Result<()> {
 
 /// Makes an XFS that shares content between files over the whole file.
 pub(super) fn xfs(file: &File, action: &'static str) -> Result<()> {
-    MKFS_XFS.must(file, &["-q", "-f", "-K", "-m", "reflink=1"], action)
+    MKFS_XFS.must(file, &["-q", "-f", "-K", "-s", "size=4096", "-m", "reflink=1"], action)
+}
+
+/// Grows an ext4 that nobody has to the size of its image.
+pub(super) fn grow_ext4(file: &File, volume: &str) -> Result<()> {
+    let action = "grow a volume";
+    let output = E2FSCK.run(file, &["-f", "-p"], action)?;
+    if output.status.code().is_none_or(|code| code >= NOT_MENDED) {
+        return Err(VolumeError::Damaged { volume: volume.to_owned(), found: said(&output) });
+    }
+    RESIZE2FS.must(file, &[], action)
 }
 
 /// Checks an ext4 that was not let go of in order, and mends what can be mended without asking.

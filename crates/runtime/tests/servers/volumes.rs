@@ -57,11 +57,11 @@ fn volume_error(error: RuntimeError) -> VolumeError {
 }
 
 /// Loop devices over files of this directory.
-fn devices(bench: &Bench) -> Vec<String> {
+fn devices(directory: &std::path::Path) -> Vec<String> {
     let all = std::fs::read_dir("/sys/block").unwrap().flatten();
     let files = all.filter_map(|entry| std::fs::read_to_string(entry.path().join("loop/backing_file")).ok());
     // A file of the pool is seen by its path there; the pool itself by its path on the host.
-    let ours = bench.directory().display().to_string();
+    let ours = directory.display().to_string();
     files.filter(|file| file.contains(&ours)).collect()
 }
 
@@ -92,9 +92,9 @@ fn root_data_outlives_servers_and_daemons_and_nothing_is_seen_on_the_host() {
     let seen: Vec<_> = seen.iter().map(|seen| (seen.volume.as_str(), seen.size, seen.fence)).collect();
     assert_eq!(seen, [("db.data.0", SIZE, 2), ("db.data.1", SIZE, 0)]);
     let directory = bench.directory().to_owned();
-    bench.runtime().purge().unwrap();
-    eventually(|| devices(&bench).is_empty());
-    assert!(directory.join("state/volumes").exists(), "what is removed from the host are servers, not data");
+    assert!(!devices(&directory).is_empty(), "the pool is under a device while it is open");
+    drop(bench);
+    eventually(|| devices(&directory).is_empty());
 }
 
 #[test]
@@ -242,15 +242,21 @@ fn root_a_volume_is_grown_while_it_is_used_and_never_made_smaller() {
         let blocks =
             || bench.shell(&server, "df -m /var/data | awk 'NR == 2 { print $2 }'").trim().parse::<u64>().unwrap();
         let before = blocks();
-        volumes.grow(&volume(&name), ByteSize::mib(1024)).unwrap();
-        volumes.grow(&volume(&name), ByteSize::mib(1024)).unwrap();
+        let grown = [0; 2].map(|_| volumes.grow(&volume(&name), ByteSize::mib(1024)));
+        if let [Err(RuntimeError::Volume(VolumeError::Later(_))), Err(_)] = &grown {
+            assert_eq!(filesystem, Filesystem::Ext4);
+            bench.runtime().destroy(&id(&server), 1).unwrap();
+            launch(&bench, &server, kept(&name, 2)).unwrap();
+        } else {
+            grown.into_iter().for_each(|grown| grown.unwrap());
+        }
         assert!(blocks() > 900 && blocks() > before, "{before} -> {}", blocks());
         let smaller = volume_error(volumes.grow(&volume(&name), size).unwrap_err());
         assert!(matches!(smaller, VolumeError::Smaller { .. }), "{smaller}");
         bench.runtime().destroy(&id(&server), 1).unwrap();
         // Also while nobody has it.
         volumes.grow(&volume(&name), ByteSize::mib(2048)).unwrap();
-        launch(&bench, &server, kept(&name, 2)).unwrap();
+        launch(&bench, &server, kept(&name, 3)).unwrap();
         assert!(blocks() > 1900, "{}", blocks());
     }
 }
