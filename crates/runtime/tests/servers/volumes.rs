@@ -11,7 +11,7 @@ use kiln_runtime::{Observed, Request, RuntimeError, VolumeError};
 
 use crate::bench::{Bench, IDLE, NO_LIMITS, eventually, id, image, release, writable};
 
-const SIZE: ByteSize = ByteSize::mib(64);
+pub const SIZE: ByteSize = ByteSize::mib(64);
 
 fn with_volume() -> ImageManifest {
     let name = "data".parse().unwrap();
@@ -29,7 +29,7 @@ fn snapshot(name: &str) -> SnapshotId {
     name.parse().unwrap()
 }
 
-fn kept(name: &str, fence: u64) -> Source {
+pub fn kept(name: &str, fence: u64) -> Source {
     Source::Kept(Kept { volume: volume(name), fence, size: SIZE, restore: None })
 }
 
@@ -45,7 +45,7 @@ fn request(server: &str, source: Source) -> Request {
     }
 }
 
-fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
+pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
     bench.runtime().launch(&release(), &request(server, source))
 }
 
