@@ -16,6 +16,7 @@ pub mod openapi;
 pub mod report;
 pub mod request;
 pub mod status;
+pub mod volume;
 
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorBody, ErrorCode};

@@ -135,6 +135,9 @@ pub struct ServerStatus {
     pub ready: Option<Duration>,
     /// Set when somebody ran a command inside.
     pub touched: bool,
+    /// Its slot in the group, where it has volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

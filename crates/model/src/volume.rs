@@ -97,7 +97,7 @@ impl fmt::Display for VolumeId {
 
 /// A snapshot of a volume: `db.data.0@before-upgrade`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "String", into = "String")]
 pub struct SnapshotId {
     /// The volume.
     pub volume: VolumeId,
@@ -112,6 +112,17 @@ impl FromStr for SnapshotId {
             .split_once('@')
             .ok_or_else(|| InvalidVolumeId::Shape { text: text.escape_debug().take(80).collect() })?;
         Ok(Self { volume: volume.parse()?, name: name.parse()? })
+    }
+}
+impl TryFrom<String> for SnapshotId {
+    type Error = InvalidVolumeId;
+    fn try_from(text: String) -> Result<Self, InvalidVolumeId> {
+        text.parse()
+    }
+}
+impl From<SnapshotId> for String {
+    fn from(id: SnapshotId) -> String {
+        id.to_string()
     }
 }
 impl fmt::Display for SnapshotId {

@@ -111,6 +111,14 @@ const MIGRATIONS: &[&str] = &[
         given      TEXT NOT NULL
     ) STRICT;
 ",
+    // Volumes, and the slots of the servers that have some.
+    "
+    CREATE TABLE volumes (
+        id   TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT;
+    ALTER TABLE servers ADD COLUMN slot INTEGER;
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

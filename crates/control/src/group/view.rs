@@ -32,6 +32,8 @@ impl GroupTask {
             release: self.row.release,
             count: if self.row.removing { 0 } else { self.row.spec.count },
             policy: self.row.spec.rollout.clone(),
+            slots: !self.row.spec.volumes.is_empty(),
+            unmade: self.unmade(),
             admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
         }
     }
@@ -261,6 +263,8 @@ impl Server {
             in_traffic: self.row.in_traffic,
             busy: self.busy.is_some(),
             running: self.running,
+            slot: self.row.slot,
+            staged: self.busy.is_none() && self.waiting.is_some(),
             replace: self.row.rebuild || self.row.limits != *limits,
         }
     }
@@ -275,6 +279,7 @@ impl Server {
             started_at: Some(self.row.launched_at.to_string()),
             ready: self.row.ready,
             touched: self.row.touched,
+            slot: self.row.slot,
             reason: self.row.reason.clone(),
         }
     }

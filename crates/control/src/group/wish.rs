@@ -12,7 +12,7 @@ use kiln_model::{
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{GroupTask, Wish};
+use super::{Data, GroupTask, Wish};
 use crate::{
     db::{GroupRow, PastRelease, Record},
     handle::ControlError,
@@ -45,6 +45,7 @@ impl GroupTask {
         self.batch.release(&self.row.name, &release);
         self.releases.insert(id, release);
         self.row.spec = wish.spec;
+        self.note_policies();
         self.row.evidence = wish.evidence;
         self.row.removing = false;
         self.row.origins = wish.origins;
@@ -98,6 +99,7 @@ impl GroupTask {
         desired.release = wish.release.id();
         desired.count = wish.spec.count;
         desired.policy = wish.spec.rollout.clone();
+        desired.slots = !wish.spec.volumes.is_empty();
         let mut observed = self.observed();
         for server in &mut observed.servers {
             server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.limits != wish.spec.limits);
@@ -110,7 +112,7 @@ impl GroupTask {
         });
     }
 
-    pub(super) fn rollback(&mut self) -> Result<(), ControlError> {
+    pub(super) fn rollback(&mut self, data: Data) -> Result<(), ControlError> {
         let progress = self.row.progress.as_ref();
         let unfinished = progress.filter(|p| p.state != plan::RolloutState::Done).and_then(|p| p.stable);
         let earlier = || {
@@ -125,7 +127,11 @@ impl GroupTask {
         let name = self.row.spec.image.name.clone();
         self.row.spec.image = ImageRef { name, selector: Selector::Digest(release.image) };
         let from = self.row.release;
-        self.record("rollback", None, json!({"from": from, "to": back}), "somebody asked for it".to_owned());
+        if data == Data::OfThen {
+            self.data_of(&back)?;
+        }
+        let with_data = data == Data::OfThen;
+        self.record("rollback", None, json!({"from": from, "to": back, "with_data": with_data}), "somebody asked for it".to_owned());
         self.go_to(back);
         Ok(())
     }
