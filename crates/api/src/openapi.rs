@@ -164,6 +164,10 @@ fn components() -> utoipa::openapi::Components {
     collect::<PromoteRequest>(&mut schemas);
     collect::<Promoted>(&mut schemas);
     collect::<TouchRequest>(&mut schemas);
+    collect::<Volumes>(&mut schemas);
+    collect::<VolumeRequest>(&mut schemas);
+    collect::<VolumeDone>(&mut schemas);
+    collect::<DrillRequest>(&mut schemas);
     collect::<ConfigDiffRequest>(&mut schemas);
     collect::<ConfigDiff>(&mut schemas);
     collect::<LiveRequest>(&mut schemas);

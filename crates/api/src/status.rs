@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::volume::VolumeStatus;
+
 /// What runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -39,6 +41,9 @@ pub struct GroupStatus {
     pub sources: Option<SourcesStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// Its volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeStatus>,
     /// Releases whose evidence does not suffice any more: none of them can be launched.
     #[serde(default)]
     pub refused: Vec<RefusedStatus>,

@@ -32,6 +32,7 @@ mod status;
 mod test;
 mod up;
 mod verify;
+mod volume;
 mod why;
 
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Config(arguments) => wait(config::run(&context, &arguments)),
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
+        Verb::Volume { verb } => wait(volume::run(&context, &verb)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
         Verb::Images => images::run(&context),

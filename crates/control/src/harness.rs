@@ -228,7 +228,12 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
         suite: suite.digest(),
         verdict: if passed { Verdict::Passed } else { Verdict::Failed },
         finished_at: jiff::Timestamp::now(),
-        parameters: PARAMETERS.map(str::to_owned).into_iter().chain(lent::parameters(&subject.manifest)).chain(own_volumes(&subject.manifest)).collect(),
+        parameters: PARAMETERS
+            .map(str::to_owned)
+            .into_iter()
+            .chain(lent::parameters(&subject.manifest))
+            .chain(own_volumes(&subject.manifest))
+            .collect(),
         tests,
         matrix: Vec::new(),
         reads: BTreeSet::new(),

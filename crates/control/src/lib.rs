@@ -42,5 +42,5 @@ pub use handle::{
 };
 pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
-pub use volumes::VolumesError;
 pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};
+pub use volumes::VolumesError;

@@ -204,7 +204,7 @@ impl VolumeRow {
         real.max_by_key(|(_, row)| row.at)
     }
 
-    fn status(&self, id: &VolumeId) -> VolumeStatus {
+    pub fn status(&self, id: &VolumeId) -> VolumeStatus {
         let proven = self.proven.as_ref();
         VolumeStatus {
             id: id.to_string(),
@@ -378,7 +378,11 @@ async fn quietly(shared: &Shared, snapshot: &SnapshotId, user: &str, hooks: &Hoo
                 Ok(result) => Err(format!(
                     "ended with exit code {}: {}",
                     result.exit,
-                    String::from_utf8_lossy(&result.stderr).chars().filter(|c| !c.is_control()).take(200).collect::<String>()
+                    String::from_utf8_lossy(&result.stderr)
+                        .chars()
+                        .filter(|c| !c.is_control())
+                        .take(200)
+                        .collect::<String>()
                 )),
                 Err(error) => Err(format!("could not be run: {}", kiln_api::error::chain(&error))),
             }

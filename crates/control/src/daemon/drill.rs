@@ -35,7 +35,10 @@ pub(super) async fn drill(app: &App, group: Option<&GroupName>) -> Result<(), Fa
             tried += 1;
             let failure = try_out(app, &service, volumes.clone()).await.err();
             let message = match &failure {
-                None => format!("drill: the newest snapshots of slot {slot} of group `{}` were restored and passed its tests", service.group),
+                None => format!(
+                    "drill: the newest snapshots of slot {slot} of group `{}` were restored and passed its tests",
+                    service.group
+                ),
                 Some(why) => format!("drill: slot {slot} of group `{}` was not proven: {why}", service.group),
             };
             failed.extend(failure.as_ref().map(|_| message.clone()));
@@ -45,7 +48,8 @@ pub(super) async fn drill(app: &App, group: Option<&GroupName>) -> Result<(), Fa
     }
     match (tried, failed.is_empty()) {
         (0, _) => Err(Failure(
-            ApiError::new(ErrorCode::NotFound, "there is no snapshot to try").help("take one: `kiln volume snapshot VOLUME`"),
+            ApiError::new(ErrorCode::NotFound, "there is no snapshot to try")
+                .help("take one: `kiln volume snapshot VOLUME`"),
         )),
         (_, true) => Ok(()),
         (_, false) => Err(Failure(ApiError::new(ErrorCode::TestsFailed, failed.join("; ")))),
@@ -57,6 +61,7 @@ async fn try_out(app: &App, service: &InService, volumes: BTreeMap<VolumeName, S
     let image = crate::reports::blocking(move || library.image(&digest)).await.map_err(|error| chain(&error))?;
     let tests = app.prover.drill(&image, &service.config, volumes).await.map_err(|error| chain(&error))?;
     let failed = tests.iter().filter(|test| test.verdict != Verdict::Passed);
-    let failed: Vec<_> = failed.map(|test| format!("{}: {}", test.name, test.message.as_deref().unwrap_or("failed"))).collect();
+    let failed: Vec<_> =
+        failed.map(|test| format!("{}: {}", test.name, test.message.as_deref().unwrap_or("failed"))).collect();
     if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
 }

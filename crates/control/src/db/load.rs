@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use kiln_model::{
-    ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest, VolumeId,
+    ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest,
+    VolumeId,
     config::SecretHash,
     fleet::{EvidencePolicy, Limits},
     plan::{Failure, RolloutProgress},

@@ -157,8 +157,15 @@ impl GroupTask {
 
     fn held_by(&self, id: &ServerId) -> Vec<(VolumeId, VolumeRow)> {
         let of_group = self.shared.book.of_group(&self.row.name);
-        let rows = of_group.into_iter().filter_map(|(volume, ..)| Some((volume.clone(), self.shared.book.get(&volume)?)));
+        let rows =
+            of_group.into_iter().filter_map(|(volume, ..)| Some((volume.clone(), self.shared.book.get(&volume)?)));
         rows.filter(|(_, row)| row.holder.as_ref() == Some(id)).collect()
+    }
+
+    /// As others see them.
+    pub(super) fn volumes(&self) -> Vec<kiln_api::volume::VolumeStatus> {
+        let all = self.shared.book.of_group(&self.row.name).into_iter();
+        all.filter_map(|(id, ..)| Some(self.shared.book.get(&id)?.status(&id))).collect()
     }
 
     /// How long the slot was without a server that is ready.
@@ -196,7 +203,10 @@ impl GroupTask {
             let Some(policy) = self.row.spec.volumes.get(&name).cloned() else { continue };
             let Some(before) = self.shared.book.get(&id) else { continue };
             if policy.size < before.size {
-                self.warn(format!("volume {id} has {}: the fleet says {}, but it is never made smaller", before.size, policy.size));
+                self.warn(format!(
+                    "volume {id} has {}: the fleet says {}, but it is never made smaller",
+                    before.size, policy.size
+                ));
             }
             let size = before.size.max(policy.size);
             self.shared.book.note(&id, &mut self.batch, |row| (row.policy, row.size) = (Some(policy), size));
@@ -260,7 +270,8 @@ impl GroupTask {
         let mut back = Vec::new();
         for (id, ..) in self.shared.book.of_group(&self.row.name) {
             let Some(row) = self.shared.book.get(&id).filter(|row| row.made && row.orphan.is_none()) else { continue };
-            let of_then = row.snapshots.iter().filter(|(_, s)| s.cause == Cause::Rollout && s.release == Some(*release));
+            let of_then =
+                row.snapshots.iter().filter(|(_, s)| s.cause == Cause::Rollout && s.release == Some(*release));
             let newest = of_then.max_by_key(|(_, snapshot)| snapshot.at).map(|(name, _)| name.clone());
             let newest = newest.ok_or_else(|| ControlError::NoDataOf { volume: id.clone(), release: *release })?;
             back.push((id, newest));
@@ -273,8 +284,12 @@ impl GroupTask {
 
     /// Replaces the server of a slot, so that its volume is put back.
     pub(super) fn put_back(&mut self, slot: u32) -> Result<(), ControlError> {
-        let of_slot: Vec<ServerId> =
-            self.servers.values().filter(|server| server.row.slot == Some(slot)).map(|server| server.row.id.clone()).collect();
+        let of_slot: Vec<ServerId> = self
+            .servers
+            .values()
+            .filter(|server| server.row.slot == Some(slot))
+            .map(|server| server.row.id.clone())
+            .collect();
         of_slot.iter().try_for_each(|server| self.rebuild(Some(server)))
     }
 }

@@ -88,6 +88,7 @@ impl GroupTask {
             live: self.live(),
             sources: None,
             servers: self.servers.values().map(Server::status).collect(),
+            volumes: self.volumes(),
             refused: self.refused(),
         }
     }

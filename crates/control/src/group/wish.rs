@@ -131,7 +131,12 @@ impl GroupTask {
             self.data_of(&back)?;
         }
         let with_data = data == Data::OfThen;
-        self.record("rollback", None, json!({"from": from, "to": back, "with_data": with_data}), "somebody asked for it".to_owned());
+        self.record(
+            "rollback",
+            None,
+            json!({"from": from, "to": back, "with_data": with_data}),
+            "somebody asked for it".to_owned(),
+        );
         self.go_to(back);
         Ok(())
     }

@@ -177,7 +177,9 @@ async fn restore(shared: &Shared, snapshot: &SnapshotId) -> Result<String> {
     audited(shared, &mut batch, "volume-restore", &snapshot.volume, json!({"snapshot": snapshot.to_string()}));
     write(shared, batch).await?;
     Ok(match row.holder {
-        Some(server) => format!("volume {} is put back to {} by the successor of {server}", snapshot.volume, snapshot.name),
+        Some(server) => {
+            format!("volume {} is put back to {} by the successor of {server}", snapshot.volume, snapshot.name)
+        }
         None => format!("volume {} is put back to {} when it is attached next", snapshot.volume, snapshot.name),
     })
 }
