@@ -9,13 +9,17 @@ mod bake;
 mod debs;
 mod delivery;
 mod gateway;
+mod heal;
 mod http;
+mod import;
 mod kiln;
 mod launch;
 mod load;
+mod many;
 mod memory;
 mod metadata;
 mod peers;
+mod registry;
 mod replace;
 mod report;
 mod whole;
@@ -34,7 +38,8 @@ use report::Row;
 /// Options of `bench`.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name contains this: launch, delivery, whole, bake, replace, gateway, memory, metadata.
+    /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
+    /// metadata.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -67,9 +72,12 @@ const ALL: &[(&str, Run)] = &[
     ("delivery", delivery::run),
     ("whole", whole::run),
     ("bake", bake::run),
+    ("import", import::run),
     ("replace", replace::run),
     ("gateway", gateway::run),
+    ("heal", heal::run),
     ("memory", memory::run),
+    ("many", many::run),
     ("metadata", metadata::run),
 ];
 
@@ -101,6 +109,13 @@ pub fn run(options: &Options) -> Outcome {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The value below which this share of the values is.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get((values.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
 }
 
 /// The median of so many runs.

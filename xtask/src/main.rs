@@ -7,6 +7,7 @@ mod bench;
 mod command;
 mod demo;
 mod docs;
+mod fuzz;
 mod layers;
 mod spec;
 mod test;
@@ -32,6 +33,8 @@ enum Verb {
     Test(test::Options),
     /// Measures Kiln beside its peers, in one run, and writes bench/results.md.
     Bench(bench::Options),
+    /// Feeds every parser of bytes from outside with what nobody would write (libFuzzer, stable toolchain).
+    Fuzz(fuzz::Options),
     /// Checks which crate uses which, where unsafe code may stand, and how long files are.
     CheckLayers,
     /// Checks that every test named in SPECIFICATION.md exists.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Fuzz(options) => fuzz::run_all(&options),
         Verb::CheckLayers => layers::run(),
         Verb::CheckSpec => spec::run(),
         Verb::Docs => docs::run(),

@@ -66,6 +66,11 @@ pub const BENCH: &[Tool] = &[
     tool("runc", "runc"),
     tool("mmdebstrap", "mmdebstrap"),
     tool("dpkg-deb", "dpkg"),
+    tool("docker-registry", "docker-registry"),
+    tool("skopeo", "skopeo"),
+    tool("umoci", "umoci"),
+    tool("podman", "podman"),
+    tool("openssl", "openssl"),
 ];
 
 /// What to do about a missing program.

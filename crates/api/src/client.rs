@@ -26,8 +26,8 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
-        ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
-        TouchRequest,
+        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest,
+        RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
     volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes},
@@ -171,6 +171,10 @@ impl Client {
     /// `POST /v1/rebuild`.
     pub async fn rebuild(&self, request: &RebuildRequest) -> Result<EventStream, ClientError> {
         self.stream("POST", "/v1/rebuild", request).await
+    }
+    /// `POST /v1/heal`.
+    pub async fn heal(&self, request: &HealRequest) -> Result<Healed, ClientError> {
+        self.json("POST", "/v1/heal", request).await
     }
     /// `POST /v1/down`.
     pub async fn down(&self, request: &DownRequest) -> Result<EventStream, ClientError> {

@@ -18,8 +18,8 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
-        ApplyRequest, Done, DownRequest, PromoteRequest, Promoted, RebuildRequest, RollbackRequest, TestRequest,
-        TouchRequest,
+        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest,
+        RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
     volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes},
@@ -67,6 +67,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/apply", summary: "Make the groups as a fleet says, or say what would be done", request: Some("ApplyRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rollback", summary: "Move a group back to the release it had before", request: Some("RollbackRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/rebuild", summary: "Tear down and rebuild the same release", request: Some("RebuildRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/heal", summary: "Replace what is missing of a group now, although too much of it went down lately", request: Some("HealRequest"), answer: Answer::Json("Healed") },
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
     Endpoint { method: "GET", path: "/v1/volumes", summary: "The volumes, with their snapshots", request: None, answer: Answer::Json("Volumes") },
     Endpoint { method: "POST", path: "/v1/volume", summary: "Make, snapshot, clone, restore, grow, export, import or remove a volume", request: Some("VolumeRequest"), answer: Answer::Json("VolumeDone") },
@@ -160,6 +161,8 @@ fn components() -> utoipa::openapi::Components {
     collect::<ApplyRequest>(&mut schemas);
     collect::<RollbackRequest>(&mut schemas);
     collect::<RebuildRequest>(&mut schemas);
+    collect::<HealRequest>(&mut schemas);
+    collect::<Healed>(&mut schemas);
     collect::<DownRequest>(&mut schemas);
     collect::<PromoteRequest>(&mut schemas);
     collect::<Promoted>(&mut schemas);

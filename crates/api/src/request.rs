@@ -95,6 +95,22 @@ pub enum RebuildRequest {
     Server(ServerId),
 }
 
+/// `POST /v1/heal`: replace what is missing of a group now, although too much of it went down lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealRequest {
+    /// The group.
+    #[schema(value_type = String)]
+    pub group: GroupName,
+}
+
+/// What healing goes on in spite of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Healed {
+    /// So many failures of servers count no more.
+    pub forgotten: u32,
+}
+
 /// `POST /v1/down`: stop and destroy servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -33,6 +33,9 @@ pub struct GroupStatus {
     pub rollout: Option<RolloutStatus>,
     /// Where the group can be reached: `http://127.0.0.1:8080`, `tcp://127.0.0.1:6379`.
     pub endpoints: Vec<String>,
+    /// Healing that has stopped because too much went down; null where it goes on.
+    #[serde(default)]
+    pub healing: Option<HealingStatus>,
     /// Its live keys; null where it has none.
     #[serde(default)]
     pub live: Option<LiveStatus>,
@@ -47,6 +50,21 @@ pub struct GroupStatus {
     /// Releases whose evidence does not suffice any more: none of them can be launched.
     #[serde(default)]
     pub refused: Vec<RefusedStatus>,
+}
+
+/// Healing that has stopped: it goes on by itself, or by `kiln heal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealingStatus {
+    /// So many servers went down within the time that the fleet's `healing` looks back.
+    pub down: u32,
+    /// So many of them are healed.
+    pub limit: u32,
+    /// So many are missing and wait.
+    pub waiting: u32,
+    /// When the next will be healed if nothing else happens, RFC 3339.
+    pub until: String,
+    /// All that in words, and what to do.
+    pub reason: String,
 }
 
 /// A release that cannot be launched now.

@@ -161,9 +161,26 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
+/// What the fuzz target calls: frames are bounded, and what is read is written as it was.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(file: &[u8]) {
+    let mut written = MAGIC.to_vec();
+    frames(file).for_each(|frame| frame.write(&mut written));
+    assert!(file.starts_with(&written) || written == MAGIC);
+    drop(parse(file));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_fuzzed_is_read_without_fault() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/spool");
+        let files: Vec<_> = std::fs::read_dir(corpus).expect("a corpus").flatten().collect();
+        assert!(!files.is_empty());
+        files.iter().for_each(|file| fuzz(&std::fs::read(file.path()).expect("readable")));
+    }
 
     #[test]
     fn crc32_has_the_standards_check_value() {

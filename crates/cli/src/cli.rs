@@ -72,6 +72,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: VolumeVerb,
     },
+    /// Let a group heal now, although too much of it went down lately
+    Heal(Heal),
     /// Stop and remove servers
     Down(Down),
     /// List the images of this host
@@ -413,6 +415,13 @@ pub struct Rebuild {
     /// A server, or a group
     #[arg(value_name = "SERVER|GROUP")]
     pub target: String,
+}
+
+/// `kiln heal`
+#[derive(Debug, Args)]
+pub struct Heal {
+    /// The group
+    pub group: GroupName,
 }
 
 /// `kiln down`

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod gateway;
 mod gc;
+mod heal;
 mod images;
 mod inspect;
 mod jwks;
@@ -69,6 +70,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
         Verb::Volume { verb } => wait(volume::run(&context, &verb)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
+        Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
         Verb::Images => images::run(&context),
         Verb::Inspect(arguments) => wait(inspect::run(&context, &arguments)),

@@ -10,6 +10,7 @@ mod admission;
 mod adopt;
 mod begin;
 mod finish;
+mod heal;
 mod slots;
 mod view;
 mod wish;
@@ -29,7 +30,7 @@ use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
     config::SecretHash,
-    plan::{self, Admission, RolloutProgress},
+    plan::{self, Admission, HealingHeld, RolloutProgress},
 };
 use serde_json::json;
 use tokio::{
@@ -65,6 +66,8 @@ pub(crate) enum Message {
     Rollback(Data, oneshot::Sender<Result<(), ControlError>>),
     /// Put a slot's volume back to a snapshot that is asked for already: its server is replaced.
     PutBack(u32, oneshot::Sender<Result<(), ControlError>>),
+    /// Heal what is missing at once, whatever went down lately; answered with the failures that are forgotten.
+    Heal(oneshot::Sender<u32>),
     /// Replace one server, or all.
     Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
     /// Somebody ran a command inside.
@@ -211,6 +214,8 @@ pub(crate) struct GroupTask {
     prepared: BTreeSet<ImageDigest>,
     admitted: BTreeMap<ReleaseId, Admitted>,
     blocked: Option<String>,
+    /// Why less is healed than is missing.
+    held: Option<HealingHeld>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
     /// When the servers of slots were asked to end, for whoever takes over.
@@ -246,6 +251,7 @@ impl GroupTask {
             prepared: BTreeSet::new(),
             admitted: BTreeMap::new(),
             blocked: None,
+            held: None,
             last_failure: None,
             stopped: BTreeMap::new(),
             routing: 0,
@@ -313,6 +319,10 @@ impl GroupTask {
                 let result = self.rollback(data);
                 self.once_written(answer, result);
             }
+            Message::Heal(answer) => {
+                let forgotten = self.heal();
+                self.once_written(answer, forgotten);
+            }
             Message::Rebuild(server, answer) => {
                 let result = self.rebuild(server.as_ref());
                 self.once_written(answer, result);
@@ -348,8 +358,10 @@ impl GroupTask {
         asked.into_iter().for_each(|answer| drop(answer.send(self.status())));
         let now = self.shared.now();
         self.look_at_volumes(now);
+        self.renew_by_age(now);
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);
+        self.note_held(next.held);
         let works = self.begin(&next.steps, now);
         let names: Vec<String> = works.iter().map(begin::Work::describe).collect();
         for name in &names {

@@ -15,7 +15,7 @@ use kiln_engine::Engine;
 use kiln_model::{
     ConfigDigest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ServerId,
     config::SecretHash,
-    fleet::{EvidencePolicy, OnSourceChange},
+    fleet::{EvidencePolicy, OnSourceChange, Windows},
     plan::{GroupDesired, GroupObserved},
 };
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
@@ -128,6 +128,8 @@ pub struct Sourced {
     pub declined: Option<ConfigDigest>,
     /// What a change does.
     pub policy: OnSourceChange,
+    /// When it may do that.
+    pub windows: Windows,
     /// How old its reports may be.
     pub evidence: EvidencePolicy,
     /// The image wanted.
@@ -364,6 +366,7 @@ impl Control {
             policy: wish.spec.rollout.clone(),
             slots: !wish.spec.volumes.is_empty(),
             unmade: BTreeSet::new(),
+            healing: wish.spec.healing,
             admissions: BTreeMap::new(),
         };
         group::forecast(&self.shared, name, wish, desired, &GroupObserved::default(), None).await
@@ -401,6 +404,12 @@ impl Control {
         let _change = self.changes.lock().await;
         let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
         ask(&self.shared, &mailbox, |answer| Message::PutBack(slot, answer)).await?
+    }
+
+    /// Lets a group heal at once, whatever went down lately. Returns how many failures count no more.
+    pub async fn heal(&self, group: &GroupName) -> Result<u32, ControlError> {
+        let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+        ask(&self.shared, &mailbox, Message::Heal).await
     }
 
     /// Starts replacing servers by new ones of the same release. Returns the group.

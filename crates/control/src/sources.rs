@@ -16,6 +16,8 @@ mod dial;
 mod error;
 mod etcd;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod keeper;
 mod tls;
 mod watch;

@@ -52,6 +52,8 @@ pub enum Phase {
     Exited {
         /// What is known of the end.
         reason: String,
+        /// Whether it was killed from outside, which says nothing about its release.
+        killed: bool,
     },
 }
 

@@ -96,7 +96,7 @@ fn observed(seen: kiln_runtime::Observed) -> Observed {
         phase: match seen.phase {
             kiln_runtime::Phase::Running => Phase::Running,
             kiln_runtime::Phase::Stopping => Phase::Stopping,
-            kiln_runtime::Phase::Exited { reason } => Phase::Exited { reason },
+            kiln_runtime::Phase::Exited { reason, killed } => Phase::Exited { reason, killed },
         },
         address: record.address,
         started_at_ms: record.started_at_ms,

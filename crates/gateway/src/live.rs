@@ -54,7 +54,7 @@ impl LiveRoute {
             });
         }
         drop(upstreams);
-        old.iter().for_each(|gone| gone.set_draining(true));
+        old.iter().for_each(|gone| gone.leave());
         self.wake();
         old
     }

@@ -31,6 +31,9 @@ pub struct Upstream {
     served: AtomicU64,
     latencies: Latencies,
     settled: Notify,
+    /// Whether it is in no table any more.
+    left: AtomicBool,
+    leaving: Notify,
     open: Mutex<HashMap<u64, AbortHandle>>,
     next_open: AtomicU64,
 }
@@ -47,6 +50,8 @@ impl Upstream {
             served: AtomicU64::new(0),
             latencies: Latencies::default(),
             settled: Notify::new(),
+            left: AtomicBool::new(false),
+            leaving: Notify::new(),
             open: Mutex::default(),
             next_open: AtomicU64::new(0),
         })
@@ -74,6 +79,26 @@ impl Upstream {
             self.settled.notify_waiters();
         } else {
             self.pool.reopen();
+        }
+    }
+
+    /// The table has it no more: nothing new goes there, and who still tries to reach it gives up.
+    pub fn leave(&self) {
+        self.set_draining(true);
+        self.left.store(true, SeqCst);
+        self.leaving.notify_waiters();
+    }
+
+    /// Returns when the table has it no more.
+    pub async fn left(&self) {
+        loop {
+            let leaving = self.leaving.notified();
+            tokio::pin!(leaving);
+            leaving.as_mut().enable();
+            if self.left.load(SeqCst) {
+                return;
+            }
+            leaving.await;
         }
     }
 

@@ -10,6 +10,7 @@ mod decode;
 mod entries;
 mod error;
 mod fold;
+mod gzip;
 mod names;
 mod spool;
 
@@ -31,11 +32,26 @@ pub(crate) struct Meter {
     limits: ImportLimits,
     bytes: u64,
     files: u64,
+    words: u64,
+}
+
+/// Bytes of names, links and attributes that an image may have for each entry of `max_files`, on average.
+const WORDS_OF_ENTRY: u64 = 256;
+/// Where few entries are allowed, so many bytes are all the same.
+const WORDS_AT_LEAST: u64 = 16 << 20;
+
+/// What an entry costs beside its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    /// Directories that nothing names and that were made.
+    directories: u64,
+    /// Bytes of names and links that were kept or followed.
+    words: u64,
 }
 
 impl Meter {
     pub(crate) fn new(limits: ImportLimits) -> Self {
-        Self { limits, bytes: 0, files: 0 }
+        Self { limits, bytes: 0, files: 0, words: 0 }
     }
     fn bytes(&mut self, more: u64) -> Result<(), ImportError> {
         self.bytes = self.bytes.saturating_add(more);
@@ -50,6 +66,16 @@ impl Meter {
             true => Ok(()),
             false => Err(ImportError::TooMany { limit: self.limits.files }),
         }
+    }
+    /// Names, links and attributes stay in memory, and links are followed again and again.
+    fn words(&mut self, more: u64) -> Result<(), ImportError> {
+        self.words = self.words.saturating_add(more);
+        let limit = self.limits.files.saturating_mul(WORDS_OF_ENTRY).max(WORDS_AT_LEAST);
+        if self.words <= limit { Ok(()) } else { Err(ImportError::TooWordy { limit }) }
+    }
+    fn spent(&mut self, spent: Spent) -> Result<(), ImportError> {
+        (0..spent.directories).try_for_each(|_| self.file())?;
+        self.words(spent.words)
     }
 }
 
@@ -74,19 +100,36 @@ pub(crate) struct Imported {
 }
 
 /// Reads a layer whose unpacked bytes have this digest.
-pub(crate) fn layer<R: Read>(
+pub(crate) fn layer<R: Read + Send>(
     packed: Packed<R>,
     diff_id: Digest,
     meter: &mut Meter,
     ground: &Ground<'_>,
 ) -> Result<Imported, ImportError> {
-    let mut stream = decode::Unpacked::new(packed, meter)?;
+    std::thread::scope(|scope| {
+        let mut stream = decode::Unpacked::new(packed, meter, scope);
+        let imported = read(&mut stream, ground)?;
+        stream.finish(diff_id)?;
+        Ok(imported)
+    })
+}
+
+fn read(stream: &mut decode::Unpacked<'_>, ground: &Ground<'_>) -> Result<Imported, ImportError> {
     let mut fold = fold::Fold::new(ground);
     let mut spool = spool::Spool::new(ground.work);
-    let mut archive = entries::Archive::new(&mut stream);
+    let mut archive = entries::Archive::new(stream);
     while let Some(entry) = archive.next()? {
         fold.add(entry, &mut archive, &mut spool)?;
     }
-    stream.finish(diff_id)?;
     Ok(fold.finish())
+}
+
+/// Reads a layer whatever its digest is.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn unchecked<R: Read + Send>(
+    packed: Packed<R>,
+    meter: &mut Meter,
+    ground: &Ground<'_>,
+) -> Result<Imported, ImportError> {
+    std::thread::scope(|scope| read(&mut decode::Unpacked::new(packed, meter, scope), ground))
 }

@@ -8,6 +8,8 @@ pub mod bake;
 pub mod debian;
 pub mod delivery;
 pub mod diff;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod import;
 mod layer;
 pub mod oci;

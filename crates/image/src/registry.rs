@@ -19,6 +19,8 @@ mod upload;
 
 #[cfg(test)]
 pub(crate) mod docker;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 pub(crate) mod proxy;
 #[cfg(test)]

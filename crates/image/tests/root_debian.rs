@@ -11,7 +11,10 @@ use std::{
 };
 
 use kiln_image::debian::{self, Archives, Options, Script, Tree, Use};
-use kiln_model::{Digest, recipe::DebianBase};
+use kiln_model::{
+    Digest,
+    recipe::{DebianBase, Distribution},
+};
 
 /// A directory, with scripts run in it under `unshare` and `chroot`: no network, own processes, own mounts.
 struct Chroot(PathBuf);
@@ -78,6 +81,7 @@ impl Tree for Chroot {
 
 fn base(suite: &str, packages: &[&str]) -> DebianBase {
     DebianBase {
+        distribution: Distribution::Debian,
         suite: suite.into(),
         packages: packages.iter().map(|name| (*name).to_owned()).collect(),
         mirror: "http://deb.debian.org/debian".into(),

@@ -56,20 +56,17 @@ pub mod millis {
 }
 
 /// For serde: an optional duration as text.
-pub mod optional {
+pub mod option {
     use std::time::Duration;
 
-    use serde::{Deserialize as _, Deserializer, Serializer};
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
-    /// As text.
+    /// As [`super::format`] writes it.
     pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => serializer.serialize_some(&super::format(*duration)),
-            None => serializer.serialize_none(),
-        }
+        duration.map(super::format).serialize(serializer)
     }
 
-    /// From text.
+    /// As [`super::parse`] reads it.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| super::parse(&text).map_err(serde::de::Error::custom)).transpose()

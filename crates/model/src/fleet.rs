@@ -2,12 +2,14 @@
 
 mod files;
 mod fit;
+pub(crate) mod healing;
 pub(crate) mod overlay;
 pub(crate) mod rollout;
 pub(crate) mod source;
 pub(crate) mod text;
 mod values;
 pub(crate) mod volume;
+pub(crate) mod window;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::fit::{literal, words};
 pub use self::{
     files::{FleetFiles, FleetText, Origin},
+    healing::HealingPolicy,
     values::NoVariable,
+    window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
 };
 
 use crate::{
@@ -93,6 +97,15 @@ pub struct Group {
     pub publish: Vec<Publish>,
     /// How the group moves from one release to another.
     pub rollout: RolloutPolicy,
+    /// How much of the group is healed before a person has to look.
+    #[serde(default)]
+    pub healing: HealingPolicy,
+    /// No server gets older; none where age does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::duration::option")]
+    pub max_age: Option<Duration>,
+    /// When planned work may happen.
+    #[serde(default)]
+    pub windows: Windows,
     /// What happens when a source of its configuration gives another value.
     #[serde(default)]
     pub on_source_change: OnSourceChange,
@@ -125,6 +138,9 @@ impl Group {
             volumes: BTreeMap::new(),
             publish: Vec::new(),
             rollout: RolloutPolicy::default(),
+            healing: HealingPolicy::default(),
+            max_age: None,
+            windows: Windows::default(),
             on_source_change: OnSourceChange::default(),
         }
     }

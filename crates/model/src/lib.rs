@@ -11,6 +11,8 @@ pub mod digest;
 pub mod duration;
 pub mod evidence;
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
 pub mod lock;
 pub mod manifest;

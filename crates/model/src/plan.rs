@@ -22,7 +22,9 @@
 //! available between them. It then goes back to the release the group had before, where the policy and the
 //! evidence allow; otherwise what still serves is kept.
 
+mod age;
 mod backoff;
+mod chance;
 mod count;
 mod forecast;
 mod progress;
@@ -30,11 +32,12 @@ mod slots;
 mod steps;
 mod types;
 
-pub use backoff::{ALWAYS_HEALED, BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
+pub use age::aged;
+pub use backoff::{BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
 pub use forecast::forecast;
 pub use types::{
-    Action, Admission, Failure, GroupDesired, GroupObserved, Plan, PlannedAction, RolloutProgress, RolloutState,
-    ServerView,
+    Action, Admission, Failure, GroupDesired, GroupObserved, HealingHeld, Plan, PlannedAction, RolloutProgress,
+    RolloutState, ServerView,
 };
 
 use jiff::Timestamp;
@@ -48,7 +51,9 @@ pub fn plan(
 ) -> Plan {
     let rollout = progress::next(desired, observed, progress, now);
     let counts = count::Counts::of(desired, observed, &rollout, now);
-    let steps = steps::all(desired, observed, &rollout, &counts, progress, now);
-    let wake_at = progress::wake_at(desired, observed, &rollout, &counts, now);
-    Plan { steps, rollout, wake_at }
+    let healing = steps::healing(desired, observed, &rollout, &counts, now);
+    let steps = steps::all(desired, observed, &rollout, &counts, progress, healing.as_ref(), now);
+    let held = healing.and_then(|brake| brake.held);
+    let wake_at = progress::wake_at(desired, observed, &rollout, &counts, held.as_ref(), now);
+    Plan { steps, rollout, wake_at, held }
 }

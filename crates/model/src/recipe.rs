@@ -48,7 +48,7 @@ pub struct Recipe {
 /// What an image starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
-    /// A Debian suite.
+    /// A suite of Debian or Ubuntu.
     Debian(DebianBase),
     /// Another Kiln image.
     Image(ImageRef),
@@ -56,18 +56,60 @@ pub enum Base {
     Oci(OciBase),
 }
 
-/// A Debian suite and the packages wanted from it, beside the essential ones.
+/// Whose archive a base comes from: both are made of Debian packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distribution {
+    /// Debian.
+    Debian,
+    /// Ubuntu.
+    Ubuntu,
+}
+
+impl Distribution {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debian => "Debian",
+            Self::Ubuntu => "Ubuntu",
+        }
+    }
+    /// Its archive.
+    pub fn mirror(self) -> &'static str {
+        match self {
+            Self::Debian => "http://deb.debian.org/debian",
+            Self::Ubuntu => "http://archive.ubuntu.com/ubuntu",
+        }
+    }
+    /// Its archive of security updates.
+    pub fn security_mirror(self) -> &'static str {
+        match self {
+            Self::Debian => "http://deb.debian.org/debian-security",
+            Self::Ubuntu => "http://security.ubuntu.com/ubuntu",
+        }
+    }
+    /// The components that anybody may use: of Ubuntu, most packages are in `universe`.
+    pub fn components(self) -> &'static [&'static str] {
+        match self {
+            Self::Debian => &["main"],
+            Self::Ubuntu => &["main", "universe"],
+        }
+    }
+}
+
+/// A suite of Debian or Ubuntu and the packages wanted from it, beside the essential ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DebianBase {
-    /// Code name: `bookworm`, `trixie`.
+    /// Whose.
+    pub distribution: Distribution,
+    /// Code name: `bookworm`, `trixie`, `noble`.
     pub suite: String,
     /// Package names, or `name=version`.
     pub packages: Vec<String>,
-    /// Archive address without a trailing `/`; `http://deb.debian.org/debian` by default.
+    /// Archive address without a trailing `/`; [`Distribution::mirror`] by default.
     pub mirror: String,
-    /// Security archive; none leaves security updates out. `http://deb.debian.org/debian-security` by default.
+    /// Security archive; none leaves security updates out. [`Distribution::security_mirror`] by default.
     pub security_mirror: Option<String>,
-    /// `main` by default.
+    /// [`Distribution::components`] by default.
     pub components: Vec<String>,
     /// OpenPGP keyring file, relative to the recipe, in place of the keys shipped with Kiln.
     pub keyring: Option<String>,

@@ -197,7 +197,7 @@ pub struct Schedule {
     /// So many are kept.
     pub keep: u32,
     /// The newest one is proven on a throwaway server every so often.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::duration::optional")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::duration::option")]
     pub drill: Option<Duration>,
 }
 

@@ -8,6 +8,7 @@ use common::recipe;
 use kiln_model::{
     Fleet,
     diagnostic::Diagnostics,
+    recipe::{Base, Distribution},
     schema::{fleet::FleetToml, image::ImageToml},
 };
 use whole::{WHOLE_FLEET, WHOLE_RECIPE};
@@ -15,6 +16,28 @@ use whole::{WHOLE_FLEET, WHOLE_RECIPE};
 #[test]
 fn unit_a_whole_recipe_is_read_as_it_is_meant() {
     insta::assert_debug_snapshot!(recipe(WHOLE_RECIPE).expect("the recipe is right"));
+}
+
+#[test]
+fn unit_a_base_of_ubuntu_has_ubuntus_archive() {
+    let base = |text: &str| match recipe(&format!("name = \"hello\"\n[base]\nubuntu = \"noble\"\n{text}"))
+        .expect("right")
+        .base
+    {
+        Base::Debian(base) => base,
+        other => panic!("{other:?}"),
+    };
+    let usual = base("packages = [\"nginx\"]\n");
+    assert_eq!((usual.distribution, usual.suite.as_str()), (Distribution::Ubuntu, "noble"));
+    assert_eq!(usual.mirror, "http://archive.ubuntu.com/ubuntu");
+    assert_eq!(usual.security_mirror.as_deref(), Some("http://security.ubuntu.com/ubuntu"));
+    assert_eq!(
+        (usual.components, usual.packages),
+        (vec!["main".to_owned(), "universe".to_owned()], vec!["nginx".to_owned()])
+    );
+    let own = base("mirror = \"https://mirror.example/ubuntu/\"\nsecurity_mirror = false\ncomponents = [\"main\"]\n");
+    assert_eq!((own.mirror.as_str(), own.security_mirror), ("https://mirror.example/ubuntu", None));
+    assert_eq!(own.components, ["main"]);
 }
 
 #[test]

@@ -70,6 +70,16 @@ fn unit_volumes() {
 }
 
 #[test]
+fn unit_healing_age_and_windows() {
+    insta::assert_snapshot!(shown(&[
+        "[group.web]\nimage = \"hello\"\nmax_age = \"10s\"\nhealing = { max_down = 120, within = \"2d\", allways = 5 }\n",
+        "[group.web]\nimage = \"hello\"\nhealing = { max_down = \"20%\", within = 600, always = -1 }\n",
+        "[group.web]\nimage = \"hello\"\nwindows = { open = [\"monday\", \"mon-fri 9-17\", 5], time_zone = \"Berlin\" }\n",
+        "[group.web]\nimage = \"hello\"\nwindows = { open = \"mon-fri\", closed = [\"2027-01-02/2026-12-24\"], zone = \"UTC\" }\n",
+    ]));
+}
+
+#[test]
 fn unit_bindings_and_sources() {
     let binding = |keys: &str| format!("[group.web]\nimage = \"hello\"\n[group.web.service_binding.db]\n{keys}");
     let pieces = [

@@ -58,6 +58,10 @@ fn unit_base() {
         "name = \"hello\"\n[base]\noci = \"oci-archive:../image.tar\"\n",
         "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nmax_size = \"1GiB\"\n",
         "name = \"hello\"\n[base]\noci = \"debian:bookworm\"\n[[step]]\npackages = [\"nginx\"]\n",
+        "name = \"hello\"\n[base]\nubuntu = \"nobel\"\n",
+        "name = \"hello\"\n[base]\nubuntu = \"devel\"\n",
+        "name = \"hello\"\n[base]\nubuntu = \"noble\"\ndebian = \"bookworm\"\n",
+        "name = \"hello\"\n[base]\nubuntu = \"noble\"\nmax_size = \"1GiB\"\n",
     ]));
 }
 

@@ -39,6 +39,8 @@ pub enum Phase {
     Exited {
         /// What is known of the end.
         reason: String,
+        /// Whether it was killed from outside, which says nothing about its release.
+        killed: bool,
     },
 }
 
@@ -120,7 +122,10 @@ impl Server {
         Ok(match self.alive()? {
             Some(_) if self.stopping.load(Ordering::Relaxed) => Phase::Stopping,
             Some(_) => Phase::Running,
-            None => Phase::Exited { reason: self.reason.get_or_init(|| self.find_reason()).clone() },
+            None => Phase::Exited {
+                reason: self.reason.get_or_init(|| self.find_reason()).clone(),
+                killed: self.ending().is_none(),
+            },
         })
     }
 

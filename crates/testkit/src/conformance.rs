@@ -211,7 +211,7 @@ async fn a_server_that_ended_by_itself_is_seen(factory: &dyn Factory) {
     let mut hints = engine.hints();
     factory.kill(&engine, &server).await;
     until(factory, &engine, &server.server, "exited", |seen| {
-        seen.is_some_and(|s| matches!(&s.phase, Phase::Exited { reason } if !reason.is_empty()))
+        seen.is_some_and(|s| matches!(&s.phase, Phase::Exited { reason, .. } if !reason.is_empty()))
     })
     .await;
     let hint = timeout(factory.patience(), hints.recv()).await;

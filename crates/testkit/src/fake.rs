@@ -113,9 +113,9 @@ impl FakeEngine {
     pub fn running(&self) -> Vec<Observed> {
         self.servers().into_iter().filter(|seen| seen.phase == Phase::Running).collect()
     }
-    /// A server's PID 1 ends by itself.
+    /// A server's PID 1 is killed from outside.
     pub fn kill(&self, server: &ServerId) {
-        self.state().exit(server, "killed by signal 9");
+        self.state().exit(server, "killed by signal 9", true);
         self.hint(server);
     }
     /// A server is lost without a trace, with its host.
@@ -189,7 +189,7 @@ impl FakeEngine {
         }
         let wait = self.manners().stop;
         sleep(wait).await;
-        self.state().exit(&server, "stopped");
+        self.state().exit(&server, "stopped", false);
         self.state().deeds.push(Deed::Stopped(server.clone()));
         self.hint(&server);
         Ok(StopOutcome::Clean)
@@ -266,9 +266,9 @@ impl State {
         }
     }
 
-    fn exit(&mut self, server: &ServerId, reason: &str) {
+    fn exit(&mut self, server: &ServerId, reason: &str, killed: bool) {
         if let Some(fake) = self.servers.get_mut(server) {
-            fake.seen.phase = Phase::Exited { reason: reason.to_owned() };
+            fake.seen.phase = Phase::Exited { reason: reason.to_owned(), killed };
             fake.seen.services.iter_mut().for_each(|service| service.up = false);
         }
     }

@@ -117,6 +117,21 @@ impl Kiln {
         Ok(self.servers()?.into_iter().filter(|server| server["state"] == "ready").collect())
     }
 
+    /// Waits until exactly so many servers are there and serve.
+    pub fn settled(&self, count: u32) -> Outcome {
+        let begin = std::time::Instant::now();
+        loop {
+            let servers = self.servers()?;
+            if servers.len() == count as usize && servers.iter().all(|server| server["state"] == "ready") {
+                return Ok(());
+            }
+            if begin.elapsed().as_secs() > 60 {
+                return Err(format!("{count} servers are wanted, and these are there: {servers:?}").into());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     fn port(&self) -> Outcome<u16> {
         let status = self.status()?;
         let endpoint = &status["groups"][0]["endpoints"][0];

@@ -55,8 +55,14 @@ fn parse(text: &str) -> Outcome<Load> {
             [count, "requests", "in", ..] => load.requests = count.parse()?,
             ["Requests/sec:", rate] => load.per_second = rate.parse()?,
             ["99%", time] => load.p99 = milliseconds(time)?,
-            ["Socket", "errors:", rest @ ..] => load.failed += counts(rest),
-            ["Non-2xx", "or", "3xx", "responses:", count] => load.failed += count.parse::<u64>()?,
+            ["Socket", "errors:", rest @ ..] => {
+                eprintln!("{line}");
+                load.failed += counts(rest)
+            }
+            ["Non-2xx", "or", "3xx", "responses:", count] => {
+                eprintln!("{line}");
+                load.failed += count.parse::<u64>()?
+            }
             _ => {}
         }
     }

@@ -37,22 +37,34 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     ])
 }
 
-/// The daemon's process: the one that has the state directory's socket as an argument's directory.
-fn daemon(state: &Path) -> Outcome<u32> {
-    let state = state.to_string_lossy().into_owned();
+/// The daemon's process.
+pub fn daemon(state: &Path) -> Outcome<u32> {
+    let found = processes(state)?.into_iter().find(|(_, words)| words.iter().any(|word| word == "daemon"));
+    found.map(|(pid, _)| pid).ok_or_else(|| "no daemon runs for the state directory".into())
+}
+
+/// The processes that have the state directory as an argument: daemon and gateway.
+pub fn of_state(state: &Path) -> Outcome<Vec<u32>> {
+    Ok(processes(state)?.into_iter().map(|(pid, _)| pid).collect())
+}
+
+fn processes(state: &Path) -> Outcome<Vec<(u32, Vec<String>)>> {
+    let (state, mut found) = (state.to_string_lossy().into_owned(), Vec::new());
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        if words.iter().any(|word| *word == state) && words.iter().any(|word| word == "daemon") {
-            return Ok(pid);
+        let words: Vec<_> =
+            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        if words.contains(&state) {
+            found.push((pid, words));
         }
     }
-    Err("no daemon runs for the state directory".into())
+    Ok(found)
 }
 
-fn private(pid: u64) -> Outcome<f64> {
+/// Private memory of a process, KiB.
+pub fn private(pid: u64) -> Outcome<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     Ok(field(&path, "Private_Clean:")? + field(&path, "Private_Dirty:")?)
 }

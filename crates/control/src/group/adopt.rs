@@ -11,7 +11,7 @@ use kiln_engine::{Observed, Phase};
 use kiln_model::{ServerId, ServerState};
 use tokio::time::Instant;
 
-use super::{GroupTask, Server};
+use super::{GroupTask, Server, finish::End};
 use crate::db::ServerRow;
 
 impl GroupTask {
@@ -49,10 +49,10 @@ impl GroupTask {
                 self.watch_over(id);
             }
             (ServerState::Launching, false) => {
-                self.fail(id, "the daemon ended while it was being launched".to_owned(), false);
+                self.fail(id, "the daemon ended while it was being launched".to_owned(), End::Unseen);
             }
             (ServerState::Starting | ServerState::Ready | ServerState::Draining | ServerState::Drained, false) => {
-                self.fail(id, "it ended while no daemon ran".to_owned(), false);
+                self.fail(id, "it ended while no daemon ran".to_owned(), End::Unseen);
             }
             _ => self.batch.server(&server.row),
         }

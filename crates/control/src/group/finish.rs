@@ -16,6 +16,19 @@ const SHOWS_WITHIN: Duration = Duration::from_secs(5);
 /// Failures are kept this long, and at most this many of them.
 const FAILURES_KEPT: (Duration, usize) = (Duration::from_secs(900), 256);
 
+/// What is left of a server that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Something of it runs on.
+    Running,
+    /// Nothing: it ended by itself.
+    Gone,
+    /// Nothing: somebody outside ended it.
+    Killed,
+    /// Nothing, and nobody saw why: the host was started anew, for example. It says nothing about servers or release.
+    Unseen,
+}
+
 impl GroupTask {
     pub(super) fn ended(&mut self, ended: Ended) {
         match ended {
@@ -32,7 +45,7 @@ impl GroupTask {
                         self.volumes_given(&server);
                         self.launched(&server, &seen);
                     }
-                    Err(error) => self.fail(&server, format!("it could not be launched: {}", chain(&error)), false),
+                    Err(error) => self.fail(&server, format!("it could not be launched: {}", chain(&error)), End::Gone),
                 }
             }
             Ended::Staged { server, intention, result } => {
@@ -40,12 +53,12 @@ impl GroupTask {
                 if self.close(&server, intention, &outcome)
                     && let Err(error) = result
                 {
-                    self.fail(&server, format!("it could not be made: {}", chain(&error)), false);
+                    self.fail(&server, format!("it could not be made: {}", chain(&error)), End::Gone);
                 }
             }
             Ended::Readiness { server, result } => match result {
                 Ok(after) => self.ready(&server, after),
-                Err(reason) => self.fail(&server, reason, true),
+                Err(reason) => self.fail(&server, reason, End::Running),
             },
             Ended::Unhealthy { server, reason } => self.unhealthy(&server, reason),
             Ended::Routed { changes, result } => self.routed(changes, result),
@@ -106,7 +119,7 @@ impl GroupTask {
     /// A server on its way out is not asked any more, but an answer may have been on its way as well.
     fn unhealthy(&mut self, id: &ServerId, reason: String) {
         if self.servers.get(id).is_some_and(|server| server.row.state == ServerState::Ready) {
-            self.fail(id, reason, true);
+            self.fail(id, reason, End::Running);
         }
     }
 
@@ -173,12 +186,12 @@ impl GroupTask {
     }
 
     /// A server ended by itself, could not be launched, or was not ready in time.
-    pub(super) fn fail(&mut self, id: &ServerId, reason: String, running: bool) {
+    pub(super) fn fail(&mut self, id: &ServerId, reason: String, end: End) {
         let now = self.shared.now();
         let Some(server) = self.servers.get_mut(id).filter(|s| s.row.state.may_become(ServerState::Failed)) else {
             return;
         };
-        server.running = running;
+        server.running = end == End::Running;
         server.busy = None;
         server.place = Place::Out;
         // One that was on its way into the table may be in it.
@@ -191,13 +204,23 @@ impl GroupTask {
         }
         self.record("failed", Some(id), json!({"release": release}), reason);
         self.step_to(id, ServerState::Failed);
-        self.row.failures.push(Failure { release, at: now, launched_at });
+        if end != End::Unseen {
+            self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed });
+        }
+        self.batch.group(&self.row);
+    }
+
+    fn note_failure(&mut self, failure: Failure) {
+        let now = failure.at;
+        self.row.failures.push(failure);
+        let healing = self.row.spec.healing;
+        // The brake must be able to see more failures than it heals.
         let (age, most) = FAILURES_KEPT;
+        let (age, most) = (age.max(healing.within), most.max(healing.limit(self.row.spec.count) as usize * 2));
         let old = |failure: &Failure| Duration::try_from(now.duration_since(failure.at)).is_ok_and(|d| d > age);
         let surplus = self.row.failures.len().saturating_sub(most);
         self.row.failures.drain(..surplus);
         self.row.failures.retain(|failure| !old(failure));
-        self.batch.group(&self.row);
     }
 
     /// What the engine sees of the group's servers.
@@ -229,8 +252,9 @@ impl GroupTask {
         });
         let ended = matches!(seen.phase, Phase::Exited { .. });
         server.running &= !ended;
-        if let (Phase::Exited { reason }, true) = (&seen.phase, expects_life(server.row.state)) {
-            self.fail(id, format!("it ended by itself: {reason}"), false);
+        if let (Phase::Exited { reason, killed }, true) = (&seen.phase, expects_life(server.row.state)) {
+            let (how, end) = if *killed { ("was ended", End::Killed) } else { ("ended by itself", End::Gone) };
+            self.fail(id, format!("it {how}: {reason}"), end);
         }
     }
 
@@ -238,7 +262,7 @@ impl GroupTask {
         let server = &self.servers[id];
         let old_news = snapshot.begun < server.known_since + SHOWS_WITHIN;
         if expects_life(server.row.state) && !old_news {
-            self.fail(id, "the engine does not know it any more".to_owned(), false);
+            self.fail(id, "the engine does not know it any more".to_owned(), End::Gone);
         }
     }
 

@@ -34,6 +34,7 @@ impl GroupTask {
             policy: self.row.spec.rollout.clone(),
             slots: !self.row.spec.volumes.is_empty(),
             unmade: self.unmade(),
+            healing: self.row.spec.healing,
             admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
         }
     }
@@ -85,6 +86,7 @@ impl GroupTask {
             ready: self.updated(),
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            healing: self.healing(),
             live: self.live(),
             sources: None,
             servers: self.servers.values().map(Server::status).collect(),
@@ -209,6 +211,7 @@ impl GroupTask {
             origins,
             declined: self.row.declined,
             policy: self.row.spec.on_source_change,
+            windows: self.row.spec.windows.clone(),
             evidence: self.row.evidence,
             image: release.image,
             config: release.config.clone(),

@@ -83,7 +83,7 @@ impl GroupTask {
     }
 
     /// Starts a new rollout.
-    fn go_to(&mut self, release: kiln_model::ReleaseId) {
+    pub(super) fn go_to(&mut self, release: kiln_model::ReleaseId) {
         self.row.release = release;
         self.row.revision += 1;
         self.blocked = None;
@@ -100,6 +100,7 @@ impl GroupTask {
         desired.count = wish.spec.count;
         desired.policy = wish.spec.rollout.clone();
         desired.slots = !wish.spec.volumes.is_empty();
+        desired.healing = wish.spec.healing;
         let mut observed = self.observed();
         for server in &mut observed.servers {
             server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.limits != wish.spec.limits);

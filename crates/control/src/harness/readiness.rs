@@ -146,7 +146,7 @@ pub(super) async fn ended(engine: &dyn Engine, server: &ServerId) -> String {
     let mut hints = engine.hints();
     loop {
         match find(engine, server).await {
-            Ok(Some(Observed { phase: Phase::Exited { reason }, .. })) => return reason,
+            Ok(Some(Observed { phase: Phase::Exited { reason, .. }, .. })) => return reason,
             Ok(None) => return "it is gone".to_owned(),
             // An engine that cannot answer now is asked again; the services' own limits bound the wait.
             Ok(Some(_)) | Err(_) => {}

@@ -7,6 +7,8 @@
 mod session;
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+use std::io;
 use std::{path::Path, time::Duration};
 
 use kiln_model::config::Registry;
@@ -136,4 +138,14 @@ async fn read_all(session: &mut Session, nodes: &[&Registry], watch: Watch) -> R
         }
     }
     Ok(all)
+}
+
+/// A server that says these bytes, whatever it is asked.
+#[cfg(any(test, fuzzing))]
+pub(super) async fn fuzz(bytes: Vec<u8>) {
+    let stream = tokio::io::join(io::Cursor::new(bytes), tokio::io::sink());
+    let Ok(mut session) = Session::open(Box::new(stream)).await else { return };
+    if session.get("/a", true, "a node").await.is_ok() && session.changed().await.is_ok() {
+        session.close().await;
+    }
 }

@@ -131,6 +131,24 @@ async fn root_a_changed_node_becomes_a_tested_release_and_a_wrong_value_a_state(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn root_a_change_of_a_source_waits_for_a_change_window() {
+    let (mut bench, zookeeper) = (Bench::new().await, prepared());
+    let image = bench.image("one", "unused", configured);
+    let mut wanted = sourced(image, &zookeeper, OnSourceChange::Rollout);
+    let web = wanted.fleet.groups.values_mut().next().unwrap();
+    web.windows.closed = vec!["2000-01-01/2999-12-31".parse().unwrap()];
+    let (last, _) = apply(&bench, &wanted).await;
+    assert_ok(&last);
+    let first = until(&bench, "it is compared", |group| state(group) == "same").await;
+    zookeeper.kazoo("zk.set('/greeting', b'good evening')");
+    let waits =
+        |group: &GroupStatus| format!("{:?}", group.sources).contains("none of the group's change windows is open");
+    let second = until(&bench, "it waits", waits).await;
+    assert_eq!((state(&second), ids(&second)), ("waiting", ids(&first)));
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn root_with_the_registry_away_servers_are_replaced_from_the_frozen_configuration() {
     let (mut bench, mut zookeeper) = (Bench::new().await, prepared());
     let image = bench.image("one", "unused", configured);

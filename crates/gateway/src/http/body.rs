@@ -75,14 +75,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(text) => text.is_none(),
-            Self::Server(body) => body.incoming.is_end_stream(),
+            Self::Server(body) => body.first.is_none() && body.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
-            Self::Server(body) => body.incoming.size_hint(),
+            Self::Server(body) => body.size_hint(),
         }
     }
 }
@@ -90,6 +90,8 @@ impl Body for ResponseBody {
 /// The body of a server's response. Its end, and nothing earlier, ends the request: the lease is given back, and the
 /// connection to the server with it when it is fit for another request.
 pub struct ServerBody {
+    /// What was read of it before its head was passed on.
+    first: Option<Bytes>,
     incoming: Incoming,
     complete: bool,
     sender: Option<Sender>,
@@ -98,12 +100,30 @@ pub struct ServerBody {
 }
 
 impl ServerBody {
-    pub fn new(incoming: Incoming, sender: Sender, lease: Lease, connection: Arc<Connection>) -> Self {
+    pub fn new(
+        first: Option<Bytes>,
+        incoming: Incoming,
+        sender: Sender,
+        lease: Lease,
+        connection: Arc<Connection>,
+    ) -> Self {
         connection.watch.enter(Phase::Response);
-        Self { incoming, complete: false, sender: Some(sender), lease: Some(lease), connection }
+        Self { first, incoming, complete: false, sender: Some(sender), lease: Some(lease), connection }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (first, mut rest) = (self.first.as_ref().map_or(0, |first| first.len() as u64), self.incoming.size_hint());
+        if let Some(upper) = rest.upper() {
+            rest.set_upper(upper + first);
+        }
+        rest.set_lower(rest.lower() + first);
+        rest
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         if let Poll::Ready(None) = polled {
             self.complete = true;

@@ -35,9 +35,14 @@ async fn dial(upstream: &Upstream, limits: &Limits) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Opens a connection.
+/// Opens a connection. A server that leaves the table meanwhile is not waited for: one that died without a word, its address
+/// gone with it, would cost the whole time limit.
 pub async fn open(connection: &Connection, upstream: &Arc<Upstream>) -> Result<TcpStream, Refused> {
-    dial(upstream, connection.limits()).await.map_err(|error| {
+    let dialled = tokio::select! {
+        dialled = dial(upstream, connection.limits()) => dialled,
+        () = upstream.left() => return Err(Refused),
+    };
+    dialled.map_err(|error| {
         if is_local(&error) {
             tracing::error!(%error, "a server could not be asked for want of resources");
         } else if upstream.mark_down() {

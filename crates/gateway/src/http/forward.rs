@@ -3,14 +3,15 @@
 //! A request is sent again, to another server where there is one, when
 //! - no connection could be made: its body was not touched;
 //! - hyper hands it back unwritten: an unused connection was closed at that moment;
-//! - it has an idempotent method and no body, and the connection ended before a response began. This at most
+//! - it has an idempotent method and no body, and the connection ended before a response began, or before the end of a
+//!   response of at most [`SMALL`] bytes, which is why such a one is read whole before its head is passed on. This at most
 //!   [`MAX_SENDS`] times, so that a request that kills servers does not kill all of them.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, sync::Arc, task::Poll};
 
 use hyper::{
     Request, Response, StatusCode,
-    body::{Body as _, Incoming},
+    body::{Body as _, Bytes, Incoming},
     header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     http::request,
     upgrade::OnUpgrade,
@@ -28,6 +29,9 @@ use crate::{upstream::Lease, watch::Phase, worker::Connection};
 
 /// How often a request without effect may be sent.
 const MAX_SENDS: u32 = 3;
+
+/// A response of so many bytes is read whole first, where it could be asked for again.
+const SMALL: u64 = 64 << 10;
 
 /// Answers one request.
 pub async fn forward(
@@ -57,7 +61,7 @@ fn respond(
     upgrade: Option<OnUpgrade>,
     wants: Wants,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, sender, lease } = match outcome {
+    let Answer { mut response, first, sender, lease } = match outcome {
         Ok(answer) => answer,
         Err(bad) => return refuse(connection, bad),
     };
@@ -71,7 +75,7 @@ fn respond(
         return response.map(|_| ResponseBody::empty());
     }
     headers::remove_hop_by_hop(response.headers_mut(), Wants::Response);
-    response.map(|body| ResponseBody::Server(ServerBody::new(body, sender, lease, connection.clone())))
+    response.map(|body| ResponseBody::Server(ServerBody::new(first, body, sender, lease, connection.clone())))
 }
 
 /// A response of the gateway's own.
@@ -90,6 +94,8 @@ fn refuse(connection: &Connection, Bad(status, why): Bad) -> Response<ResponseBo
 /// What a server answered, and what must be given back when the body ends.
 struct Answer {
     response: Response<Incoming>,
+    /// What was read of the body already.
+    first: Option<Bytes>,
     sender: Sender,
     lease: Lease,
 }
@@ -179,11 +185,46 @@ impl<'a> Exchange<'a> {
         })
         .await;
         match outcome {
-            Some(Ok(response)) => Try::Done(Box::new(Answer { response, sender, lease })),
+            Some(Ok(response)) => self.answer(response, sender, lease, reused).await,
             None => Try::Failed(Bad(StatusCode::GATEWAY_TIMEOUT, "the server took too long")),
             Some(Err(mut error)) => {
                 let unsent = error.take_message();
                 self.after_failure(&lease, reused, unsent, &error.into_error())
+            }
+        }
+    }
+
+    /// A response has begun. A small one that could be asked for again is taken whole, so that a server that dies in the middle of
+    /// it is not noticed.
+    async fn answer(&mut self, mut response: Response<Incoming>, sender: Sender, lease: Lease, reused: bool) -> Try {
+        let small = response.body().size_hint().exact().is_some_and(|size| (1..=SMALL).contains(&size));
+        if self.again.is_none() || !small {
+            return Try::Done(Box::new(Answer { response, first: None, sender, lease }));
+        }
+        match self.whole(response.body_mut()).await {
+            Some(Ok(first)) => Try::Done(Box::new(Answer { response, first: Some(first), sender, lease })),
+            Some(Err(error)) => self.after_failure(&lease, reused, None, &error),
+            None => Try::Failed(Bad(StatusCode::GATEWAY_TIMEOUT, "the server took too long")),
+        }
+    }
+
+    /// A body of a known size; nothing if that takes too long.
+    async fn whole(&self, body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+        let (mut first, mut more) = (Bytes::new(), Vec::new());
+        loop {
+            let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending => self.connection.watch.poll_expired(cx).map(|()| None),
+            });
+            match frame.await? {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if first.is_empty() => first = data,
+                    Ok(data) => more.extend_from_slice(&data),
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => return Some(Err(error)),
+                None if more.is_empty() => return Some(Ok(first)),
+                None => return Some(Ok([&first[..], &more].concat().into())),
             }
         }
     }

@@ -72,6 +72,51 @@ async fn host_faults_a_server_that_dies_before_its_answer_is_replaced_for_get_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn host_faults_a_server_that_dies_in_the_middle_of_a_small_answer_is_replaced() {
+    let (dying, heads) = scripted(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly the begi").unwrap();
+    });
+    let web = Web::start("b").await;
+    let gateway = Gateway::start().await;
+    let port = gateway.route(1, Protocol::Http, &[("web-a", dying), ("web-b", web.address)]).await;
+    let mut wire = Wire::connect(port).unwrap();
+    for _ in 0..20 {
+        assert_eq!(wire.get("/x").unwrap().text(), text("b", "/x"));
+    }
+    assert!(heads.load(SeqCst) > 0, "the dying server was asked");
+}
+
+/// A listener whose backlog is full: who wants to connect waits, as for a host that is gone.
+fn hole() -> (TcpListener, Vec<std::net::TcpStream>, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let limit = Duration::from_millis(100);
+    let held = std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, limit).ok()).collect();
+    (listener, held, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_faults_a_server_that_is_gone_is_not_waited_for_once_the_table_says_so() {
+    let (_listener, _held, gone) = hole();
+    let web = Web::start("b").await;
+    let gateway = Gateway::start().await;
+    let port = gateway.route(1, Protocol::Tcp, &[("web-a", gone)]).await;
+    let route = |servers: &[(&str, SocketAddr)]| vec![crate::support::route("web", port, Protocol::Http, servers)];
+    gateway.bind(2, route(&[("web-a", gone)])).await;
+    let asked = std::thread::spawn(move || {
+        let begun = Instant::now();
+        let answer = Wire::connect(port).unwrap().get("/x").unwrap();
+        (answer.text().to_owned(), begun.elapsed())
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gateway.bind(3, route(&[("web-b", web.address)])).await;
+    let (answer, took) = asked.join().unwrap();
+    assert_eq!(answer, text("b", "/x"));
+    assert!(took < Duration::from_millis(700), "{took:?}: it did not wait for the time limit of a connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn host_faults_a_request_that_kills_servers_does_not_kill_all() {
     let (dying, heads) = scripted(|_, _| {});
     let gateway = Gateway::start().await;
@@ -219,7 +264,7 @@ async fn host_faults_a_client_that_leaves_frees_its_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn host_faults_a_broken_response_body_breaks_the_client_s_too() {
     let (breaking, _) = scripted(|_, stream| {
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nonly this").unwrap();
     });
     let (garbage, _) = scripted(|_, stream| stream.write_all(b"\x00\x01 no http at all\r\n\r\n").unwrap());
     let gateway = Gateway::start().await;
@@ -227,7 +272,7 @@ async fn host_faults_a_broken_response_body_breaks_the_client_s_too() {
     let mut wire = Wire::connect(port).unwrap();
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(wire.head().unwrap().status, 200);
-    assert!(wire.read_exact(100).is_err(), "a short body is not completed");
+    assert!(wire.read_exact(100_000).is_err(), "a short body is not completed");
     gateway.route(2, Protocol::Http, &[("web-b", garbage)]).await;
     assert_eq!(Wire::connect(port).unwrap().get("/").unwrap().status, 502);
 }

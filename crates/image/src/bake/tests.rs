@@ -301,6 +301,7 @@ fn cache() -> PathBuf {
 
 fn debian(packages: &[&str], steps: Vec<Step>) -> Recipe {
     let base = kiln_model::recipe::DebianBase {
+        distribution: kiln_model::recipe::Distribution::Debian,
         suite: "bookworm".into(),
         packages: packages.iter().map(|name| (*name).to_owned()).collect(),
         mirror: "http://deb.debian.org/debian".into(),

@@ -11,7 +11,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kiln_model::{Digest, lock::LockedArchive, recipe::DebianBase};
+use kiln_model::{
+    Digest,
+    lock::LockedArchive,
+    recipe::{DebianBase, Distribution},
+};
 
 use super::{
     Event, Events, Use,
@@ -140,10 +144,11 @@ impl Archives {
         now: Timestamp,
         events: Events<'_>,
     ) -> Result<Self, ArchiveError> {
-        let keys = keyring.map_or_else(Keyring::shipped, Keyring::parse)?;
+        let keys = keyring.map_or_else(|| Keyring::shipped(base.distribution), Keyring::parse)?;
         let reader = Reader {
             client: Client::new(Limits::default()),
             lists: cache_dir.join("lists"),
+            distribution: base.distribution,
             components: &base.components,
             keys,
             network,
@@ -200,6 +205,7 @@ fn has_updates(suite: &str) -> bool {
 struct Reader<'a> {
     client: Client,
     lists: PathBuf,
+    distribution: Distribution,
     components: &'a [String],
     keys: Keyring,
     network: Use,
@@ -242,7 +248,7 @@ impl Reader<'_> {
     /// The accepted `InRelease`: the mirror's, or the cached one where the mirror is away or behind it.
     fn release(&self, place: &Place) -> Result<(Vec<u8>, Release), ArchiveError> {
         let path = self.lists.join(format!("{}.InRelease", Digest::of(place.url("").as_bytes()).short()));
-        let open = |bytes: &[u8]| Release::open(bytes, &place.suite, &self.keys, self.now);
+        let open = |bytes: &[u8]| self.open(bytes, place);
         let cached = || fs::read(&path).ok();
         let fetched = match self.network {
             Use::Network => self.client.get(&place.url("InRelease"), RELEASE_LIMIT),
@@ -268,6 +274,10 @@ impl Reader<'_> {
         Ok((bytes, release))
     }
 
+    fn open(&self, bytes: &[u8], place: &Place) -> Result<Release, ReleaseError> {
+        Release::open(bytes, (self.distribution, &place.suite), &self.keys, self.now)
+    }
+
     fn cached_release(
         &self,
         place: &Place,
@@ -277,7 +287,7 @@ impl Reader<'_> {
         let Some(bytes) = cached else {
             return Err(ArchiveError::NotCached { archive: place.to_string(), source });
         };
-        let release = Release::open(&bytes, &place.suite, &self.keys, self.now).map_err(|e| refused(place, e))?;
+        let release = self.open(&bytes, place).map_err(|e| refused(place, e))?;
         if let Some(reason) = source {
             (self.events)(Event::Away { archive: place.to_string(), since: release.date, reason: reason.to_string() });
         }
@@ -292,6 +302,12 @@ impl Reader<'_> {
         if self.network == Use::CacheOnly {
             return Err(ArchiveError::NotCached { archive: place.to_string(), source: None });
         }
+        // Pockets can have the same index, and two bakes want the same one: the second finds it.
+        let lock = compact.with_extension("lock");
+        let alone = alone(&lock).map_err(|source| self.cache_error(&lock, source))?;
+        if let Some(index) = cache::load(&compact) {
+            return Ok(index);
+        }
         let packed = self.fetch_index(place, release, file)?;
         let text = unpack(&packed, file).map_err(|source| ArchiveError::Unpack {
             archive: place.to_string(),
@@ -304,6 +320,8 @@ impl Reader<'_> {
             source,
         })?;
         cache::store(&compact, &index).map_err(|source| self.cache_error(&compact, source))?;
+        fs::remove_file(&lock).map_err(|source| self.cache_error(&lock, source))?;
+        drop(alone);
         Ok(index)
     }
 
@@ -330,6 +348,13 @@ impl Reader<'_> {
     }
 }
 
+/// Waits until nobody else holds the file. Whoever held it may have removed it.
+fn alone(path: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
 fn refused(place: &Place, source: ReleaseError) -> ArchiveError {
     ArchiveError::Release { archive: place.to_string(), source }
 }
@@ -338,7 +363,7 @@ fn refused(place: &Place, source: ReleaseError) -> ArchiveError {
 fn unpack(packed: &[u8], file: &IndexFile) -> io::Result<Vec<u8>> {
     use io::Read;
     let reader: Box<dyn Read + '_> = match file.path.rsplit_once('.') {
-        Some((_, "xz")) => Box::new(liblzma::read::XzDecoder::new_multi_decoder(packed)),
+        Some((_, "xz")) => Box::new(super::deb::unxz(packed)?),
         Some((_, "gz")) => Box::new(flate2::read::MultiGzDecoder::new(packed)),
         _ => Box::new(packed),
     };

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -57,6 +57,8 @@ struct Member {
 
 /// Bytes of an unpacked control part, and of one file in it.
 const CONTROL_LIMIT: u64 = 64 << 20;
+/// Memory for unpacking xz, bytes.
+const XZ_MEMORY: u64 = 256 << 20;
 /// Bytes of an unpacked data part.
 const DATA_LIMIT: u64 = 32 << 30;
 
@@ -154,11 +156,17 @@ fn members(file: &mut File) -> io::Result<Option<Vec<Member>>> {
     Ok(Some(found))
 }
 
+/// Unpacks xz, of which a stream says itself how much memory it needs: up to 65 MiB with `-9`.
+pub(super) fn unxz<R: BufRead>(packed: R) -> io::Result<liblzma::bufread::XzDecoder<R>> {
+    let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+    Ok(liblzma::bufread::XzDecoder::new_stream(packed, stream))
+}
+
 fn unpacked(mut file: File, member: &Member) -> io::Result<Option<Box<dyn Read + Send>>> {
     file.seek(SeekFrom::Start(member.offset))?;
     let packed = BufReader::with_capacity(256 << 10, file.take(member.size));
     Ok(Some(match member.name.split_once(".tar").map(|(_, ending)| ending) {
-        Some(".xz") => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(packed)),
+        Some(".xz") => Box::new(unxz(packed)?),
         Some(".zst") => Box::new(zstd::Decoder::with_buffer(packed)?),
         Some(".gz") => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
         Some("") => Box::new(packed),

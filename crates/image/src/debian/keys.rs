@@ -5,6 +5,7 @@
 //! count: Debian signs with the keys of several releases at once.
 
 use jiff::Timestamp;
+use kiln_model::recipe::Distribution;
 use pgp::{
     composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey},
     crypto::hash::HashAlgorithm,
@@ -95,7 +96,7 @@ pub enum SignatureError {
 const CLOCK_SKEW: i64 = 300;
 
 /// The keys of Debian 12 and 13: archive, security archive, stable release. See `keys/README.md`.
-const SHIPPED: [&[u8]; 6] = [
+const DEBIAN: [&[u8]; 6] = [
     include_bytes!("../../keys/debian-archive-bookworm-automatic.gpg"),
     include_bytes!("../../keys/debian-archive-bookworm-security-automatic.gpg"),
     include_bytes!("../../keys/debian-archive-bookworm-stable.gpg"),
@@ -104,15 +105,21 @@ const SHIPPED: [&[u8]; 6] = [
     include_bytes!("../../keys/debian-archive-trixie-stable.gpg"),
 ];
 
+/// The key of Ubuntu's archive and its security archive, from 18.04 on.
+const UBUNTU: [&[u8]; 1] = [include_bytes!("../../keys/ubuntu-archive-2018.gpg")];
+
 /// Keys that may sign an archive.
 #[derive(Debug, Clone)]
 pub struct Keyring(Vec<SignedPublicKey>);
 
 impl Keyring {
-    /// The Debian archive's keys, shipped with Kiln.
-    pub fn shipped() -> Result<Self, KeyringError> {
-        SHIPPED
-            .iter()
+    /// The keys of a distribution's archive, shipped with Kiln.
+    pub fn shipped(of: Distribution) -> Result<Self, KeyringError> {
+        let keys = match of {
+            Distribution::Debian => &DEBIAN[..],
+            Distribution::Ubuntu => &UBUNTU[..],
+        };
+        keys.iter()
             .try_fold(Vec::new(), |mut keys, bytes| {
                 keys.extend(Self::parse(bytes)?.0);
                 Ok(keys)
@@ -286,9 +293,10 @@ mod tests {
     #[test]
     fn the_shipped_keys_are_the_ones_the_readme_names() {
         let readme = include_str!("../../keys/README.md").replace(' ', "");
-        let keys = Keyring::shipped().unwrap().0;
-        assert_eq!(keys.len(), 6);
-        for key in keys {
+        let of = |distribution| Keyring::shipped(distribution).unwrap().0;
+        let (debian, ubuntu) = (of(Distribution::Debian), of(Distribution::Ubuntu));
+        assert_eq!((debian.len(), ubuntu.len()), (6, 1));
+        for key in debian.into_iter().chain(ubuntu) {
             let fingerprint = key.primary_key.fingerprint().to_string().to_uppercase();
             assert!(readme.contains(&fingerprint), "{fingerprint}");
         }
@@ -298,7 +306,7 @@ mod tests {
     fn garbage_is_no_keyring_and_no_signed_text() {
         assert!(matches!(Keyring::parse(b""), Err(KeyringError::Empty | KeyringError::Unreadable(_))));
         assert!(matches!(Keyring::parse(b"<html>"), Err(KeyringError::Empty | KeyringError::Unreadable(_))));
-        let keys = Keyring::shipped().unwrap();
+        let keys = Keyring::shipped(Distribution::Debian).unwrap();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         assert!(matches!(keys.open(b"Origin: Debian\n", now), Err(SignatureError::Missing)));
         let broken = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nx\n-----BEGIN PGP SIGNATURE-----\n\n!!\n";

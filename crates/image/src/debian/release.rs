@@ -1,7 +1,7 @@
 //! An archive's `InRelease`: whose suite it is, when it was made, until when it holds, and the hash of every index.
 
 use jiff::Timestamp;
-use kiln_model::Digest;
+use kiln_model::{Digest, recipe::Distribution};
 
 use super::keys::{Keyring, SignatureError};
 
@@ -54,7 +54,7 @@ impl ReleaseError {
                 "is the mirror's address right, and does a proxy or a login page answer in its place?"
             }
             Self::Signature(SignatureError::Foreign { .. }) => {
-                "the keys shipped with Kiln are Debian's; name the archive's own keys with `keyring` under [base]"
+                "the keys shipped with Kiln are Debian's and Ubuntu's; name the archive's own keys with `keyring` under [base]"
             }
             Self::Signature(SignatureError::KeyExpired { .. } | SignatureError::KeyRevoked { .. }) => {
                 "name a newer keyring with `keyring` under [base], or use a newer Kiln"
@@ -65,7 +65,9 @@ impl ReleaseError {
                 "the mirror is out of date (or this machine's clock is wrong): use another mirror, or bake from a lock"
             }
             Self::OtherSuite { .. } => "write the suite's code name, for example `bookworm`",
-            Self::NoComponent { .. } => "Debian's components are main, contrib, non-free and non-free-firmware",
+            Self::NoComponent { .. } => {
+                "Debian's components are main, contrib, non-free and non-free-firmware, Ubuntu's main, restricted, universe and multiverse"
+            }
         }
     }
 }
@@ -99,9 +101,14 @@ const CLOCK_SKEW: i64 = 300;
 
 impl Release {
     /// Checks the signature, the dates and the name of a fetched `InRelease`.
-    pub fn open(bytes: &[u8], wanted: &str, keys: &Keyring, now: Timestamp) -> Result<Self, ReleaseError> {
+    pub fn open(
+        bytes: &[u8],
+        wanted: (Distribution, &str),
+        keys: &Keyring,
+        now: Timestamp,
+    ) -> Result<Self, ReleaseError> {
         let release = Self::read(keys.open(bytes, now)?)?;
-        release.check_name(wanted)?;
+        release.check_name(wanted.0, wanted.1)?;
         if release.date.as_second() > now.as_second() + CLOCK_SKEW {
             return Err(ReleaseError::Future { date: release.date });
         }
@@ -111,7 +118,7 @@ impl Release {
         }
     }
 
-    fn read(text: String) -> Result<Self, ReleaseError> {
+    pub(crate) fn read(text: String) -> Result<Self, ReleaseError> {
         let date =
             |name| field(&text, name).map(|value| parse_date(value).ok_or(ReleaseError::Field(name))).transpose();
         Ok(Self {
@@ -125,9 +132,11 @@ impl Release {
         })
     }
 
-    fn check_name(&self, wanted: &str) -> Result<(), ReleaseError> {
+    /// Debian's `Suite` is a role (`stable`) and its `Codename` tells updates from the suite itself; Ubuntu's `Codename` is the
+    /// same in all of them.
+    fn check_name(&self, of: Distribution, wanted: &str) -> Result<(), ReleaseError> {
         let suite = field(&self.text, "Suite").unwrap_or_default();
-        if self.codename == wanted || suite == wanted {
+        if suite == wanted || (of == Distribution::Debian && self.codename == wanted) {
             return Ok(());
         }
         let (wanted, codename) = (wanted.to_owned(), self.codename.clone());
@@ -217,9 +226,13 @@ mod tests {
     #[test]
     fn a_suite_goes_by_its_code_name_or_its_role() {
         let release = Release::read(TEXT.into()).unwrap();
-        release.check_name("bookworm").unwrap();
-        release.check_name("oldstable").unwrap();
-        assert!(matches!(release.check_name("trixie"), Err(ReleaseError::OtherSuite { .. })));
+        release.check_name(Distribution::Debian, "bookworm").unwrap();
+        release.check_name(Distribution::Debian, "oldstable").unwrap();
+        let updates = TEXT.replace("oldstable", "noble-updates").replace("bookworm", "noble");
+        let updates = Release::read(updates).unwrap();
+        updates.check_name(Distribution::Ubuntu, "noble-updates").unwrap();
+        assert!(matches!(updates.check_name(Distribution::Ubuntu, "noble"), Err(ReleaseError::OtherSuite { .. })));
+        assert!(matches!(release.check_name(Distribution::Debian, "trixie"), Err(ReleaseError::OtherSuite { .. })));
         assert!(matches!(Release::read("Suite: x\nDate: soon\n".into()), Err(ReleaseError::Field("Date"))));
     }
 

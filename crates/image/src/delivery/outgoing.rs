@@ -54,7 +54,7 @@ impl Outgoing {
     }
 
     /// Opens a blob from a byte on.
-    pub(super) fn open(&self, blob: &OutgoingBlob, from: u64) -> io::Result<Box<dyn Read>> {
+    pub(super) fn open(&self, blob: &OutgoingBlob, from: u64) -> io::Result<Box<dyn Read + Send>> {
         match &blob.bytes {
             Bytes::Here(bytes) => {
                 let mut reader = Cursor::new(bytes.clone());

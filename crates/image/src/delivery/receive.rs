@@ -24,8 +24,12 @@ use crate::{
 
 /// An index may list indexes, so deep.
 const MAX_DEPTH: u32 = 3;
-/// So many things that are said of an image are looked at.
-const MAX_REFERRERS: usize = 512;
+/// So many things that are said of an image are looked at, those that were said last.
+pub(super) const MAX_REFERRERS: usize = 256;
+/// All of them together, bytes.
+const MAX_SAID: u64 = 64 << 20;
+/// So many reports on one image are kept: what comes when there are as many is left out.
+pub(super) const MAX_REPORTS: usize = 512;
 /// An image has at most so many layers.
 const MAX_LAYERS: usize = 500;
 /// A step's name is cut to so many characters.
@@ -59,6 +63,10 @@ struct Whole {
 struct Heard {
     reports: Vec<Envelope>,
     suites: BTreeSet<SuiteDigest>,
+    /// Reports on the image that the store has.
+    kept: BTreeSet<Digest>,
+    /// Reports for which there was no room.
+    left_out: usize,
 }
 
 impl Receive<'_> {
@@ -183,18 +191,25 @@ impl Receive<'_> {
 
     /// Reads what is said of the image. What cannot be read is said and left out: it can only be missed.
     fn hear(&self, whole: &Whole) -> Result<Heard, DeliveryError> {
-        let mut heard = Heard::default();
-        let referrers = self.origin.referrers(&whole.image.0)?;
-        if referrers.len() > MAX_REFERRERS {
-            let count = referrers.len();
-            self.warn(format!("{count} things are said of the image; only {MAX_REFERRERS} are looked at"));
+        let kept = self.store.report_digests(&whole.image)?.into_iter().collect();
+        let mut heard = Heard { kept, ..Heard::default() };
+        let mut referrers = self.origin.referrers(&whole.image.0)?;
+        referrers.retain(artifact::may_be_ours);
+        let count = referrers.len();
+        if count > MAX_REFERRERS {
+            referrers.drain(..count - MAX_REFERRERS);
+            self.warn(format!("{count} things are said of the image; only the last {MAX_REFERRERS} are looked at"));
         }
-        for referrer in referrers.iter().take(MAX_REFERRERS) {
-            match self.said(&whole.image.0, referrer) {
-                Ok(Some(Said::Report(envelope))) => {
-                    self.store.add_report(&whole.image, &envelope)?;
-                    heard.reports.push(*envelope);
-                }
+        let mut left = Some(MAX_SAID);
+        for referrer in &referrers {
+            if left.is_none() {
+                self.warn(format!(
+                    "what is said of the image has more than {MAX_SAID} bytes: the rest is not looked at"
+                ));
+                break;
+            }
+            match self.said(&whole.image.0, referrer, &mut left) {
+                Ok(Some(Said::Report(envelope))) => self.keep(whole, *envelope, &mut heard)?,
                 Ok(Some(Said::Suite(suite))) => drop(heard.suites.insert(self.store.index().put_suite(&suite)?)),
                 Ok(None) => {}
                 Err(error) if is_away(&error) => return Err(error.into()),
@@ -203,14 +218,40 @@ impl Receive<'_> {
                 }
             }
         }
+        if heard.left_out > 0 {
+            let left_out = heard.left_out;
+            self.warn(format!("{left_out} reports are left out: {MAX_REPORTS} on this image are kept already"));
+        }
         Ok(heard)
     }
 
-    fn said(&self, image: &Digest, referrer: &Described) -> Result<Option<Said>, OciError> {
+    /// Keeps a report that is one on this image.
+    fn keep(&self, whole: &Whole, envelope: Envelope, heard: &mut Heard) -> Result<(), DeliveryError> {
+        if kiln_model::evidence::peek(&envelope).is_none_or(|report| report.image != whole.image) {
+            return Ok(());
+        }
+        let digest = self.store.report_digest(&whole.image, &envelope)?;
+        if heard.kept.len() >= MAX_REPORTS && !heard.kept.contains(&digest) {
+            heard.left_out += 1;
+            return Ok(());
+        }
+        if heard.kept.insert(digest) {
+            self.store.add_report(&whole.image, &envelope)?;
+        }
+        heard.reports.push(envelope);
+        Ok(())
+    }
+
+    fn said(&self, image: &Digest, referrer: &Described, left: &mut Option<u64>) -> Result<Option<Said>, OciError> {
         let manifest = source::document(self.origin, "manifest", referrer)?;
+        *left = left.and_then(|left| left.checked_sub(manifest.len() as u64));
         let manifest: ForeignManifest = serde_json::from_slice(&manifest)
             .map_err(|error| OciError::document("manifest", error.to_string().escape_debug().to_string()))?;
         let Some((layer, limit)) = artifact::wanted(&manifest, image) else { return Ok(None) };
+        *left = left.and_then(|left| left.checked_sub(layer.size));
+        if left.is_none() {
+            return Ok(None);
+        }
         let mut content = Vec::new();
         let reader = self.origin.open(&LayerBytes::Blob(Described::of(&layer)))?;
         let read = reader.take(limit + 1).read_to_end(&mut content);

@@ -1,5 +1,6 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
+mod crowd;
 mod explained;
 mod files;
 mod others;

@@ -7,14 +7,18 @@ use tar_core::{
     parse::{Limits, ParseEvent, ParsedEntry, Parser},
 };
 
-use super::{ImportError, decode::Unpacked, names};
+use super::{ImportError, Spent, decode::Unpacked, names};
 use crate::layer::Meta;
 
 /// All that describes one entry, bytes: names, links and attributes.
 const MAX_METADATA: u32 = 1 << 20;
 const MAX_PATH: u32 = 4095;
-/// Pieces of one sparse file.
-const MAX_PIECES: usize = 100_000;
+/// Pieces of one sparse file: their list is read anew from its start with each block of it.
+const MAX_PIECES: usize = 10_000;
+/// What stands before an entry's content, bytes: names, attributes, and the list of pieces, at most 42 bytes each.
+const MAX_HEADER: usize = 2 << 20;
+/// Reading so many bytes anew costs as much as keeping one.
+const READ_ANEW: u64 = 64;
 /// Largest time that Kiln's own layers hold, seconds.
 const MAX_TIME: u64 = 0o77_777_777_777;
 /// Servers map this many ids, so an image can have no other owners.
@@ -22,8 +26,8 @@ const IDS: u64 = 65_536;
 const PIECE: usize = 256 << 10;
 
 /// An archive on its way.
-pub(super) struct Archive<'s, 'm, 'r> {
-    stream: BufReader<&'s mut Unpacked<'m, 'r>>,
+pub(super) struct Archive<'s, 'm> {
+    stream: BufReader<&'s mut Unpacked<'m>>,
     parser: Parser,
     header: Vec<u8>,
     /// Bytes of the current entry's content that nobody has read, and of the padding behind them.
@@ -62,8 +66,21 @@ pub(super) enum Data {
     Sparse { pieces: Vec<(u64, u64)>, size: u64 },
 }
 
-impl<'s, 'm, 'r> Archive<'s, 'm, 'r> {
-    pub(super) fn new(stream: &'s mut Unpacked<'m, 'r>) -> Self {
+impl Entry {
+    /// Bytes of names, links, attributes and lists.
+    fn words(&self) -> u64 {
+        let attributes = self.meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let what = match &self.what {
+            What::Symlink(target) | What::Hardlink(target) => target.len(),
+            What::File(Data::Sparse { pieces, .. }) => size_of_val(&pieces[..]),
+            _ => 0,
+        };
+        (self.path.len() + attributes + what) as u64
+    }
+}
+
+impl<'s, 'm> Archive<'s, 'm> {
+    pub(super) fn new(stream: &'s mut Unpacked<'m>) -> Self {
         let limits = Limits {
             max_metadata_size: MAX_METADATA,
             max_path_len: Some(MAX_PATH),
@@ -90,7 +107,9 @@ impl<'s, 'm, 'r> Archive<'s, 'm, 'r> {
             }
             let (consumed, entry) = match self.parser.parse(&self.header).map_err(malformed)? {
                 ParseEvent::NeedData { min_bytes } => {
-                    need = min_bytes;
+                    // It may ask for no more than it has, where a line of a list has no end yet.
+                    need = min_bytes.max(self.header.len() + 1);
+                    self.again()?;
                     continue;
                 }
                 ParseEvent::End { .. } => return Ok(None),
@@ -117,11 +136,25 @@ impl<'s, 'm, 'r> Archive<'s, 'm, 'r> {
         }
     }
 
+    /// Headers are read anew from their start when there is more of them.
+    fn again(&mut self) -> Result<(), ImportError> {
+        if self.header.len() > MAX_HEADER {
+            return Err(ImportError::Archive("what describes one entry is longer than 2 MiB".into()));
+        }
+        self.stream.get_mut().meter.words(self.header.len() as u64 / READ_ANEW)
+    }
+
+    /// Counts what an entry cost beside its bytes.
+    pub(super) fn spent(&mut self, spent: Spent) -> Result<(), ImportError> {
+        self.stream.get_mut().meter.spent(spent)
+    }
+
     fn begin(&mut self, size: u64, entry: &Entry) -> Result<(), ImportError> {
         (self.left, self.padding) =
             (size, ((HEADER_SIZE as u64 - size % HEADER_SIZE as u64) % HEADER_SIZE as u64) as usize);
         let meter = &mut self.stream.get_mut().meter;
         meter.file()?;
+        meter.words(entry.words())?;
         // Holes are not in the stream, and are bytes all the same.
         match &entry.what {
             What::File(Data::Sparse { size, .. }) => meter.bytes(*size),

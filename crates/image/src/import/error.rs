@@ -36,6 +36,14 @@ pub enum ImportError {
         /// The limit of the whole image.
         limit: u64,
     },
+    /// Names, links and attributes are longer than the limit.
+    #[error(
+        "its names, links and attributes need more than {limit} bytes: `max_files` in `[base]` sets the limit, 256 for each"
+    )]
+    TooWordy {
+        /// The limit of the whole image, bytes.
+        limit: u64,
+    },
     /// It unpacks to far more than it is packed.
     #[error("it unpacks to more than {limit} times its size: `max_ratio` in `[base]` sets the limit")]
     TooDense {

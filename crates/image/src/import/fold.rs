@@ -14,11 +14,11 @@ use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use composefs::{
     fsverity::FsVerityHashValue as _,
-    tree::{Inode as TreeInode, LeafContent, RegularFile},
+    tree::{Directory, Inode as TreeInode, LeafContent, RegularFile},
 };
 
 use super::{
-    Ground, ImportError, Imported,
+    Ground, ImportError, Imported, Spent,
     entries::{Archive, Entry, What},
     names::{self, Meant, refused},
     spool::Spool,
@@ -41,6 +41,8 @@ pub(super) struct Fold<'a> {
     last: Option<(Vec<u8>, Vec<u8>)>,
     warnings: Vec<String>,
     unsaid: usize,
+    /// By the entry that is being taken in.
+    spent: Spent,
 }
 
 /// What the layer has at a path.
@@ -51,8 +53,9 @@ enum Place {
 }
 
 /// What is at a path now.
-enum At {
-    Directory,
+enum At<'a> {
+    /// With what the tree below has there, if this layer does not hide it.
+    Directory(Option<&'a Directory<Object>>),
     Symlink(Vec<u8>),
     Other,
     Missing,
@@ -67,25 +70,44 @@ enum Missing {
 
 impl<'a> Fold<'a> {
     pub(super) fn new(ground: &'a Ground<'a>) -> Self {
-        Self { ground, places: BTreeMap::new(), inodes: Vec::new(), last: None, warnings: Vec::new(), unsaid: 0 }
+        Self {
+            ground,
+            places: BTreeMap::new(),
+            inodes: Vec::new(),
+            last: None,
+            warnings: Vec::new(),
+            unsaid: 0,
+            spent: Spent::default(),
+        }
     }
 
     /// Takes an entry in, and its content from the archive.
     pub(super) fn add(
         &mut self,
         entry: Entry,
-        archive: &mut Archive<'_, '_, '_>,
+        archive: &mut Archive<'_, '_>,
         spool: &mut Spool<'_>,
     ) -> Result<(), ImportError> {
         let raw = entry.path.clone();
-        match names::meant(&raw)? {
+        self.taken(&raw, entry, archive, spool)?;
+        archive.spent(std::mem::take(&mut self.spent))
+    }
+
+    fn taken(
+        &mut self,
+        raw: &[u8],
+        entry: Entry,
+        archive: &mut Archive<'_, '_>,
+        spool: &mut Spool<'_>,
+    ) -> Result<(), ImportError> {
+        match names::meant(raw)? {
             Meant::Root => Ok(()),
             Meant::Aufs => {
-                self.warn(&raw, "a record of AUFS, left out");
+                self.warn(raw, "a record of AUFS, left out");
                 Ok(())
             }
-            Meant::Gone(parts) => self.gone(&raw, &parts),
-            Meant::Emptied(parts) => self.emptied(&raw, &parts),
+            Meant::Gone(parts) => self.gone(raw, &parts),
+            Meant::Emptied(parts) => self.emptied(raw, &parts),
             Meant::At(parts) => self.at_path(entry, &parts, archive, spool),
         }
     }
@@ -119,7 +141,7 @@ impl<'a> Fold<'a> {
         &mut self,
         entry: Entry,
         parts: &[&[u8]],
-        archive: &mut Archive<'_, '_, '_>,
+        archive: &mut Archive<'_, '_>,
         spool: &mut Spool<'_>,
     ) -> Result<(), ImportError> {
         let Entry { path: raw, meta, what, dropped } = entry;
@@ -236,6 +258,7 @@ impl<'a> Fold<'a> {
         self.last = None;
         if parts.is_empty() {
             let names: Vec<_> = self.ground.below.root.sorted_entries().map(|(n, _)| n.as_bytes().to_vec()).collect();
+            self.spent.words += names.iter().map(|name| name.len() as u64).sum::<u64>();
             return names.iter().try_for_each(|name| self.gone(raw, &[name]));
         }
         let path = self.real(raw, parts, Missing::Make)?;
@@ -269,23 +292,24 @@ impl<'a> Fold<'a> {
     /// Where a directory really is.
     fn real(&mut self, raw: &[u8], parts: &[&[u8]], missing: Missing) -> Result<Vec<u8>, ImportError> {
         let mut todo: Vec<Vec<u8>> = parts.iter().rev().map(|part| part.to_vec()).collect();
-        let (mut real, mut links) = (Vec::new(), 0);
+        let (mut way, mut links) = (Way::new(&self.ground.below.root), 0);
         while let Some(part) = todo.pop() {
             if part == b".." {
-                real = layer::parent(&real).to_vec();
+                way.up();
                 continue;
             }
-            let next = join(&real, &part);
-            match self.at(&next) {
-                At::Directory => real = next,
+            let next = join(&way.path, &part);
+            match self.at(&next, &part, way.below()) {
+                At::Directory(below) => way.down(next, below),
                 At::Other => return Err(refused(raw, "what should be its directory is a file")),
                 At::Symlink(_) if links >= MAX_LINKS => {
                     return Err(refused(raw, "its path leads through symbolic links that go round in circles"));
                 }
                 At::Symlink(target) => {
                     links += 1;
+                    self.spent.words += target.len() as u64;
                     if target.starts_with(b"/") {
-                        real.clear();
+                        way = Way::new(&self.ground.below.root);
                     }
                     let parts = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
                     todo.extend(parts.rev().map(<[u8]>::to_vec));
@@ -297,26 +321,35 @@ impl<'a> Fold<'a> {
                     return Err(refused(raw, "its path leads through a symbolic link to a name that cannot be"));
                 }
                 At::Missing => {
-                    let opaque = matches!(self.places.get(&next), Some(Place::Whiteout));
-                    self.places.insert(next.clone(), Place::Directory { meta: self.plain(), opaque });
-                    real = next;
+                    self.make(&next);
+                    way.down(next, None);
                 }
             }
         }
-        Ok(real)
+        Ok(way.path)
     }
 
-    fn at(&self, path: &[u8]) -> At {
+    /// Makes a directory that nothing names.
+    fn make(&mut self, path: &[u8]) {
+        self.spent.directories += 1;
+        self.spent.words += path.len() as u64;
+        let opaque = matches!(self.places.get(path), Some(Place::Whiteout));
+        self.places.insert(path.to_vec(), Place::Directory { meta: self.plain(), opaque });
+    }
+
+    /// What is at a path, `name` in a directory that the tree below has (if this layer does not hide it).
+    fn at(&self, path: &[u8], name: &[u8], below: Option<&'a Directory<Object>>) -> At<'a> {
+        let under = || below.and_then(|below| below.lookup(OsStr::from_bytes(name)));
         match self.places.get(path) {
-            Some(Place::Directory { .. }) => At::Directory,
+            Some(Place::Directory { opaque, .. }) => At::Directory(directory(under().filter(|_| !opaque))),
             Some(Place::Whiteout) => At::Missing,
             Some(Place::Leaf(inode)) => match &self.inodes[*inode].1 {
                 Kind::Symlink(target) => At::Symlink(target.clone()),
                 _ => At::Other,
             },
-            None => match self.below(path) {
+            None => match under() {
                 None => At::Missing,
-                Some(TreeInode::Directory(_)) => At::Directory,
+                Some(TreeInode::Directory(directory)) => At::Directory(Some(directory)),
                 Some(TreeInode::Leaf(id, _)) => match &self.ground.below.leaf(*id).content {
                     LeafContent::Symlink(target) => At::Symlink(target.as_bytes().to_vec()),
                     _ => At::Other,
@@ -351,6 +384,39 @@ impl<'a> Fold<'a> {
     }
 }
 
+fn directory<'a>(inode: Option<&'a TreeInode<Object>>) -> Option<&'a Directory<Object>> {
+    match inode {
+        Some(TreeInode::Directory(directory)) => Some(directory),
+        _ => None,
+    }
+}
+
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
+
+/// The directories from the root to where a path has come.
+struct Way<'a> {
+    path: Vec<u8>,
+    root: &'a Directory<Object>,
+    /// Length of the path before each directory, and the directory as the tree below has it.
+    steps: Vec<(usize, Option<&'a Directory<Object>>)>,
+}
+
+impl<'a> Way<'a> {
+    fn new(root: &'a Directory<Object>) -> Self {
+        Self { path: Vec::new(), root, steps: Vec::new() }
+    }
+    fn below(&self) -> Option<&'a Directory<Object>> {
+        self.steps.last().map_or(Some(self.root), |(_, below)| *below)
+    }
+    fn down(&mut self, path: Vec<u8>, below: Option<&'a Directory<Object>>) {
+        self.steps.push((self.path.len(), below));
+        self.path = path;
+    }
+    fn up(&mut self) {
+        if let Some((length, _)) = self.steps.pop() {
+            self.path.truncate(length);
+        }
+    }
 }

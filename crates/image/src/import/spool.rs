@@ -31,7 +31,7 @@ impl<'a> Spool<'a> {
     }
 
     /// Takes the content of the archive's current entry.
-    pub(super) fn take(&mut self, archive: &mut Archive<'_, '_, '_>, data: &Data) -> Result<Content, ImportError> {
+    pub(super) fn take(&mut self, archive: &mut Archive<'_, '_>, data: &Data) -> Result<Content, ImportError> {
         match data {
             Data::Whole(size) if *size <= SMALL && *size <= self.memory => {
                 self.memory -= size;

@@ -468,3 +468,51 @@ fn host_old_and_odd_archives_are_read() {
     assert_eq!(shown(&root), ["etc dir", "etc/x file 1"]);
     assert!(matches!(tree(Tar::new().file("n/x", "1")).root.lookup("n".as_ref()), Some(Inode::Directory(_))));
 }
+
+#[test]
+fn host_names_without_end_stop_at_a_limit() {
+    let limits = ImportLimits { files: 100_000, ..ImportLimits::default() };
+    let limited = |tar: &[u8], limits| take_over(&apply::empty(0), tar, Digest::of(tar), limits).map(|_| ());
+    // Each name makes two thousand directories that nothing else names: they are entries like others.
+    let deep = |at: usize| format!("{at:04}/{}x", "d/".repeat(2000));
+    let tar = (0..60).fold(Tar::new(), |tar, at| tar.pax(&[("path", deep(at).as_bytes())]).file("x", "")).end();
+    let error = limited(&tar, limits).expect_err("directories");
+    assert!(matches!(error, ImportError::TooMany { .. } | ImportError::TooWordy { .. }), "{error}");
+    let few = ImportLimits { files: 1000, ..limits };
+    assert!(matches!(limited(&tar, few), Err(ImportError::TooMany { limit: 1000 })));
+    // Attributes of a megabyte each stay in memory.
+    let note = vec![b'n'; 60_000];
+    let tar = (0..500).fold(Tar::new(), |tar, at| tar.pax(&[("SCHILY.xattr.user.n", &note)]).file(&at.to_string(), ""));
+    assert!(matches!(limited(&tar.end(), few), Err(ImportError::TooWordy { .. })));
+    // Long links that are followed for every name.
+    let round = "a/../".repeat(800) + "a";
+    let start = Tar::new().dir("a").pax(&[("linkpath", round.as_bytes())]).symlink("l", "x");
+    let tar = (0..9000).fold(start, |tar, at| tar.dir(&format!("l/{at}")).file(&format!("l/{at}/x"), ""));
+    let error = limited(&tar.end(), ImportLimits { files: 40_000, ..limits }).expect_err("links");
+    assert!(matches!(error, ImportError::TooWordy { .. }), "{error}");
+}
+
+#[test]
+fn host_a_deep_tree_is_read_in_time() {
+    let start = std::time::Instant::now();
+    let deep = "d/".repeat(2000);
+    let dirs = |tar: Tar, at: usize| tar.pax(&[("path", format!("{deep}{at}/f").as_bytes())]).file("x", "");
+    let tar = (0..300).fold(Tar::new(), dirs).end();
+    take(tar).expect("deep is no fault");
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}
+
+#[test]
+fn host_a_list_of_pieces_without_an_end_is_refused() {
+    let sparse = |map: &[u8]| {
+        let pax = Tar::new().pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"holes"),
+            ("GNU.sparse.realsize", b"100"),
+        ]);
+        take(pax.entry(b"x", b'0', b"", map).end()).expect_err("no list").to_string()
+    };
+    assert!(sparse(&vec![b'1'; 2048]).contains("it ends in the middle"), "no line has an end");
+    assert!(sparse(&vec![b'0'; 3 << 20]).contains("longer than 2 MiB"));
+}

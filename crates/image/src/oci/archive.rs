@@ -155,7 +155,7 @@ impl Origin for Archive {
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Described>, OciError> {
         unnamed(&self.read("index", "index.json")?)
     }
-    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {
+    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, OciError> {
         Ok(Box::new(match bytes {
             LayerBytes::Blob(described) => self.member(&blob(&described.digest))?,
             LayerBytes::Member(name) => self.member(name)?,

@@ -9,7 +9,11 @@ use kiln_model::{
     evidence::{self, Envelope, MAX_ENVELOPE_BYTES},
 };
 
-use super::{Descriptor, IN_TOTO, Manifest, SUITE, foreign::ForeignManifest, render};
+use super::{
+    Descriptor, IN_TOTO, Manifest, SUITE,
+    foreign::{Described, ForeignManifest},
+    render,
+};
 
 /// A suite holds its scripts, at most 1 MiB each (bytes).
 const MAX_SUITE: u64 = 64 << 20;
@@ -43,6 +47,11 @@ impl Artifact {
     pub(crate) fn digest(&self) -> Digest {
         Digest::of(&self.manifest)
     }
+}
+
+/// Whether a list says that something may be Kiln's.
+pub(crate) fn may_be_ours(entry: &Described) -> bool {
+    entry.artifact_type.as_deref().is_none_or(|kind| matches!(kind, IN_TOTO | SUITE))
 }
 
 /// Which blob of an artifact is to be read, and how long it may be; none if it is nothing of Kiln's.

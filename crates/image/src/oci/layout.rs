@@ -73,7 +73,7 @@ impl Origin for Layout {
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Described>, OciError> {
         unnamed(&self.read("index", "index.json")?)
     }
-    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {
+    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, OciError> {
         match bytes {
             LayerBytes::Blob(described) => Ok(Box::new(self.file(&blob(&described.digest))?.0)),
             LayerBytes::Member(_) => Err(OciError::document("manifest", "a layout has no such layers")),

@@ -134,7 +134,7 @@ pub(crate) trait Origin {
     /// A whole document: at most [`MAX_DOCUMENT`] bytes.
     fn document(&self, what: &'static str, described: &Described) -> Result<Vec<u8>, OciError>;
     /// The packed bytes of a layer.
-    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError>;
+    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, OciError>;
     /// Manifests that may say something of this one.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Described>, OciError>;
 }

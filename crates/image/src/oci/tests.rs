@@ -170,6 +170,26 @@ fn root_archives_of_skopeo_and_buildah_give_the_same_image() {
 }
 
 #[test]
+fn root_an_image_packed_with_zstd_is_the_same_but_for_its_name() {
+    let bench = Bench::new();
+    let from = format!("oci:{}:small", layout(&bench).display());
+    let to = bench.recipe_dir().join("zstd");
+    // What is packed already is not packed anew, so it is unpacked first.
+    let between = format!("dir:{}", bench.dir.path().join("plain").display());
+    let copy = ["copy", "--quiet", "--insecure-policy"];
+    tool("skopeo", &[&copy[..], &["--dest-decompress", &from, &between]].concat());
+    let packed = format!("oci:{}:small", to.display());
+    tool("skopeo", &[&copy[..], &["--dest-compress-format=zstd", &between, &packed]].concat());
+    let index = fs::read_to_string(to.join("index.json")).expect("an index");
+    let manifest = index.split("sha256:").nth(1).expect("a digest")[..64].to_owned();
+    let manifest = fs::read_to_string(to.join("blobs/sha256").join(manifest)).expect("a manifest");
+    assert!(manifest.contains("layer.v1.tar+zstd"), "{manifest}");
+    let gzip = bench.bake(&oci("oci:layout:small", Vec::new())).expect("baked").image;
+    let zstd = bench.bake(&oci("oci:zstd:small", Vec::new())).expect("baked").image;
+    assert_eq!(bench.store.layers(&gzip).expect("layers"), bench.store.layers(&zstd).expect("layers"));
+}
+
+#[test]
 fn root_an_image_of_buildah_is_taken_in() {
     let bench = Bench::new();
     let tree = bench.dir.path().join("tree");

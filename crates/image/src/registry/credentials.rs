@@ -116,6 +116,14 @@ fn written(auth: &Auth) -> Result<Option<Credentials>, String> {
     Ok(Some(Credentials::Password { user: user.to_owned(), password: password.to_owned() }))
 }
 
+/// Reads every account of a file; no helper is asked.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_all(text: &str) {
+    if let Ok(config) = serde_json::from_str::<ConfigFile>(text) {
+        config.auths.values().for_each(|auth| drop(written(auth)));
+    }
+}
+
 /// Asks a helper; none if it knows nothing.
 fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, String> {
     if helper.is_empty() || !helper.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {

@@ -10,7 +10,7 @@ use kiln_model::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{RegistryError, client::Repository};
-use crate::oci::foreign::{Described, Document, MAX_DOCUMENT};
+use crate::oci::foreign::{Described, MAX_DOCUMENT};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// How often an entry is added again that another writer removed.
@@ -48,10 +48,7 @@ impl Repository {
         };
         match listed {
             None => Ok(Vec::new()),
-            Some(bytes) => match Document::parse(&bytes) {
-                Ok(Document::Index(manifests)) => Ok(manifests),
-                _ => Err(self.strange(subject)),
-            },
+            Some(bytes) => listed_in(&bytes).ok_or_else(|| self.strange(subject)),
         }
     }
 
@@ -97,8 +94,14 @@ fn tag(subject: &Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
+/// The entries of a list, as long as the list may be; what cannot be read as one is left out.
+pub(super) fn listed_in(bytes: &[u8]) -> Option<Vec<Described>> {
+    let described = |entry| serde_json::from_value(entry).ok();
+    Some(entries(bytes)?.into_iter().filter_map(described).collect())
+}
+
 /// The entries of a list, with whatever others wrote into them.
-fn entries(bytes: &[u8]) -> Option<Vec<serde_json::Value>> {
+pub(super) fn entries(bytes: &[u8]) -> Option<Vec<serde_json::Value>> {
     let mut index: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     match index["manifests"].take() {
         serde_json::Value::Array(manifests) => Some(manifests),

@@ -151,7 +151,7 @@ impl Origin for Remote {
         }
     }
 
-    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read>, OciError> {
+    fn open(&self, bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, OciError> {
         let LayerBytes::Blob(described) = bytes else {
             return Err(OciError::document("manifest", "a registry has no such layers"));
         };

@@ -242,3 +242,17 @@ fn host_a_mirror_that_lies_or_fails_is_passed_over_and_gets_no_credentials() {
         assert!(!mirror.heads().is_empty() && mirror.heads().iter().all(|head| authorization(head).is_none()));
     }
 }
+
+#[test]
+fn host_a_manifest_of_100_mb_of_a_registry_is_not_read() {
+    use crate::oci::source::Origin as _;
+    let huge = Fake::start(|_, _| plain(200, &vec![b' '; 100 << 20]));
+    let directory = tempfile::tempdir().expect("a directory");
+    let reference = format!("{}/some/app:1", huge.address).parse().expect("a reference");
+    let cache = Cache::open(directory.path()).expect("a cache");
+    let remote = Remote::new(&reference, &Registries::default(), cache, false, limits()).expect("a place");
+    let Err(error) = remote.top(None) else { panic!("100 MB were read") };
+    assert!(chain(&error).contains("4194304"), "{}", chain(&error));
+    assert_eq!(huge.heads().len(), 1, "it is not asked for again");
+    assert_eq!(fs::read_dir(directory.path().join("oci/blobs/sha256")).expect("listed").count(), 0);
+}

@@ -19,6 +19,11 @@ impl Store {
         Ok(report.digest())
     }
 
+    /// The digest that a report on an image has, kept or not.
+    pub(crate) fn report_digest(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
+        Ok(Artifact::report(self.subject(image)?, envelope).digest())
+    }
+
     /// The reports on an image as they travel.
     pub(crate) fn report_artifacts(&self, image: &ImageDigest) -> Result<Vec<Artifact>, StoreError> {
         let subject = self.subject(image)?;
@@ -43,7 +48,7 @@ impl Store {
         self.report_digests(image)?.iter().map(|digest| self.report(digest)).collect()
     }
 
-    pub(super) fn report_digests(&self, image: &ImageDigest) -> Result<Vec<Digest>, StoreError> {
+    pub(crate) fn report_digests(&self, image: &ImageDigest) -> Result<Vec<Digest>, StoreError> {
         let doing = || format!("list the reports on {image}");
         let subject = image.0.to_string().parse().map_err(|e| StoreError::damaged(format!("digest {image}"), e))?;
         let referrers = composefs_oci::list_referrers(&self.inner.repo, &subject).doing(doing)?;

@@ -4,7 +4,11 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
-use kiln_model::{Digest, lock::LockedPackage, recipe::DebianBase};
+use kiln_model::{
+    Digest,
+    lock::LockedPackage,
+    recipe::{DebianBase, Distribution},
+};
 use pgp::{
     composed::{CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey},
     packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData},
@@ -190,6 +194,7 @@ impl Archive {
 
     pub fn base_at(mirror: &str) -> DebianBase {
         DebianBase {
+            distribution: Distribution::Debian,
             suite: SUITE.into(),
             packages: Vec::new(),
             mirror: mirror.to_owned(),

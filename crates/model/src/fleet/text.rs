@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, ImageRef, Limits, OnExpiry, OnSourceChange, Publish, RolloutPolicy, Strategy,
-    rollout, source, volume,
+    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnSourceChange, Publish, RolloutPolicy,
+    Strategy, Windows, healing, rollout, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -31,6 +31,9 @@ pub(crate) const GROUP: Keys = Keys {
         "volume",
         "publish",
         "rollout",
+        "healing",
+        "max_age",
+        "windows",
     ],
 };
 /// The keys of `limits`.
@@ -109,6 +112,10 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     if rollout.as_ref().is_some_and(|rollout| rollout.strategy == Strategy::BlueGreen) {
         one_set_at_a_time(&table);
     }
+    let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
+    let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
+    let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
+    let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
     let group = || {
         let (image, environment) = (image?, environment?);
         Some((
@@ -123,6 +130,9 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
                 volumes: volumes?,
                 publish: publish?,
                 rollout: rollout?,
+                healing: healing?,
+                max_age: max_age?,
+                windows: windows?,
                 ..Group::new(image)
             },
         ))

@@ -1,14 +1,16 @@
-//! When a failed server may be replaced: at once at first, later and later while servers keep failing young.
+//! When a failed server may be replaced: at once at first, later and later while servers keep failing young; and when so
+//! many went down that replacing them is left to a person.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{
+    chance,
     count::Counts,
-    types::{GroupDesired, GroupObserved},
+    types::{Failure, GroupDesired, GroupObserved, HealingHeld},
 };
-use crate::{digest::ReleaseId, server::ServerState};
+use crate::digest::ReleaseId;
 
 /// The longest pause between two attempts.
 pub const BACKOFF_CAP: Duration = Duration::from_secs(60);
@@ -17,12 +19,18 @@ pub const SHORT_LIFE: Duration = Duration::from_secs(60);
 /// So many failures without progress end a rollout (more where more servers are launched at once).
 pub const FAILURES_IN_A_ROW: u32 = 3;
 
-/// So many failures in ten minutes are healed at once, whatever the size of the group.
-pub const ALWAYS_HEALED: u32 = 5;
-
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Failures are looked at this far back.
+/// Failures are looked at this far back for the pause.
 const WINDOW: Duration = Duration::from_secs(600);
+/// A pause is shortened by up to this share, so that groups that failed together do not come back together.
+const JITTER: f64 = 0.2;
+
+impl Failure {
+    /// Whether it says something about its release: it came soon, and by itself.
+    fn is_young(&self) -> bool {
+        !self.killed && later(self.launched_at, SHORT_LIFE) >= self.at
+    }
+}
 
 /// Until when no server of this release is launched, because servers of it keep failing young.
 ///
@@ -34,10 +42,7 @@ pub(super) fn until(
     release: ReleaseId,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let young = observed
-        .failures
-        .iter()
-        .filter(|f| f.release == release && later(f.launched_at, SHORT_LIFE) >= f.at && later(f.at, WINDOW) >= now);
+    let young = lately(observed, WINDOW, now).filter(|failure| failure.release == release && failure.is_young());
     let (mut count, mut last) = (0u32, None);
     for failure in young {
         count += 1;
@@ -45,26 +50,57 @@ pub(super) fn until(
     }
     let waves = count / desired.count.max(1);
     let pause = FIRST_PAUSE.saturating_mul(1 << waves.saturating_sub(2).min(10)).min(BACKOFF_CAP);
-    let end = later(last?, pause);
+    let shorter = JITTER * chance::share(&[desired.group.as_str(), &count.to_string()]);
+    let end = later(last?, pause.mul_f64(1.0 - shorter));
     (waves >= 2 && end > now).then_some(end)
 }
 
-/// How many servers may be launched now to heal a group of which many failed lately.
-///
+/// How many servers may be launched now to heal a group, and why no more, where that is fewer than are missing.
+pub(super) struct Brake {
+    /// So many.
+    pub servers: u32,
+    /// What holds the others back.
+    pub held: Option<HealingHeld>,
+}
+
 /// Many failures at once say more about the host, or about whoever looks at it, than about the servers: launching as
-/// many again at once makes an outage worse. Up to [`ALWAYS_HEALED`] failures, or a fifth of the group, in ten minutes are
-/// healed at once; above that, no more than so many servers are starting at any time.
+/// many again makes an outage worse. As many as the policy says are healed, the rest waits.
+///
+/// A server that keeps failing young is one server that is down, however often it was tried: its attempts are paced by
+/// [`until`].
 pub(super) fn brake(
     desired: &GroupDesired,
     observed: &GroupObserved,
     counts: &Counts<'_>,
+    missing: u32,
     now: Timestamp,
-) -> Option<u32> {
-    let few = ALWAYS_HEALED.max(desired.count.div_ceil(5));
-    let failed = observed.failures.iter().filter(|failure| later(failure.at, WINDOW) >= now).count() as u32;
-    let live = counts.new.iter().chain(&counts.old);
-    let starting = live.filter(|server| server.state != ServerState::Ready).count() as u32;
-    (failed > few).then(|| few.saturating_sub(starting))
+) -> Brake {
+    let policy = desired.healing;
+    let limit = policy.limit(desired.count);
+    let of_target = lately(observed, policy.within, now).filter(|failure| failure.release == counts.target);
+    let (young, mut other): (Vec<&Failure>, Vec<&Failure>) = of_target.partition(|failure| failure.is_young());
+    let kept = young.len().min(desired.count as usize);
+    other.extend(&young[young.len() - kept..]);
+    other.sort_by_key(|failure| failure.at);
+    let down = other.len() as u32;
+    if down <= limit {
+        return Brake { servers: missing, held: None };
+    }
+    let healed = down.saturating_sub(missing);
+    let servers = limit.saturating_sub(healed).min(missing);
+    // The next may be healed when so many of the failures are old.
+    let surplus = down.saturating_sub(limit.saturating_add(missing)) as usize;
+    let held = (servers < missing).then(|| HealingHeld {
+        down,
+        limit,
+        waiting: missing - servers,
+        until: other.get(surplus).map_or(now, |failure| later(failure.at, policy.within)),
+    });
+    Brake { servers, held }
+}
+
+fn lately(observed: &GroupObserved, within: Duration, now: Timestamp) -> impl Iterator<Item = &Failure> {
+    observed.failures.iter().filter(move |failure| later(failure.at, within) > now)
 }
 
 /// `at` plus a duration, at most the end of time.

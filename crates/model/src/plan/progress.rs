@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{
     backoff::{self, FAILURES_IN_A_ROW, later},
     count::Counts,
-    types::{Admission, GroupDesired, GroupObserved, RolloutProgress, RolloutState},
+    types::{Admission, GroupDesired, GroupObserved, HealingHeld, RolloutProgress, RolloutState},
 };
 use crate::{digest::ReleaseId, fleet::Strategy};
 
@@ -182,10 +182,11 @@ pub(super) fn wake_at(
     observed: &GroupObserved,
     rollout: &RolloutProgress,
     counts: &Counts<'_>,
+    held: Option<&HealingHeld>,
     now: Timestamp,
 ) -> Option<Timestamp> {
     let deadline = (!rollout.is_over()).then(|| deadline(rollout, desired));
     let healthy = counts.new.iter().filter(|s| s.ready_at.is_some()).map(|s| s.healthy_at(desired));
     let backoff = backoff::until(desired, observed, counts.target, now);
-    healthy.chain(deadline).chain(backoff).filter(|at| *at > now).min()
+    healthy.chain(deadline).chain(backoff).chain(held.map(|held| held.until)).filter(|at| *at > now).min()
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    backoff,
+    backoff::{self, Brake},
     count::Counts,
     slots,
     types::{Action, GroupDesired, GroupObserved, PlannedAction, RolloutProgress, RolloutState, ServerView},
@@ -17,15 +17,16 @@ pub(super) fn all(
     rollout: &RolloutProgress,
     counts: &Counts<'_>,
     previous: Option<&RolloutProgress>,
+    healing: Option<&Brake>,
     now: Timestamp,
 ) -> Vec<PlannedAction> {
     let mut steps: Vec<PlannedAction> = mark(rollout, previous).into_iter().collect();
     // Launches come first: they take longest, and nothing else waits for them or makes room for them.
-    let most = launches(desired, observed, rollout, counts, now);
     if desired.slots {
+        let most = launches(desired, observed, rollout, counts, healing, now);
         steps.extend(slots::fill(desired, observed, rollout, counts, most));
     } else {
-        steps.extend(launch(desired, observed, rollout, counts, now));
+        steps.extend(launch(desired, observed, rollout, counts, healing, now));
     }
     let removals = remove(desired, rollout, counts);
     let going: Vec<&ServerId> = removals.iter().filter_map(|step| step.action.server()).collect();
@@ -192,32 +193,39 @@ fn replaced(server: &ServerView, counts: &Counts<'_>) -> String {
     }
 }
 
+/// How much of what is missing may be healed; none while a rollout is under way, which has rules of its own.
+pub(super) fn healing(
+    desired: &GroupDesired,
+    observed: &GroupObserved,
+    rollout: &RolloutProgress,
+    counts: &Counts<'_>,
+    now: Timestamp,
+) -> Option<Brake> {
+    rollout.is_over().then(|| backoff::brake(desired, observed, counts, missing(desired, rollout, counts), now))
+}
+
+fn missing(desired: &GroupDesired, rollout: &RolloutProgress, counts: &Counts<'_>) -> u32 {
+    let kept = if rollout.holds() { counts.live() } else { counts.new.len() as u32 };
+    desired.count.saturating_sub(kept)
+}
+
 /// How many servers may be launched now.
 fn launches(
     desired: &GroupDesired,
     observed: &GroupObserved,
     rollout: &RolloutProgress,
     counts: &Counts<'_>,
+    healing: Option<&Brake>,
     now: Timestamp,
 ) -> u32 {
+    let missing = healing.map_or_else(|| missing(desired, rollout, counts), |brake| brake.servers);
     // A slot has room for its own server, whatever the others have.
     let room = if desired.slots { u32::MAX } else { desired.ceiling().saturating_sub(counts.live()) };
     // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
     let total = counts.live() + counts.leaving.len() as u32;
     let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
-    let healing = brake(desired, observed, rollout, counts, now);
     let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
-    if may { room.min(heap).min(healing.unwrap_or(u32::MAX)) } else { 0 }
-}
-
-fn brake(
-    desired: &GroupDesired,
-    observed: &GroupObserved,
-    rollout: &RolloutProgress,
-    counts: &Counts<'_>,
-    now: Timestamp,
-) -> Option<u32> {
-    rollout.is_over().then(|| backoff::brake(desired, observed, counts, now)).flatten()
+    if may { missing.min(room).min(heap) } else { 0 }
 }
 
 fn launch(
@@ -225,16 +233,15 @@ fn launch(
     observed: &GroupObserved,
     rollout: &RolloutProgress,
     counts: &Counts<'_>,
+    healing: Option<&Brake>,
     now: Timestamp,
 ) -> Option<PlannedAction> {
-    let kept = if rollout.holds() { counts.live() } else { counts.new.len() as u32 };
-    let missing = desired.count.saturating_sub(kept);
-    let servers = missing.min(launches(desired, observed, rollout, counts, now));
+    let servers = launches(desired, observed, rollout, counts, healing, now);
     (servers > 0).then(|| {
         let release = counts.target;
         let mut why = launch_reason(desired, rollout, counts, servers);
-        if brake(desired, observed, rollout, counts, now).is_some() {
-            why.push_str("; many failed lately, so only a few are launched at a time");
+        if let Some(held) = healing.and_then(|brake| brake.held) {
+            why.push_str(&format!("; {} went down lately, so no more than {} are healed", held.down, held.limit));
         }
         because(Action::Launch { release, servers }, why)
     })

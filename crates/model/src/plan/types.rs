@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::ReleaseId,
-    fleet::{RolloutPolicy, Strategy},
+    fleet::{HealingPolicy, RolloutPolicy, Strategy},
     id::{GroupName, ServerId},
     server::ServerState,
 };
@@ -29,6 +29,8 @@ pub struct GroupDesired {
     pub slots: bool,
     /// Slots whose volumes are still to be made from those of slot 0: they wait until it serves.
     pub unmade: BTreeSet<u32>,
+    /// How much of it is healed.
+    pub healing: HealingPolicy,
     /// For every release that might be launched, whether it may be. One that is not listed may not.
     pub admissions: BTreeMap<ReleaseId, Admission>,
 }
@@ -95,6 +97,22 @@ pub struct Failure {
     pub at: Timestamp,
     /// When it was launched.
     pub launched_at: Timestamp,
+    /// Whether somebody outside ended it, which says nothing about its release.
+    #[serde(default)]
+    pub killed: bool,
+}
+
+/// Healing that has stopped because too much of the group went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealingHeld {
+    /// So many went down within the time that the policy looks back.
+    pub down: u32,
+    /// So many of them are healed.
+    pub limit: u32,
+    /// So many are missing and wait.
+    pub waiting: u32,
+    /// When the next will be healed if nothing else happens.
+    pub until: Timestamp,
 }
 
 /// What to do next about a group.
@@ -106,6 +124,8 @@ pub struct Plan {
     pub rollout: RolloutProgress,
     /// When to plan again even if nothing happens.
     pub wake_at: Option<Timestamp>,
+    /// Why less is healed than is missing.
+    pub held: Option<HealingHeld>,
 }
 
 /// An action and its reason.

@@ -1,6 +1,6 @@
 //! `[base]`: what the image starts from.
 
-use super::{Base, DebianBase, FileKind, check, oci_base, text::Context};
+use super::{Base, DebianBase, Distribution, FileKind, check, oci_base, text::Context};
 use crate::{
     diagnostic::shown,
     fleet::ImageRef,
@@ -12,6 +12,7 @@ pub(crate) const KEYS: Keys = Keys {
     of: "`[base]`",
     valid: &[
         "debian",
+        "ubuntu",
         "packages",
         "mirror",
         "security_mirror",
@@ -25,24 +26,27 @@ pub(crate) const KEYS: Keys = Keys {
     ],
 };
 
-/// Keys that go with `debian` only.
-const DEBIAN_ONLY: [&str; 5] = ["packages", "mirror", "security_mirror", "components", "keyring"];
+/// Keys that go with `debian` or `ubuntu` only.
+const ARCHIVE_ONLY: [&str; 5] = ["packages", "mirror", "security_mirror", "components", "keyring"];
 /// Suites whose names move from release to release.
-const MOVING: [&str; 5] = ["stable", "oldstable", "oldoldstable", "testing", "unstable"];
+const MOVING: [&str; 7] = ["stable", "oldstable", "oldoldstable", "testing", "unstable", "devel", "rolling"];
 /// Code names that can be mistyped.
-const KNOWN: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "duke", "sid"];
+const DEBIAN: &[&str] = &["bullseye", "bookworm", "trixie", "forky", "duke", "sid"];
+const UBUNTU: &[&str] = &["focal", "jammy", "noble", "oracular", "plucky", "questing", "resolute"];
 /// A keyring longer than this (bytes) is refused.
 const MAX_KEYRING: u64 = 4 << 20;
 
 pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Base> {
-    let choice = table.one_of(&["debian", "image", "oci"], "debian = \"bookworm\"")?;
+    let choice = table.one_of(&["debian", "ubuntu", "image", "oci"], "debian = \"bookworm\"")?;
     let what = match choice.key {
         "debian" => "a Debian suite",
+        "ubuntu" => "an Ubuntu suite",
         "image" => "an image",
         _ => "an OCI image",
     };
-    let foreign = [("debian", &DEBIAN_ONLY[..]), ("oci", &oci_base::ONLY[..])];
-    for (owner, keys) in foreign.into_iter().filter(|(owner, _)| *owner != choice.key) {
+    let own = if choice.key == "ubuntu" { "debian" } else { choice.key };
+    let foreign = [("debian", &ARCHIVE_ONLY[..]), ("oci", &oci_base::ONLY[..])];
+    for (owner, keys) in foreign.into_iter().filter(|(owner, _)| *owner != own) {
         for entry in table.entries().filter(|entry| keys.contains(&entry.key)) {
             entry.place.contradicts::<()>(
                 choice.place,
@@ -55,22 +59,25 @@ pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Base> {
     match choice.key {
         "image" => choice.value.parsed::<ImageRef>("\"hello@stable\"").map(Base::Image),
         "oci" => oci_base::read(table, &choice.value, context).map(Base::Oci),
-        _ => debian(table, &choice.value, context).map(Base::Debian),
+        "ubuntu" => archive(Distribution::Ubuntu, table, &choice.value, context).map(Base::Debian),
+        _ => archive(Distribution::Debian, table, &choice.value, context).map(Base::Debian),
     }
 }
 
-fn debian(table: &Table<'_>, suite: &Value<'_>, context: &Context<'_>) -> Option<DebianBase> {
-    let suite = suite_name(suite, table.has("mirror"));
+fn archive(of: Distribution, table: &Table<'_>, suite: &Value<'_>, context: &Context<'_>) -> Option<DebianBase> {
+    let suite = suite_name(of, suite, table.has("mirror"));
     let packages = table.get("packages").map_or(Some(vec![]), |v| package_list(&v));
-    let mirror = table.get("mirror").map_or(Some("http://deb.debian.org/debian".to_owned()), |v| address(&v));
+    let mirror = table.get("mirror").map_or(Some(of.mirror().to_owned()), |v| address(&v));
     let security_mirror = match table.get("security_mirror") {
-        None => Some("http://deb.debian.org/debian-security".to_owned()),
+        None => Some(of.security_mirror().to_owned()),
         Some(value) if value.is_false() => None,
         Some(value) => address(&value),
     };
-    let components = table.get("components").map_or(Some(vec!["main".to_owned()]), |v| components(&v));
+    let usual = of.components().iter().map(|component| (*component).to_owned()).collect();
+    let components = table.get("components").map_or(Some(usual), |v| components(&v));
     let keyring = table.get("keyring").and_then(|v| keyring(&v, context));
     Some(DebianBase {
+        distribution: of,
         suite: suite?,
         packages: packages?,
         mirror: mirror?,
@@ -80,8 +87,11 @@ fn debian(table: &Table<'_>, suite: &Value<'_>, context: &Context<'_>) -> Option
     })
 }
 
-fn suite_name(value: &Value<'_>, own_mirror: bool) -> Option<String> {
-    let example = "\"bookworm\"";
+fn suite_name(of: Distribution, value: &Value<'_>, own_mirror: bool) -> Option<String> {
+    let (example, known) = match of {
+        Distribution::Debian => ("\"bookworm\"", DEBIAN),
+        Distribution::Ubuntu => ("\"noble\"", UBUNTU),
+    };
     let name = value.checked(example, |text| {
         let good = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
             && text.len() <= 63
@@ -91,12 +101,12 @@ fn suite_name(value: &Value<'_>, own_mirror: bool) -> Option<String> {
     if MOVING.contains(&name.as_str()) {
         return value.place.report(
             format!("`{name}` means another suite next year"),
-            "write the code name, which does not move: `debian = \"bookworm\"`",
+            format!("write the code name, which does not move: `{} = {example}`", of.name().to_lowercase()),
         );
     }
-    match crate::text::suggest(&name, &KNOWN) {
-        Some(meant) if !KNOWN.contains(&name.as_str()) && !own_mirror => {
-            value.place.report(format!("there is no Debian suite `{name}`"), format!("did you mean `{meant}`?"))
+    match crate::text::suggest(&name, known) {
+        Some(meant) if !known.contains(&name.as_str()) && !own_mirror => {
+            value.place.report(format!("there is no {} suite `{name}`", of.name()), format!("did you mean `{meant}`?"))
         }
         _ => Some(name),
     }
@@ -159,7 +169,7 @@ fn keyring(value: &Value<'_>, context: &Context<'_>) -> Option<String> {
         Ok(None) => {
             return value.place.report(
                 format!("there is no file `{path}` beside the recipe"),
-                "add the keyring, or remove `keyring` to use the Debian archive keys shipped with Kiln",
+                "add the keyring, or remove `keyring` to use the archive keys shipped with Kiln",
             );
         }
         Err(problem) => {

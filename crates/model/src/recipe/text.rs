@@ -83,7 +83,7 @@ fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {
     for (step, place) in steps {
         if matches!(step.kind, StepKind::Packages { .. }) {
             place.report::<()>(
-                format!("a `packages` step needs a Debian base, and this recipe starts from {what}"),
+                format!("a `packages` step needs a Debian or Ubuntu base, and this recipe starts from {what}"),
                 help.clone(),
             );
         }

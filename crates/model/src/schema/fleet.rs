@@ -52,6 +52,12 @@ pub struct Group {
     pub publish: Option<Vec<Publish>>,
     /// How the group moves from one release to another.
     pub rollout: Option<Rollout>,
+    /// How much of the group is healed before a person has to look.
+    pub healing: Option<Healing>,
+    /// No server gets older: `7d`. Replaced as `rollout` says, in a change window.
+    pub max_age: Option<DurationText>,
+    /// When planned work may happen: what Kiln does by itself although nothing is broken.
+    pub windows: Option<Windows>,
 }
 
 /// The file of an environment, `fleet.staging.toml`: what differs there from fleet.toml.
@@ -231,6 +237,32 @@ pub struct Rollout {
     pub auto_revert: Option<bool>,
     /// An old server has this long to finish what it is serving; `30s` where nothing is said.
     pub drain: Option<DurationText>,
+}
+
+/// When healing stops: so many servers down say more about the host than about the servers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Healing {
+    /// Percent of the group that may go down and be healed; 20 where nothing is said.
+    #[schemars(range(max = 100))]
+    pub max_down: Option<u32>,
+    /// Within this time; `10m` where nothing is said.
+    pub within: Option<DurationText>,
+    /// So many are healed always, however small the group; 5 where nothing is said.
+    #[schemars(range(max = 10_000))]
+    pub always: Option<u32>,
+}
+
+/// Change windows: `mon-fri 22:00-05:00`, `sat,sun`, `2026-12-24/2027-01-02`, `22:00-05:00`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Windows {
+    /// Planned work happens only in one of these; at any time where nothing is said.
+    pub open: Option<Vec<String>>,
+    /// Planned work happens in none of these.
+    pub closed: Option<Vec<String>>,
+    /// Whose clock and calendar count: `Europe/Berlin`; `UTC` where nothing is said.
+    pub time_zone: Option<String>,
 }
 
 /// Which way a rollout goes.

@@ -86,12 +86,14 @@ pub enum FieldType {
     Address,
 }
 
-/// What an image starts from: `debian`, `image` or `oci`.
+/// What an image starts from: `debian`, `ubuntu`, `image` or `oci`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Base {
     /// A Debian suite.
     Debian(DebianBase),
+    /// An Ubuntu suite.
+    Ubuntu(UbuntuBase),
     /// Another Kiln image.
     Image(ImageBase),
     /// An OCI image of somebody else.
@@ -117,6 +119,28 @@ pub struct DebianBase {
     #[schemars(length(min = 1))]
     pub components: Option<Vec<String>>,
     /// OpenPGP keyring that signs the archive, in place of the Debian archive keys shipped with Kiln.
+    pub keyring: Option<RecipePath>,
+}
+
+/// An Ubuntu suite.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UbuntuBase {
+    /// The code name: `noble`.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub ubuntu: String,
+    /// Packages beside the essential ones.
+    pub packages: Option<Vec<PackageText>>,
+    /// Address of the archive; `http://archive.ubuntu.com/ubuntu` where nothing is said.
+    #[schemars(regex(pattern = "^https?://"))]
+    pub mirror: Option<String>,
+    /// Address of the security archive, or false to leave security updates out; `http://security.ubuntu.com/ubuntu` where
+    /// nothing is said.
+    pub security_mirror: Option<SecurityMirror>,
+    /// Components of the archive; `["main", "universe"]` where nothing is said.
+    #[schemars(length(min = 1))]
+    pub components: Option<Vec<String>>,
+    /// OpenPGP keyring that signs the archive, in place of the Ubuntu archive key shipped with Kiln.
     pub keyring: Option<RecipePath>,
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{overlay, rollout, source, text as fleet_text, volume},
+    fleet::{healing, overlay, rollout, source, text as fleet_text, volume, window},
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -29,7 +29,7 @@ fn agree(schema: &Value, keys: Keys, definitions: &[&str]) {
 fn unit_recipe_parser_and_schema_know_the_same_keys() {
     let schema = of::<image::ImageToml>().to_value();
     agree(&schema, recipe_text::KEYS, &[""]);
-    agree(&schema, base::KEYS, &["DebianBase", "ImageBase", "OciBase"]);
+    agree(&schema, base::KEYS, &["DebianBase", "UbuntuBase", "ImageBase", "OciBase"]);
     agree(&schema, step::COPY, &["CopyStep"]);
     agree(&schema, step::RUN, &["RunStep"]);
     agree(&schema, step::PACKAGES, &["PackagesStep"]);
@@ -75,6 +75,8 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, rollout::KEYS, &["Rollout"]);
     agree(&schema, volume::KEYS, &["Volume"]);
     agree(&schema, volume::SNAPSHOTS, &["Snapshots"]);
+    agree(&schema, healing::KEYS, &["Healing"]);
+    agree(&schema, window::KEYS, &["Windows"]);
     agree(&schema, source::SOURCE, &["Source"]);
     agree(&schema, source::PASSWORD, &["PasswordSource"]);
     agree(&schema, source::TLS, &["RegistryTls"]);

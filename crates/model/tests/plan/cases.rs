@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kiln_model::{
     ServerState,
-    fleet::Strategy,
-    plan::{Action, Admission, RolloutState, forecast},
+    fleet::{HealingPolicy, Strategy},
+    plan::{Action, Admission, Failure, RolloutState, aged, forecast},
 };
 
 use super::world::{FAIR, Weather, World, release, serves};
@@ -24,7 +24,7 @@ fn broken(world: &mut World, bad: u8) {
         if server.release == bad && server.state == ServerState::Starting {
             server.state = ServerState::Failed;
             let (at, launched_at) = (world.now, server.launched_at);
-            world.observed.failures.push(kiln_model::plan::Failure { release: bad, at, launched_at });
+            world.observed.failures.push(Failure { release: bad, at, launched_at, killed: false });
         }
     }
 }
@@ -285,21 +285,95 @@ fn a_forecast_tells_the_whole_way() {
     assert_eq!(steps.iter().filter(|s| s.action == Action::MarkRolloutDone).count(), 1);
 }
 
-#[test]
-fn healing_is_paced_when_a_large_part_of_the_group_failed() {
-    let mut world = settled(World::rolling(50, 10, 0));
-    let (now, failed) = (world.now, 30);
-    for server in &mut world.observed.servers[..failed] {
-        server.state = ServerState::Failed;
+/// So many servers of a group fail now, that were launched so long ago.
+fn go_down(world: &mut World, servers: usize, killed: bool) {
+    for server in world.observed.servers.iter_mut().filter(|s| serves(s)).take(servers) {
+        (server.state, server.in_traffic) = (ServerState::Failed, false);
         let (release, launched_at) = (server.release, server.launched_at);
-        world.observed.failures.push(kiln_model::plan::Failure { release, at: now, launched_at });
+        world.observed.failures.push(Failure { release, at: world.now, launched_at, killed });
     }
-    let launched = |world: &mut World| match world.plan().steps.first().map(|step| step.action.clone()) {
-        Some(Action::Launch { servers, .. }) => servers,
-        _ => 0,
-    };
-    assert_eq!(launched(&mut world), 10, "a fifth of the group");
-    assert_eq!(launched(&mut world), 0, "until these are ready");
+}
+
+#[test]
+fn healing_stops_when_a_large_part_of_the_group_went_down_and_goes_on_by_itself() {
+    let mut world = settled(World::rolling(50, 10, 0));
+    let failed_at = world.now;
+    go_down(&mut world, 30, false);
+    let held = world.plan().held.unwrap();
+    assert_eq!((held.down, held.limit, held.waiting), (30, 10, 20), "a fifth of the group is healed");
+    assert_eq!(held.until, failed_at.checked_add(Duration::from_secs(600)).unwrap());
+    while world.now < failed_at.checked_add(Duration::from_secs(590)).unwrap() {
+        world.round(FAIR);
+        assert!(world.on(release(1)) <= 30);
+        world.pass(Duration::from_secs(5));
+    }
+    assert_eq!(world.on(release(1)), 30);
+    world.settle(FAIR);
+    assert_eq!(world.on(release(1)), 50, "the failures are old");
+}
+
+#[test]
+fn healing_goes_on_when_somebody_says_so() {
+    let mut world = settled(World::rolling(50, 10, 0));
+    go_down(&mut world, 30, false);
+    world.plan();
+    world.observed.failures.clear();
+    assert_eq!(world.plan().held, None);
     world.settle(FAIR);
     assert_eq!(world.on(release(1)), 50);
+}
+
+#[test]
+fn the_brake_is_as_the_fleet_says() {
+    let mut world = settled(World::rolling(10, 10, 0));
+    world.desired.healing = HealingPolicy { max_down: 0, within: Duration::from_secs(60), always: 2 };
+    go_down(&mut world, 2, true);
+    assert_eq!(world.plan().held, None, "two are always healed");
+    world.settle(FAIR);
+    go_down(&mut world, 1, true);
+    assert_eq!(world.plan().held.map(|held| (held.down, held.limit, held.waiting)), Some((3, 2, 1)));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.plan().held, None);
+    world.desired.healing.max_down = 100;
+    go_down(&mut world, 8, true);
+    assert_eq!(world.plan().held, None, "the whole group may be healed");
+}
+
+#[test]
+fn servers_that_are_killed_one_after_another_are_healed_at_once_and_do_not_count_as_a_crash_loop() {
+    let mut world = settled(World::rolling(3, 1, 0));
+    world.desired.healing.always = 1000;
+    for _ in 0..100 {
+        go_down(&mut world, 1, true);
+        let steps = world.plan().steps;
+        assert!(steps.iter().any(|step| step.action.word() == "launch"), "{steps:?}");
+        world.settle(FAIR);
+    }
+}
+
+#[test]
+fn a_crash_loop_of_a_small_group_is_paced_but_never_braked() {
+    let mut world = settled(World::rolling(1, 1, 0));
+    for _ in 0..30 {
+        go_down(&mut world, 1, false);
+        assert_eq!(world.plan().held, None);
+        world.settle(FAIR);
+    }
+}
+
+#[test]
+fn servers_become_too_old_one_by_one_and_only_at_rest() {
+    let week = Duration::from_secs(7 * 86_400);
+    let mut world = settled(World::rolling(20, 1, 0));
+    let old = |world: &World| aged(week, &world.observed, world.progress.as_ref(), world.now).len();
+    assert_eq!(old(&world), 0);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        world.pass(week / 100);
+        seen.insert(old(&world));
+    }
+    assert_eq!(old(&world), 20, "none is older than a week");
+    assert!(seen.len() > 5, "{seen:?}: each at its own time");
+    go_down(&mut world, 1, true);
+    assert_eq!(old(&world), 0, "what is broken comes first");
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use kiln_model::{
     Digest, ReleaseId, ServerId, ServerState,
-    fleet::{RolloutPolicy, Strategy},
+    fleet::{HealingPolicy, RolloutPolicy, Strategy},
     plan::{
         Action, Admission, Failure, GroupDesired, GroupObserved, Plan, PlannedAction, RolloutProgress, RolloutState,
         ServerView, plan,
@@ -64,6 +64,7 @@ impl World {
                 policy,
                 slots: false,
                 unmade: BTreeSet::new(),
+                healing: HealingPolicy::default(),
                 admissions,
             },
             observed: GroupObserved::default(),
@@ -132,7 +133,8 @@ impl World {
             let (failing, ready) = (self.chance.percent(weather.fails), self.chance.percent(weather.becomes_ready));
             let server = &mut self.observed.servers[at];
             if failing && server.state.may_become(ServerState::Failed) {
-                let failure = Failure { release: server.release, at: self.now, launched_at: server.launched_at };
+                let failure =
+                    Failure { release: server.release, at: self.now, launched_at: server.launched_at, killed: false };
                 (server.state, server.busy, server.running) = (ServerState::Failed, false, ready);
                 self.pending.retain(|(id, _)| *id != server.id);
                 self.observed.failures.push(failure);

@@ -156,7 +156,7 @@ impl Bench {
         eventually(|| {
             let servers = self.runtime().observe().unwrap();
             let server = servers.into_iter().find(|server| server.record.server == id(name)).unwrap();
-            if let Phase::Exited { reason: why } = server.phase {
+            if let Phase::Exited { reason: why, .. } = server.phase {
                 reason = Some(why);
             }
             reason.is_some()

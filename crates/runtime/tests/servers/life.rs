@@ -120,7 +120,7 @@ fn root_servers_outlive_the_runtime_and_are_adopted() {
     let seen = bench.runtime().observe().unwrap();
     assert_eq!(seen[1].record, before.record);
     assert_eq!((&seen[1].phase, seen[1].services[0].starts), (&Phase::Running, 1));
-    assert_eq!(seen[0].phase, Phase::Exited { reason: "service main ended: exit code 7".into() });
+    assert_eq!(seen[0].phase, Phase::Exited { reason: "service main ended: exit code 7".into(), killed: false });
     assert_eq!(bench.runtime().stop(&id("kept"), 1, Duration::from_secs(10)).unwrap(), Stopped::Clean);
 }
 

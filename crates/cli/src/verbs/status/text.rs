@@ -27,6 +27,7 @@ fn group(group: &GroupStatus) -> String {
     );
     text.extend(group.rollout.as_ref().map(rollout));
     text.extend(group.live.as_ref().map(live));
+    text.extend(group.healing.as_ref().map(|healing| format!("  {}\n", healing.reason)));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
     text.extend(volumes(&group.volumes));
@@ -99,7 +100,7 @@ fn server(server: &ServerStatus) -> Vec<String> {
 mod tests {
     use std::time::Duration;
 
-    use kiln_api::status::SourceStatus;
+    use kiln_api::status::{HealingStatus, SourceStatus};
 
     use super::*;
 
@@ -143,6 +144,13 @@ mod tests {
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
                 live: Some(LiveStatus { version: 3, keys: 2, set: 1 }),
+                healing: Some(HealingStatus {
+                    down: 9,
+                    limit: 5,
+                    waiting: 4,
+                    until: "2026-11-27T12:10:00Z".into(),
+                    reason: "healing has stopped: 9 servers of 20 went down within 10m, 5 are healed and 4 wait until 2026-11-27T12:10:00Z, or until somebody has looked and says `kiln heal web`".into(),
+                }),
                 sources: Some(SourcesStatus {
                     on_change: "rollout".into(),
                     state: "waiting".into(),

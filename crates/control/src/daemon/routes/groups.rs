@@ -1,11 +1,11 @@
-//! `POST /v1/apply`, `/v1/rollback`, `/v1/rebuild` and `/v1/down`.
+//! `POST /v1/apply`, `/v1/rollback`, `/v1/rebuild`, `/v1/heal` and `/v1/down`.
 
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use kiln_api::{
     ErrorCode,
-    request::{ApplyRequest, DownRequest, RebuildRequest, RollbackRequest},
+    request::{ApplyRequest, DownRequest, HealRequest, Healed, RebuildRequest, RollbackRequest},
 };
 use kiln_model::GroupName;
 
@@ -44,6 +44,10 @@ pub(super) async fn rebuild(State(app): Shared, Body(request): Body<RebuildReque
     stream::work(&app.clone(), |sink| async move {
         apply::follow(&app, &sink, async { Ok(app.control.rebuild(&target).await?) }, |groups| groups).await
     })
+}
+
+pub(super) async fn heal(State(app): Shared, Body(request): Body<HealRequest>) -> Result<axum::Json<Healed>, Failure> {
+    Ok(axum::Json(Healed { forgotten: app.control.heal(&request.group).await? }))
 }
 
 pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -> Response {

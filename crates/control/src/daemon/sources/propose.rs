@@ -34,6 +34,8 @@ enum Cannot {
     Prove(#[from] ProveError),
     #[error("{}", .0.message)]
     Room(kiln_api::ApiError),
+    #[error("none of the group's change windows is open")]
+    Closed,
     #[error("something else was asked of the group meanwhile")]
     Superseded,
 }
@@ -91,6 +93,9 @@ impl Propose {
 
     async fn roll_out(&self, of: &Sourced, image: &ImageInfo, config: FrozenConfig) -> Result<Proposed, Cannot> {
         let app = &self.0;
+        if !of.windows.allow(jiff::Timestamp::now()) {
+            return Err(Cannot::Closed);
+        }
         apply::room(&app.options.state_dir).map_err(Cannot::Room)?;
         let digest = config.digest();
         tracing::info!(group = %of.group, config = %digest.short(), "a source changed: the new configuration is tested");
