@@ -173,3 +173,212 @@ async fn file_of(at: &str) -> String {
     let ask = kiln_control::http::Ask { address, method: "GET", path: "/log", headers: &headers };
     kiln_control::http::ask(ask).await.map(|answer| String::from_utf8(answer.body).unwrap()).unwrap_or_default()
 }
+
+async fn ask(bench: &Bench, request: VolumeRequest) -> Result<String, kiln_api::ApiError> {
+    match bench.client.volume(&request).await {
+        Ok(done) => Ok(done.done),
+        Err(kiln_api::ClientError::Refused(error)) => Err(error),
+        Err(other) => panic!("{other:?} {}", bench.log()),
+    }
+}
+
+fn snapshot(name: &str) -> VolumeRequest {
+    let (volume, name) = name.split_once('@').unwrap();
+    VolumeRequest::Snapshot { volume: volume.parse().unwrap(), name: Some(name.parse().unwrap()) }
+}
+
+async fn drill(bench: &Bench) -> Result<(), String> {
+    let stream = bench.client.drill(&DrillRequest { group: None }).await.unwrap();
+    match stream.finish(|_| ()).await.unwrap() {
+        Event::Result { result: Outcome::Ok, .. } => Ok(()),
+        Event::Result { error: Some(error), .. } => Err(error.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn inside(bench: &Bench, script: &str) -> String {
+    let group = bench.group().await;
+    let server = group.servers.iter().find(|server| server.state == "ready").unwrap();
+    let details = bench.client.server(&server.id.parse().unwrap()).await.unwrap();
+    let socket = details.control_socket.unwrap();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let exec = kiln_runtime::protocol::Exec {
+        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        user: "root".into(),
+        environment: Vec::new(),
+        directory: None,
+        terminal: None,
+    };
+    let null = std::fs::File::open("/dev/null").unwrap();
+    use std::os::fd::AsFd as _;
+    let stdio = Some([null.as_fd(), write.as_fd(), write.as_fd()]);
+    let session = kiln_runtime::open_session(socket.as_ref(), exec, stdio).unwrap();
+    session.wait().unwrap();
+    drop(write);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut read, &mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_snapshots_restores_rollbacks_and_drills_of_a_group_that_is_used() {
+    let mut bench = Bench::new().await;
+    let (first, second) = (of(&bench, "first"), of(&bench, "second"));
+    let (last, _) = apply(&bench, &wish(first, 1)).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+    assert_eq!(drill(&bench).await.unwrap_err(), "there is no snapshot to try");
+
+    ask(&bench, snapshot("web.data.0@good")).await.unwrap();
+    let taken = ask(&bench, snapshot("web.data.0@good")).await.unwrap_err();
+    assert_eq!(taken.code, kiln_api::ErrorCode::Conflict);
+    drill(&bench).await.unwrap();
+    let proven = volume(&bench, "web.data.0").await.proven.unwrap();
+    inside(&bench, "touch /data/bad").await;
+    ask(&bench, snapshot("web.data.0@worse")).await.unwrap();
+    let failed = drill(&bench).await.unwrap_err();
+    assert!(failed.contains("the data is good"), "{failed}");
+    let data = volume(&bench, "web.data.0").await;
+    assert_eq!(data.proven, Some(proven), "what was proven stays proven");
+    assert!(data.drill_failed.unwrap().contains("the data is good"));
+
+    // What is attached or wanted is not removed.
+    let attached = ask(&bench, VolumeRequest::Remove { volume: "web.data.0".parse().unwrap() }).await.unwrap_err();
+    assert!(attached.message.contains("is attached to server"), "{attached:?}");
+    let restored = VolumeRequest::Restore { snapshot: "web.data.0@good".parse().unwrap() };
+    ask(&bench, restored).await.unwrap();
+    until("the volume is put back", async || {
+        volume(&bench, "web.data.0").await.state == "attached" && file_of(&at).await == "first\nfirst\n"
+    })
+    .await;
+    assert_eq!(inside(&bench, "ls /data/bad 2>/dev/null").await, "", "what was written since is gone");
+    numbers(&at).await;
+    let data = volume(&bench, "web.data.0").await;
+    assert!(data.snapshots.iter().any(|s| s.cause == "restore"), "but kept as a snapshot: {data:?}");
+
+    // To another release and back, with the data of then.
+    let (last, _) = apply(&bench, &wish(second, 1)).await;
+    assert_ok(&last);
+    inside(&bench, "echo new > /data/new").await;
+    let rollback = RollbackRequest { group: "web".parse().unwrap(), with_data: true };
+    let stream = bench.client.rollback(&rollback).await.unwrap();
+    assert_ok(&stream.finish(|_| ()).await.unwrap());
+    assert_eq!(file_of(&at).await, "first\nfirst\nfirst\n", "nothing of the second release is left in it");
+    assert_eq!(inside(&bench, "cat /data/new 2>/dev/null").await, "");
+    numbers(&at).await;
+
+    // A copy of its own, out and in again.
+    let clone = VolumeRequest::Clone { from: "web.data.0@good".parse().unwrap(), volume: "copy".parse().unwrap() };
+    ask(&bench, clone).await.unwrap();
+    let file = bench.directory.path().join("out").display().to_string();
+    let export = VolumeRequest::Export { snapshot: "web.data.0@good".parse().unwrap(), file: file.clone() };
+    ask(&bench, export).await.unwrap();
+    ask(&bench, VolumeRequest::Import { file, volume: "again".parse().unwrap() }).await.unwrap();
+    ask(&bench, VolumeRequest::Grow { volume: "again".parse().unwrap(), size: ByteSize::mib(128) }).await.unwrap();
+    assert_eq!(volume(&bench, "again").await.size, "128MiB");
+    for (wrong, message) in [
+        (
+            VolumeRequest::Create {
+                volume: "x.y.0".parse().unwrap(),
+                size: ByteSize::mib(64),
+                filesystem: Default::default(),
+            },
+            "choose one without dots",
+        ),
+        (
+            VolumeRequest::Create {
+                volume: "copy".parse().unwrap(),
+                size: ByteSize::mib(64),
+                filesystem: Default::default(),
+            },
+            "already",
+        ),
+        (
+            VolumeRequest::Create {
+                volume: "tiny".parse().unwrap(),
+                size: ByteSize::mib(1),
+                filesystem: Default::default(),
+            },
+            "no size",
+        ),
+        (VolumeRequest::Grow { volume: "again".parse().unwrap(), size: ByteSize::mib(64) }, "never made smaller"),
+        (VolumeRequest::Export { snapshot: "again@x".parse().unwrap(), file: "/tmp/x".into() }, "no snapshot"),
+        (VolumeRequest::Import { file: "../x".into(), volume: "new".parse().unwrap() }, "absolute"),
+    ] {
+        let error = ask(&bench, wrong).await.unwrap_err();
+        assert!(error.message.contains(message), "{error:?}");
+    }
+    let whole = ask(&bench, VolumeRequest::Remove { volume: "again".parse().unwrap() }).await.unwrap();
+    assert_eq!(whole, "volume again and its snapshots are gone");
+
+    // A group that has fewer servers keeps the data of those it had.
+    let (last, _) = apply(&bench, &wish(first, 2)).await;
+    assert_ok(&last);
+    let (last, _) = apply(&bench, &wish(first, 1)).await;
+    assert_ok(&last);
+    until("it is an orphan", async || volume(&bench, "web.data.1").await.state == "orphan").await;
+    let orphan = volume(&bench, "web.data.1").await;
+    assert!(orphan.since.is_some() && orphan.reason.unwrap().contains("the group has 1 servers"));
+    let wanted = ask(&bench, VolumeRequest::Remove { volume: "web.data.0".parse().unwrap() }).await.unwrap_err();
+    assert_eq!(wanted.code, kiln_api::ErrorCode::Conflict);
+    ask(&bench, VolumeRequest::Remove { volume: "web.data.1".parse().unwrap() }).await.unwrap();
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_replica_begins_with_a_clone_of_the_first_slot_that_was_quiet_for_it() {
+    let mut bench = Bench::new().await;
+    let shell = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let hooks = Hooks { quiesce: shell("echo quiet >> /data/hooks"), resume: shell("echo resumed >> /data/hooks") };
+    std::fs::create_dir_all(bench.directory.path().join("images/first/root/data")).unwrap();
+    let first = image(&bench, "first", hooks, ScaleFrom::Clone);
+    let (last, _) = apply(&bench, &wish(first, 1)).await;
+    assert_ok(&last);
+    let before = numbers(&endpoint(&last)).await;
+    let (last, _) = apply(&bench, &wish(first, 2)).await;
+    assert_ok(&last);
+    // Both answer at the gateway: ask until both were seen.
+    let mut logs = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        logs.insert(file(&endpoint(&last), "log").await);
+        assert!(numbers(&endpoint(&last)).await > before, "the replica has what the first had");
+    }
+    assert_eq!(logs.iter().map(String::as_str).collect::<Vec<_>>(), ["first\n", "first\nfirst\n"]);
+    let mut hooks = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        hooks.insert(file(&endpoint(&last), "hooks").await);
+    }
+    assert_eq!(hooks.iter().map(String::as_str).collect::<Vec<_>>(), ["quiet\n", "quiet\nresumed\n"]);
+    assert!(volume(&bench, "web.data.0").await.snapshots.is_empty(), "the snapshot for it is gone");
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_killed_at_any_time_of_a_hand_over_loses_no_number() {
+    let mut bench = Bench::new().await;
+    let images = [of(&bench, "first"), of(&bench, "second")];
+    let (last, _) = apply(&bench, &wish(images[0], 1)).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+    let (last, _) = apply(&bench, &wish(images[1], 1)).await;
+    assert_ok(&last);
+    let mut written = numbers(&at).await;
+    for round in 0..12_u64 {
+        let request = wish(images[round as usize % 2], 1);
+        let (client, asked) = (bench.client.clone(), request.clone());
+        let going = tokio::spawn(async move {
+            if let Ok(stream) = client.apply(&asked).await {
+                drop(stream.finish(|_| ()).await);
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(40 * round)).await;
+        bench.kill_and_restart().await;
+        going.await.unwrap();
+        let (last, _) = apply(&bench, &request).await;
+        assert_ok(&last);
+        let now = numbers(&at).await;
+        assert!(now >= written, "round {round}: {now} after {written}");
+        written = now;
+    }
+    bench.purge().await;
+}
