@@ -126,9 +126,15 @@ pub(crate) struct VolumeRow {
     pub restore: Option<Restore>,
     /// Counts the restores.
     pub restores: u64,
+    /// The restore that its latest holder was told of.
+    #[serde(default)]
+    pub told: u64,
     pub snapshots: BTreeMap<SnapshotName, SnapshotRow>,
-    /// The newest restore point that was tried.
+    /// The newest restore point that was proven.
     pub proven: Option<Proven>,
+    /// When one was last tried, and why that failed, if it did.
+    #[serde(default)]
+    pub tried: Option<(Timestamp, Option<String>)>,
     /// How long the last hand-over took: from asking the old server to end until the new one was ready.
     pub handover_ms: Option<u64>,
 }
@@ -150,16 +156,12 @@ pub(crate) struct Trial {
     pub failure: Option<String>,
 }
 
-/// A restore that was tried.
+/// A restore that was tried with success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proven {
     pub snapshot: SnapshotName,
-    /// When that was taken; with a failure, of the one that was proven before, if one was.
+    /// When that was taken.
     pub snapshot_at: Timestamp,
-    /// When it was last tried.
-    pub at: Timestamp,
-    /// Why the last trial failed; none if every test passed.
-    pub failure: Option<String>,
 }
 
 impl VolumeRow {
@@ -176,8 +178,10 @@ impl VolumeRow {
             orphan: None,
             restore: None,
             restores: 0,
+            told: 0,
             snapshots: BTreeMap::new(),
             proven: None,
+            tried: None,
             handover_ms: None,
         }
     }
@@ -205,7 +209,6 @@ impl VolumeRow {
     }
 
     pub fn status(&self, id: &VolumeId) -> VolumeStatus {
-        let proven = self.proven.as_ref();
         VolumeStatus {
             id: id.to_string(),
             size: self.size.to_string(),
@@ -219,8 +222,8 @@ impl VolumeRow {
             fence: self.fence,
             handover_ms: self.handover_ms,
             snapshots: self.snapshots.iter().map(|(name, row)| row.status(name)).collect(),
-            proven: proven.filter(|proven| proven.failure.is_none()).map(|proven| proven.snapshot_at.to_string()),
-            drill_failed: proven.and_then(|proven| proven.failure.clone()),
+            proven: self.proven.as_ref().map(|proven| proven.snapshot_at.to_string()),
+            drill_failed: self.tried.as_ref().and_then(|(_, failure)| failure.clone()),
             used: None,
         }
     }

@@ -194,7 +194,7 @@ impl Runtime {
     /// Opens the runtime of a state directory: adopts the servers that run, and removes what a crash has left.
     pub fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Result<Self> {
         let runtime = open::open(options, roots).map(|inner| Self { inner })?;
-        runtime.volumes().thaw_left()?;
+        runtime.volumes().thaw_left();
         Ok(runtime)
     }
 

@@ -94,6 +94,7 @@ impl GroupTask {
             let row = self.shared.book.change(&id, &mut self.batch, new, |row| {
                 row.fence += 1;
                 row.holder = Some(spec.server.clone());
+                row.told = row.restores;
                 row.orphan = None;
                 row.size = row.size.max(policy.size);
                 row.policy = Some(policy.clone());
@@ -124,13 +125,12 @@ impl GroupTask {
 
     /// The server has its volumes: they are there, and what was to be put back has been.
     pub(super) fn volumes_given(&mut self, id: &ServerId) {
-        for (volume, row) in self.held_by(id) {
-            let restored = row.restore.map(|restore| restore.number);
+        for (volume, _) in self.held_by(id) {
             self.shared.book.note(&volume, &mut self.batch, |row| {
                 row.made = true;
-                if row.restore.as_ref().map(|restore| restore.number) == restored {
-                    row.restore = None;
-                }
+                // One that was asked for meanwhile is the next holder's.
+                let told = row.told;
+                row.restore.take_if(|restore| restore.number <= told);
             });
         }
     }

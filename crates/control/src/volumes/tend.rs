@@ -60,7 +60,7 @@ impl Control {
         let due = self.shared.book.all().into_iter().filter_map(|(id, row)| {
             let every = row.policy.as_ref()?.snapshots?.drill.filter(|_| row.orphan.is_none())?;
             let (group, ..) = id.slot()?;
-            let last = row.proven.as_ref().map(|proven| proven.at);
+            let last = row.tried.as_ref().map(|(at, _)| *at);
             (row.newest().is_some() && is_due(every, last, now)).then_some(group)
         });
         due.collect()
@@ -86,13 +86,11 @@ impl Control {
         for SnapshotId { volume, name } in &trial.volumes {
             self.shared.book.note(volume, &mut batch, |row| {
                 let Some(snapshot_at) = row.snapshots.get(name).map(|snapshot| snapshot.at) else { return };
-                let before = row.proven.take();
-                let proven = Proven { snapshot: name.clone(), snapshot_at, at: now, failure: trial.failure.clone() };
+                row.tried = Some((now, trial.failure.clone()));
                 // What was proven stays proven, whatever a later one shows.
-                row.proven = Some(match (before, &proven.failure) {
-                    (Some(before), Some(_)) => Proven { at: now, failure: proven.failure, ..before },
-                    _ => proven,
-                });
+                if trial.failure.is_none() {
+                    row.proven = Some(Proven { snapshot: name.clone(), snapshot_at });
+                }
             });
         }
         Ok(self.shared.db.write(Arc::new(batch)).await?)

@@ -18,7 +18,9 @@ pub struct FakeVolume {
     pub size: ByteSize,
     /// The number of its latest attachment.
     pub fence: u64,
-    /// Whoever had it, in order.
+    /// Whoever it was given to last.
+    holder: Option<ServerId>,
+    /// Whoever had it, or what it was made from, in order.
     pub holders: Vec<ServerId>,
     /// What it held at some time.
     pub snapshots: BTreeMap<SnapshotName, Vec<ServerId>>,
@@ -27,7 +29,7 @@ pub struct FakeVolume {
 
 impl FakeVolume {
     fn new(size: ByteSize, holders: Vec<ServerId>) -> Self {
-        Self { size, fence: 0, holders, snapshots: BTreeMap::new(), restored: 0 }
+        Self { size, fence: 0, holder: None, holders, snapshots: BTreeMap::new(), restored: 0 }
     }
 }
 
@@ -62,7 +64,7 @@ impl State {
         if kept.fence <= known {
             return Err(refused("attach a volume", format!("{} has number {known}, not {}", kept.volume, kept.fence)));
         }
-        let holder = self.volumes.get(&kept.volume).and_then(|volume| volume.holders.last()).cloned();
+        let holder = self.volumes.get(&kept.volume).and_then(|volume| volume.holder.clone());
         if let Some(holder) = holder
             && self.servers.get(&holder).is_some_and(|fake| !matches!(fake.seen.phase, Phase::Exited { .. }))
         {
@@ -77,6 +79,7 @@ impl State {
             volume.restored = restore.number;
         }
         volume.fence = kept.fence;
+        volume.holder = Some(server.clone());
         volume.holders.push(server.clone());
         Ok(())
     }
