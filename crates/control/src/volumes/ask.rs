@@ -138,7 +138,9 @@ pub(super) async fn take(
     shared.fail_point(|| format!("snapshot {id}: after action")).await;
     let mut batch = Batch::default();
     let taken = SnapshotRow { at: shared.now(), cause, release: row.release };
-    shared.book.note(id, &mut batch, |row| drop(row.snapshots.insert(name.clone(), taken)));
+    shared.book.note(id, &mut batch, |row| {
+        row.snapshots.insert(name.clone(), taken);
+    });
     audited(shared, &mut batch, "volume-snapshot", id, json!({"snapshot": snapshot.to_string(), "cause": cause}));
     write(shared, batch).await?;
     trim(shared, id).await?;
@@ -160,7 +162,9 @@ pub(super) async fn trim(shared: &Shared, id: &VolumeId) -> Result<()> {
 /// The row goes first: what is not in the book is not offered any more.
 async fn drop_snapshot(shared: &Shared, snapshot: &SnapshotId) -> Result<()> {
     let mut batch = Batch::default();
-    shared.book.note(&snapshot.volume, &mut batch, |row| drop(row.snapshots.remove(&snapshot.name)));
+    shared.book.note(&snapshot.volume, &mut batch, |row| {
+        row.snapshots.remove(&snapshot.name);
+    });
     write(shared, batch).await?;
     Ok(ability(shared)?.remove_snapshot(snapshot).await?)
 }

@@ -360,3 +360,72 @@ fn root_a_server_under_test_has_a_volume_of_which_nothing_is_left() {
     }
     assert_eq!(volumes.list().unwrap().len(), 1);
 }
+
+/// Beside the limits that were set, in one run: what a clone, a new volume in a server, and random writes on one take.
+/// Run by `cargo xtask bench volume`, which reads what this prints.
+#[test]
+#[ignore = "a benchmark"]
+fn perf_volumes_beside_reflinks_and_the_pool() {
+    let bench = Bench::with(|options| options.berths = 4);
+    let volumes = bench.runtime().volumes();
+    let median = |mut all: Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let timed = |work: &dyn Fn()| {
+        let begun = std::time::Instant::now();
+        work();
+        begun.elapsed().as_secs_f64() * 1e3
+    };
+    let large = volume("large");
+    volumes.create(&large, ByteSize::bytes(10 << 30), Filesystem::Ext4).unwrap();
+    launch(&bench, "writer", kept("large", 1)).unwrap();
+    bench.shell_as("writer", "web", "head -c 200000000 /dev/urandom > /var/data/some; sync");
+    bench.runtime().destroy(&id("writer"), 1).unwrap();
+    volumes.snapshot(&snapshot("large@s")).unwrap();
+    // As other programs see it.
+    let source = in_pool(&bench, "large/snapshots/s").display().to_string();
+    let source = PathBuf::from(source.replace("/proc/self/", &format!("/proc/{}/", std::process::id())));
+    let (mut clones, mut copies, mut plain, mut made) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..21 {
+        clones.push(timed(&|| volumes.clone_of(&snapshot("large@s"), &volume(&format!("clone{round}"))).unwrap()));
+        let to = source.with_file_name(format!("copy{round}"));
+        copies.push(timed(&|| {
+            let copied = std::process::Command::new("cp").arg("--reflink=always").args([&source, &to]).status();
+            assert!(copied.unwrap().success());
+        }));
+        eventually(|| bench.runtime().berths_ready() == 4);
+        plain.push(timed(&|| drop(bench.launch("plain", image(IDLE)))));
+        bench.runtime().destroy(&id("plain"), 1).unwrap();
+        eventually(|| bench.runtime().berths_ready() == 4);
+        let name = format!("new{round}");
+        let source = Source::Kept(Kept { volume: volume(&name), fence: 1, size: ByteSize::mib(1024), restore: None });
+        made.push(timed(&|| {
+            volumes.create(&volume(&name), ByteSize::mib(1024), Filesystem::Ext4).unwrap();
+            launch(&bench, "with", source.clone()).unwrap();
+        }));
+        bench.runtime().destroy(&id("with"), 1).unwrap();
+    }
+    println!("PERF clone_10gib_ms {:.3} cp_reflink_ms {:.3}", median(clones), median(copies));
+    println!("PERF create_and_attach_1gib_in_a_launch_ms {:.3} plain_launch_ms {:.3}", median(made), median(plain));
+    let seen = launch(&bench, "fio", kept("new0", 2)).unwrap();
+    let inside = PathBuf::from(format!("/proc/{}/root/var/data", seen.record.pid));
+    let pool = source.parent().unwrap().to_owned();
+    let fio = |directory: &std::path::Path| {
+        let output = std::process::Command::new("fio")
+            .args(["--name=w", "--rw=randwrite", "--bs=4k", "--size=256m", "--direct=1", "--ioengine=libaio"])
+            .args(["--iodepth=16", "--runtime=5", "--time_based", "--output-format=terse"])
+            .arg(format!("--directory={}", directory.display()))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        // terse version 3: field 49 is the writes per second.
+        text.lines().find(|line| line.starts_with("3;")).unwrap().split(';').nth(48).unwrap().parse::<f64>().unwrap()
+    };
+    let (mut on_volume, mut on_pool) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        on_volume.push(fio(&inside));
+        on_pool.push(fio(&pool));
+    }
+    println!("PERF randwrite_iops_volume {:.0} pool {:.0}", median(on_volume), median(on_pool));
+}
