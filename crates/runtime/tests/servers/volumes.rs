@@ -412,15 +412,28 @@ fn perf_volumes_beside_reflinks_and_the_pool() {
     let inside = PathBuf::from(format!("/proc/{}/root/var/data", seen.record.pid));
     let pool = source.parent().unwrap().to_owned();
     let fio = |directory: &std::path::Path| {
-        let output = std::process::Command::new("fio")
+        // As the owner: in a server's mounts the host's root is nobody.
+        let owner = std::fs::metadata(directory).unwrap();
+        let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
+        let mut command = std::process::Command::new("fio");
+        std::os::unix::process::CommandExt::uid(&mut command, uid);
+        std::os::unix::process::CommandExt::gid(&mut command, gid);
+        let output = command
             .args(["--name=w", "--rw=randwrite", "--bs=4k", "--size=256m", "--direct=1", "--ioengine=libaio"])
             .args(["--iodepth=16", "--runtime=5", "--time_based", "--output-format=terse"])
-            .arg(format!("--directory={}", directory.display()))
+            .arg("--directory=/proc/self/fd/0/.")
+            .stdin(std::process::Stdio::from(std::fs::File::open(directory).unwrap()))
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         // terse version 3: field 49 is the writes per second.
-        text.lines().find(|line| line.starts_with("3;")).unwrap().split(';').nth(48).unwrap().parse::<f64>().unwrap()
+        let line = text.lines().find(|line| line.starts_with("3;"));
+        line.unwrap_or_else(|| panic!("{text} {}", String::from_utf8_lossy(&output.stderr)))
+            .split(';')
+            .nth(48)
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
     };
     let (mut on_volume, mut on_pool) = (Vec::new(), Vec::new());
     for _ in 0..3 {
