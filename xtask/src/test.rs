@@ -44,6 +44,7 @@ pub struct Options {
 /// Runs all of them.
 pub fn run(options: &Options) -> Outcome {
     tools::need(tools::TEST, Missing::from_flag(options.install))?;
+    tools::trixie::TEST.iter().try_for_each(tools::trixie::Foreign::fetch)?;
     let chosen = chosen(&options.packages);
     if let Some(example) = &options.example {
         return examples::run(Some(example));

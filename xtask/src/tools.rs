@@ -1,5 +1,7 @@
 //! Programs that tests and benchmarks need on the host, and the Debian packages that have them. Kiln itself needs none.
 
+pub mod trixie;
+
 use std::{env, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use crate::{
@@ -38,6 +40,8 @@ pub const TEST: &[Tool] = &[
     tool("pg_ctlcluster", "postgresql"),
     tool("/usr/lib/python3/dist-packages/kazoo/client.py", "python3-kazoo"),
     tool("/usr/lib/python3/dist-packages/prometheus_client/parser.py", "python3-prometheus-client"),
+    tool("/usr/lib/python3/dist-packages/jsonschema/validators.py", "python3-jsonschema"),
+    tool("rpmbuild", "rpm"),
     tool("/usr/share/java/zookeeper.jar", "zookeeper"),
     tool("redis-server", "redis-server"),
     tool("unshare", "util-linux"),

@@ -26,8 +26,8 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
-        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest,
-        RollbackRequest, TestRequest, TouchRequest,
+        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
+        Revoked, RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
     volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes},
@@ -183,6 +183,10 @@ impl Client {
     /// `POST /v1/promote`.
     pub async fn promote(&self, request: &PromoteRequest) -> Result<Promoted, ClientError> {
         self.json("POST", "/v1/promote", request).await
+    }
+    /// `POST /v1/revoke`.
+    pub async fn revoke(&self, request: &RevokeRequest) -> Result<Revoked, ClientError> {
+        self.json("POST", "/v1/revoke", request).await
     }
     /// `POST /v1/config/diff`.
     pub async fn config_diff(&self, request: &ConfigDiffRequest) -> Result<ConfigDiff, ClientError> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    difference::Difference,
     error::ApiError,
     report::{TestReport, TestResult},
 };
@@ -101,6 +102,13 @@ pub enum Event {
         action: String,
         /// Why, in words.
         reason: String,
+    },
+    /// What differs between the image that a group has and the one it would get (`plan_only`).
+    Difference {
+        /// The group.
+        group: String,
+        /// What differs; of the files some.
+        difference: Difference,
     },
     /// A server changed its state.
     Server {
@@ -218,6 +226,7 @@ impl Event {
             Self::MatrixFinished { .. } => "matrix_finished",
             Self::Channel { .. } => "channel",
             Self::Step { .. } => "step",
+            Self::Difference { .. } => "difference",
             Self::Server { .. } => "server",
             Self::HandOver { .. } => "hand_over",
             Self::Rollout { .. } => "rollout",

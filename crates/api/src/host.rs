@@ -79,8 +79,6 @@ pub struct ServerDetails {
     /// As in `status`.
     #[serde(flatten)]
     pub status: ServerStatus,
-    /// Digest of its image.
-    pub image: String,
     /// Digest of its configuration.
     pub config: String,
     /// Its services, as PID 1 reports them.

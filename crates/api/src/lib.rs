@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod config;
+pub mod difference;
 pub mod error;
 pub mod event;
 pub mod host;

@@ -18,8 +18,8 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     request::{
-        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest,
-        RollbackRequest, TestRequest, TouchRequest,
+        ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
+        Revoked, RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
     volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes},
@@ -72,7 +72,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "GET", path: "/v1/volumes", summary: "The volumes, with their snapshots", request: None, answer: Answer::Json("Volumes") },
     Endpoint { method: "POST", path: "/v1/volume", summary: "Make, snapshot, clone, restore, grow, export, import or remove a volume", request: Some("VolumeRequest"), answer: Answer::Json("VolumeDone") },
     Endpoint { method: "POST", path: "/v1/drill", summary: "Restore the newest snapshots on throwaway servers and run the tests there", request: Some("DrillRequest"), answer: Answer::Events },
-    Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image that has a valid report", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
+    Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image, if the rules of the channel hold", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
+    Endpoint { method: "POST", path: "/v1/revoke", summary: "Launch an image never again", request: Some("RevokeRequest"), answer: Answer::Json("Revoked") },
     Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
     Endpoint { method: "POST", path: "/v1/gc", summary: "Remove secrets that no release kept names and nobody wanted for a day", request: None, answer: Answer::Json("Collected") },
     Endpoint { method: "POST", path: "/v1/config/diff", summary: "Compare two configurations of a group", request: Some("ConfigDiffRequest"), answer: Answer::Json("ConfigDiff") },
@@ -166,6 +167,8 @@ fn components() -> utoipa::openapi::Components {
     collect::<DownRequest>(&mut schemas);
     collect::<PromoteRequest>(&mut schemas);
     collect::<Promoted>(&mut schemas);
+    collect::<RevokeRequest>(&mut schemas);
+    collect::<Revoked>(&mut schemas);
     collect::<TouchRequest>(&mut schemas);
     collect::<Volumes>(&mut schemas);
     collect::<VolumeRequest>(&mut schemas);

@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use kiln_model::{ChannelName, Fleet, Group, GroupName, ImageDigest, ImageName, ServerId, fleet::ImageRef};
+use kiln_model::{
+    ChannelName, Fleet, Group, GroupName, ImageDigest, ImageName, Reason, ServerId, evidence::Envelope, fleet::ImageRef,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::difference::Difference;
 
 fn root() -> PathBuf {
     PathBuf::from("/")
@@ -125,7 +129,7 @@ pub struct DownRequest {
     pub purge: bool,
 }
 
-/// `POST /v1/promote`: point a channel at an image that has a valid report.
+/// `POST /v1/promote`: point a channel at an image, if the rules of the channel hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
@@ -135,10 +139,32 @@ pub struct PromoteRequest {
     /// The channel that is moved.
     #[schema(value_type = String, example = "stable")]
     pub to: ChannelName,
+    /// Why, in one line.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<Reason>,
+    /// Who promotes, as they say.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub who: Option<Reason>,
+    /// The promotion signed by whoever promotes: a DSSE envelope, where the rules ask for one.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub signed: Option<Envelope>,
+    /// Only say whether the rules hold.
+    #[serde(default)]
+    pub check_only: bool,
+}
+
+impl PromoteRequest {
+    /// With nothing said beside image and channel.
+    pub fn new(image: ImageRef, to: ChannelName) -> Self {
+        Self { image, to, reason: None, who: None, signed: None, check_only: false }
+    }
 }
 
 /// Answer to `POST /v1/promote`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Promoted {
     /// The image's name.
     pub name: String,
@@ -148,6 +174,54 @@ pub struct Promoted {
     pub image: String,
     /// Where it pointed before.
     pub before: Option<String>,
+    /// Whether it was moved: not if it pointed there already, or the rules were only checked.
+    #[serde(default)]
+    pub moved: bool,
+    /// What was found to be good, by the rules of the channel.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub evidence: serde_json::Value,
+    /// What differs from the image before; null where there was none.
+    #[serde(default)]
+    pub difference: Option<Difference>,
+}
+
+/// `POST /v1/revoke`: launch an image never again on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The image: `name@channel` or `name@sha256:…`. It need not be here.
+    #[schema(value_type = String, example = "hello@dev")]
+    pub image: ImageRef,
+    /// Why, in one line.
+    #[schema(value_type = String)]
+    pub reason: Reason,
+}
+
+/// Answer to `POST /v1/revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Revoked {
+    /// The image's name.
+    pub name: String,
+    /// Its digest.
+    pub image: String,
+    /// Whether it was revoked already; then its first reason stands.
+    pub already: bool,
+    /// Channels that point to it still.
+    pub channels: Vec<String>,
+    /// Groups with servers of it.
+    pub groups: Vec<RevokedGroup>,
+}
+
+/// A group with servers of a revoked image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevokedGroup {
+    /// Its name.
+    pub group: String,
+    /// Its servers of that image, which run on for now.
+    pub servers: Vec<String>,
+    /// The release that it goes to; null where its servers run on, because the fleet says so or because there is none.
+    pub goes_to: Option<String>,
 }
 
 /// `POST /v1/touch`: note that somebody ran a command inside a server. To be called before the command is run.

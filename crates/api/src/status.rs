@@ -146,6 +146,9 @@ pub struct ServerStatus {
     pub state: String,
     /// Its release.
     pub release: String,
+    /// Digest of its image.
+    #[serde(default)]
+    pub image: String,
     /// Its address.
     pub address: Option<String>,
     /// Its PID 1 on this host.

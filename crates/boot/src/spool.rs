@@ -167,7 +167,7 @@ pub fn fuzz(file: &[u8]) {
     let mut written = MAGIC.to_vec();
     frames(file).for_each(|frame| frame.write(&mut written));
     assert!(file.starts_with(&written) || written == MAGIC);
-    drop(parse(file));
+    let _parsed = parse(file);
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Mutex};
 
+use kiln_control::{attest, keys::Keys};
 use kiln_image::{
     Store,
     bake::{self, BakeEvent, BakeRequest, Baked, LockMode, Reproducibility, StepOutcome},
@@ -13,7 +14,7 @@ use kiln_model::{Lock, Recipe, recipe::StepKind};
 use serde_json::{Value, json};
 
 use crate::{
-    failure::Failure,
+    failure::{self, Failure},
     parts::{host::HostPlaces, registries, sandbox::StepSandbox},
     ui::{self, Task, Ui},
 };
@@ -53,6 +54,7 @@ pub(crate) fn bake(
     let shown = Shown { ui, stream: settings.stream, task: Mutex::new(task) };
     let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
     drop(shown);
+    attest::provenance(&store, &Keys::open(&places.state)?, &baked).map_err(failure::attest)?;
     let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));
     ui.note(&format!("  {} image {image} {}", ui::good(), ui::dim(&took)));
     Ok(baked)

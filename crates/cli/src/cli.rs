@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kiln_control::audit::Head;
 use kiln_model::{
-    ByteSize, ChannelName, EnvironmentName, GroupName, ImageName, KeyName, ServerId, VolumeId, config::ConfigKey,
-    fleet::ImageRef, id::SnapshotName, oci::OciReference, volume::SnapshotId,
+    ByteSize, ChannelName, EnvironmentName, GroupName, ImageName, KeyName, Reason, ServerId, VolumeId,
+    config::ConfigKey, fleet::ImageRef, id::SnapshotName, oci::OciReference, volume::SnapshotId,
 };
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
@@ -72,6 +72,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: VolumeVerb,
     },
+    /// Bake and test again every image that starts from a base, bases first
+    Rebase(Rebase),
     /// Let a group heal now, although too much of it went down lately
     Heal(Heal),
     /// Stop and remove servers
@@ -94,13 +96,21 @@ pub enum Verb {
     Jwks,
     /// Show what the services of a server or a group wrote
     Logs(Logs),
-    /// Point a channel to an image, with evidence
+    /// Point a channel to an image, if the channel's rules hold
     Promote(Promote),
-    /// Send an image with its reports and its suite to a registry
+    /// Sign that an image may go to a channel
+    Approve(Approve),
+    /// Show every move of an image's channels: who, when, why, with what evidence
+    History(History),
+    /// Show which image starts from which, and which servers run an old base
+    Lineage(Lineage),
+    /// Launch an image never again on this host; there is no way back
+    Revoke(Revoke),
+    /// Send an image with everything that is said of it to a registry
     Push(Push),
-    /// Fetch an image with its reports and its suite from a registry
+    /// Fetch an image with everything that is said of it from a registry
     Pull(Pull),
-    /// Write an image with its reports and its suite to a file
+    /// Write an image with everything that is said of it to a file
     Save(Save),
     /// Take in an image from a file that `kiln save` wrote
     Load(Load),
@@ -108,6 +118,10 @@ pub enum Verb {
     Diff(Diff),
     /// Say which step, and which package, put a file into an image
     Why(Why),
+    /// List the packages of an image as SPDX or CycloneDX
+    Sbom(Sbom),
+    /// Say where an image comes from: every input of its bake by digest
+    Provenance(Provenance),
     /// Say whose reports this host believes
     Key(Key),
     /// Say what this host can do, and what it lacks
@@ -417,6 +431,20 @@ pub struct Rebuild {
     pub target: String,
 }
 
+/// `kiln rebase`
+#[derive(Debug, Args)]
+pub struct Rebase {
+    /// The name of the image that changed; where its recipe is there, it is baked first
+    #[arg(value_name = "BASE")]
+    pub base: ImageName,
+    /// Directories with recipes at or below them
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
+    /// Bake without the network, from what is cached
+    #[arg(long)]
+    pub offline: bool,
+}
+
 /// `kiln heal`
 #[derive(Debug, Args)]
 pub struct Heal {
@@ -492,6 +520,61 @@ pub struct Promote {
     /// The channel that will point to it
     #[arg(long, default_value = "stable")]
     pub to: ChannelName,
+    /// Why, in one line, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Reason>,
+    /// Sign the promotion with this private key (ed25519, PKCS#8 PEM), where the rules say who may promote
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Only say whether the rules hold, and what would change
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `kiln approve`
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// The channel that may point to it
+    #[arg(long, default_value = "stable")]
+    pub channel: ChannelName,
+    /// The private key to sign with (ed25519, PKCS#8 PEM); the one that reports are signed with where nothing is said
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Why, in one line
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Reason>,
+}
+
+/// `kiln history`
+#[derive(Debug, Args)]
+pub struct History {
+    /// The image's name
+    pub name: ImageName,
+    /// Only this channel
+    #[arg(long, value_name = "CHANNEL")]
+    pub channel: Option<ChannelName>,
+    /// At most so many moves, the last ones
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub lines: u32,
+}
+
+/// `kiln lineage`
+#[derive(Debug, Args)]
+pub struct Lineage {
+    /// Only this image, what it starts from and what starts from it: name, name@channel, name@sha256:…
+    pub image: Option<ImageRef>,
+}
+
+/// `kiln revoke`
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The image: name, name@channel, name@sha256:…; one that is named by its digest need not be here
+    pub image: ImageRef,
+    /// Why, in one line
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Reason,
 }
 
 /// `kiln audit`
@@ -546,6 +629,9 @@ pub struct Push {
     /// Where to: REGISTRY/NAME or REGISTRY/NAME:TAG
     #[arg(value_name = "REGISTRY/NAME[:TAG]")]
     pub to: OciReference,
+    /// Put reports, provenance and signed SBOMs where cosign looks for them, too
+    #[arg(long)]
+    pub cosign: bool,
 }
 
 /// `kiln pull`
@@ -599,6 +685,38 @@ pub struct Why {
     pub path: PathBuf,
 }
 
+/// `kiln sbom`
+#[derive(Debug, Args)]
+pub struct Sbom {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = Format::Spdx)]
+    pub format: Format,
+    /// Write it to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// How an SBOM is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// SPDX 2.3, JSON
+    Spdx,
+    /// CycloneDX 1.6, JSON
+    Cyclonedx,
+}
+
+/// `kiln provenance`
+#[derive(Debug, Args)]
+pub struct Provenance {
+    /// The image: name, name@channel, name@sha256:…
+    pub image: ImageRef,
+    /// Say who signed it, and refuse if nobody who is believed here did
+    #[arg(long)]
+    pub verify: bool,
+}
+
 /// `kiln key`
 #[derive(Debug, Args)]
 pub struct Key {
@@ -612,6 +730,8 @@ pub struct Key {
 pub enum KeyVerb {
     /// List the keys that are known here, and for which images each may sign
     List,
+    /// Make a private key for yourself, to approve and promote with, and print its public half
+    Make(KeyMake),
     /// Believe reports that are signed with a key
     Add(KeyAdd),
     /// Sign with a new key from now on; what the old one signed is still believed
@@ -620,6 +740,13 @@ pub enum KeyVerb {
     Revoke(KeyRevoke),
     /// Print a public key, for `kiln key add` on another host
     Export(KeyExport),
+}
+
+/// `kiln key make`
+#[derive(Debug, Args)]
+pub struct KeyMake {
+    /// Where to write it; only you can read it there
+    pub file: PathBuf,
 }
 
 /// `kiln key add`

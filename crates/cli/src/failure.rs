@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 use kiln_api::{ApiError, ClientError, error::chain};
-use kiln_control::{audit::AuditError, daemon::DaemonError, keys::KeysError};
+use kiln_control::{DbError, attest::AttestError, audit::AuditError, daemon::DaemonError, keys::KeysError};
 use kiln_image::{
     StoreError,
     bake::{BakeError, LockProblem},
@@ -11,7 +11,10 @@ use kiln_image::{
     oci::OciError,
     registry::RegistryError,
 };
-use kiln_model::{EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable};
+use kiln_model::{
+    ChannelName, EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable,
+    recipe::descend::NoOrder,
+};
 use serde_json::json;
 
 use crate::{exit::Exit, ui::Ui};
@@ -117,6 +120,26 @@ pub enum Failure {
     /// The audit log cannot be read, or was tampered with.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The history of channels cannot be read or written.
+    #[error(transparent)]
+    State(#[from] DbError),
+    /// What descends from an image cannot be put in order.
+    #[error("what descends from {base} cannot be put in order")]
+    NoOrder {
+        /// The image.
+        base: ImageName,
+        /// Why not.
+        #[source]
+        source: NoOrder,
+    },
+    /// The channel has rules, which only a promotion asks.
+    #[error("channel `{channel}` has rules in kiln.toml, and this would pass them by")]
+    Ruled {
+        /// The channel.
+        channel: ChannelName,
+        /// The image that came.
+        image: String,
+    },
     /// The daemon cannot run.
     #[error(transparent)]
     Run(#[from] DaemonError),
@@ -168,7 +191,9 @@ impl Failure {
     /// The exit code that stands for it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::NoEnvironment { .. } | Self::NoVariable(_) | Self::OtherImage { .. } => Exit::Usage,
+            Self::NoOrder { .. } | Self::NoEnvironment { .. } | Self::NoVariable(_) | Self::OtherImage { .. } => {
+                Exit::Usage
+            }
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
@@ -180,12 +205,14 @@ impl Failure {
             Self::Delivery { source, .. } if source.is_host() => Exit::Host,
             Self::Delivery { .. } => Exit::Failed,
             Self::Store(error) if error.is_full() => Exit::Host,
-            Self::Audit(AuditError::Read { .. }) => Exit::Host,
+            Self::Audit(AuditError::Read { .. } | AuditError::Write(_)) => Exit::Host,
             Self::Store(_) | Self::Audit(AuditError::Broken { .. }) | Self::Damaged { .. } => Exit::Failed,
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
             Self::Ended(error) => Exit::from_code(error.code.exit_code()),
             Self::NoStart { .. } => Exit::Unreachable,
+            Self::Ruled { .. } => Exit::Refused,
             Self::Run(_)
+            | Self::State(_)
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::NotRoot { .. }
@@ -240,6 +267,9 @@ impl Failure {
             }
             Self::NoVariable(missing) => Some(format!("set it for this call: `{}=… kiln …`", missing.variable)),
             Self::OtherImage { .. } => Some("name the directory of the group's own recipe".into()),
+            Self::Ruled { channel, image } => {
+                Some(format!("the image is here; ask with `kiln promote {image} --to {channel}`"))
+            }
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { kind: "file", .. } => None,
             Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
@@ -268,6 +298,14 @@ impl From<KeysError> for Failure {
             KeysError::Policy(found) => Self::Wrong(found),
             error => Self::Keys(error),
         }
+    }
+}
+
+/// A statement could not be signed or read.
+pub(crate) fn attest(error: AttestError) -> Failure {
+    match error {
+        AttestError::Store(error) => error.into(),
+        AttestError::Keys(error) => error.into(),
     }
 }
 

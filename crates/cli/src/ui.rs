@@ -4,6 +4,7 @@
 //! Colours and progress bars appear only on a terminal (`NO_COLOR`, `CLICOLOR` and `TERM=dumb` are honoured); elsewhere the same
 //! is said in plain lines.
 
+pub(crate) mod difference;
 pub(crate) mod events;
 mod progress;
 pub(crate) mod table;

@@ -1,6 +1,7 @@
 //! One file for each verb.
 
 mod apply;
+mod approve;
 mod audit;
 mod bake;
 mod completions;
@@ -14,21 +15,27 @@ mod exec;
 mod gateway;
 mod gc;
 mod heal;
+mod history;
 mod images;
 mod inspect;
 mod jwks;
 mod key;
+mod lineage;
 mod load;
 mod lock;
 mod logs;
 mod man;
 mod new;
 mod promote;
+mod provenance;
 mod pull;
 mod push;
+mod rebase;
 mod rebuild;
+mod revoke;
 mod rollback;
 mod save;
+mod sbom;
 mod status;
 mod test;
 mod up;
@@ -69,6 +76,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
         Verb::Volume { verb } => wait(volume::run(&context, &verb)),
+        Verb::Rebase(arguments) => wait(rebase::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
         Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
@@ -82,11 +90,17 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Jwks => wait(jwks::run(&context)),
         Verb::Logs(arguments) => wait(logs::run(&context, &arguments)),
         Verb::Promote(arguments) => wait(promote::run(&context, &arguments)),
+        Verb::Approve(arguments) => approve::run(&context, &arguments),
+        Verb::History(arguments) => history::run(&context, &arguments),
+        Verb::Lineage(arguments) => wait(lineage::run(&context, &arguments)),
+        Verb::Revoke(arguments) => wait(revoke::run(&context, &arguments)),
         Verb::Push(arguments) => push::run(&context, &arguments),
         Verb::Pull(arguments) => pull::run(&context, &arguments),
         Verb::Save(arguments) => save::run(&context, &arguments),
         Verb::Load(arguments) => load::run(&context, &arguments),
         Verb::Diff(arguments) => diff::run(&context, &arguments),
+        Verb::Sbom(arguments) => sbom::run(&context, &arguments),
+        Verb::Provenance(arguments) => provenance::run(&context, &arguments),
         Verb::Why(arguments) => why::run(&context, &arguments),
         Verb::Key(arguments) => key::run(&context, &arguments),
         Verb::Doctor => doctor::run(&context),

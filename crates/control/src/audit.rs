@@ -5,9 +5,13 @@
 //! was cut off is missed. Whoever can write the file can rewrite everything from some entry on. That is found by whoever noted
 //! the head of the log somewhere else ([`Head`]).
 //!
-//! The log is written in the transaction that makes an action true, before the action begins.
+//! The log is written in the transaction that makes an action true, before the action begins. What a verb does without the daemon
+//! (keys, images that come and go) is no matter of the state file: it is entered by [`note`], for images and keys when it is done.
 
+mod note;
 mod verify;
+
+pub use note::note;
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -32,6 +36,9 @@ pub enum AuditError {
         #[source]
         source: rusqlite::Error,
     },
+    /// It could not be written.
+    #[error("could not enter what was done in the audit log")]
+    Write(#[from] crate::db::DbError),
     /// Somebody changed it.
     #[error("the audit log was tampered with at entry {number}: {what}")]
     Broken {

@@ -4,6 +4,7 @@
 //! together in the next one, so many groups share one `fsync`. Reading happens once, at start ([`Db::load`]): from then
 //! on each reconciler holds the truth about its group in memory and writes changes here before it acts on them.
 
+mod aside;
 mod batch;
 mod chain;
 mod load;
@@ -11,6 +12,7 @@ mod schema;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+pub(crate) use aside::Aside;
 pub(crate) use batch::{Batch, Intention, IntentionId};
 pub(crate) use chain::Record;
 pub(crate) use load::{GroupRow, Loaded, PastRelease, ServerRow};
@@ -54,6 +56,9 @@ pub enum DbError {
         /// The row.
         row: String,
     },
+    /// Another version of Kiln works with it.
+    #[error("the daemon that runs is of another version than this program: restart it")]
+    Older(#[source] Box<crate::daemon::LockError>),
     /// The thread that writes is gone.
     #[error("the state file is closed")]
     Closed,
@@ -123,7 +128,9 @@ fn write_all(mut connection: Connection, mut queue: mpsc::UnboundedReceiver<Writ
 
 fn commit(connection: &mut Connection, writes: &[Write]) -> Result<(), DbError> {
     let failed = |source| DbError::Sqlite { action: "write", source };
-    let transaction = connection.transaction().map_err(failed)?;
+    // At once: a verb without the daemon may write between a reading and a writing of this transaction.
+    let behaviour = rusqlite::TransactionBehavior::Immediate;
+    let transaction = connection.transaction_with_behavior(behaviour).map_err(failed)?;
     for write in writes {
         write.batch.write(&transaction).map_err(failed)?;
     }

@@ -11,6 +11,7 @@ mod adopt;
 mod begin;
 mod finish;
 mod heal;
+mod revoked;
 mod slots;
 mod view;
 mod wish;
@@ -41,7 +42,7 @@ use tokio::{
 use crate::{
     db::{Batch, GroupRow, IntentionId, PastRelease, Record, ServerRow},
     handle::{ControlError, InService, Settled, Sourced},
-    observer::Snapshot,
+    observer::Part,
     releases::ImageInfo,
     routes::Routed,
     shared::Shared,
@@ -72,6 +73,8 @@ pub(crate) enum Message {
     Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
     /// Somebody ran a command inside.
     Touch(ServerId, Vec<String>, oneshot::Sender<Result<(), ControlError>>),
+    /// An image was revoked: look at the evidence again.
+    LookAgain,
     /// Take the group away; answered when it is gone.
     Remove(oneshot::Sender<Result<(), ControlError>>),
     /// Answered when the latest change has come to its end.
@@ -87,7 +90,7 @@ pub(crate) enum Message {
     /// What must stay.
     Kept(oneshot::Sender<Kept>),
     /// What the engine sees.
-    Snapshot(Arc<Snapshot>),
+    Snapshot(Instant, Arc<Part>),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
 }
@@ -214,6 +217,10 @@ pub(crate) struct GroupTask {
     prepared: BTreeSet<ImageDigest>,
     admitted: BTreeMap<ReleaseId, Admitted>,
     blocked: Option<String>,
+    /// What the engine saw last.
+    seen: Arc<Part>,
+    /// When there was no release to go back to from a revoked image.
+    stranded: Option<Instant>,
     /// Why less is healed than is missing.
     held: Option<HealingHeld>,
     /// Why the last server of the release wanted failed.
@@ -251,6 +258,8 @@ impl GroupTask {
             prepared: BTreeSet::new(),
             admitted: BTreeMap::new(),
             blocked: None,
+            seen: Arc::default(),
+            stranded: None,
             held: None,
             last_failure: None,
             stopped: BTreeMap::new(),
@@ -331,6 +340,7 @@ impl GroupTask {
                 let result = self.touch(&server, &command);
                 self.once_written(answer, result);
             }
+            Message::LookAgain => self.admitted.clear(),
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
             Message::Status(answer) => self.asked.push(answer),
@@ -340,7 +350,7 @@ impl GroupTask {
                 drop(answer.send((self.row.release, self.releases.values().cloned().collect())));
             }
             Message::Kept(answer) => drop(answer.send(self.kept())),
-            Message::Snapshot(snapshot) => self.see(&snapshot),
+            Message::Snapshot(begun, part) => self.see(begun, part),
             Message::Ended(ended) => self.ended(ended),
         }
     }
@@ -353,6 +363,9 @@ impl GroupTask {
     /// Plans, writes, begins. Returns how long to sleep if nothing happens.
     async fn pass(&mut self) -> Duration {
         self.look_at_evidence().await;
+        if self.leave_revoked().await {
+            self.look_at_evidence().await;
+        }
         // Now it is known what is refused.
         let asked = std::mem::take(&mut self.asked);
         asked.into_iter().for_each(|answer| drop(answer.send(self.status())));

@@ -27,6 +27,7 @@ use crate::{
     failpoint::{FailPoint, NeverFails},
     group::{self, Data, GroupTask, Mailboxes, Message, Wish},
     live::Live,
+    moves::Move,
     observer::{self, Snapshot},
     releases::Releases,
     routes,
@@ -262,7 +263,7 @@ impl Control {
     }
 
     /// Matches what was on disk with what runs, and starts the groups.
-    async fn take_over(&self, loaded: Loaded, version: i64) -> Result<(), ControlError> {
+    async fn take_over(&self, mut loaded: Loaded, version: i64) -> Result<(), ControlError> {
         let snapshot = observer::look(&self.shared).await?;
         let now = self.shared.now();
         let mut batch = Batch::default();
@@ -278,9 +279,10 @@ impl Control {
         let mut releases = loaded.releases;
         for row in loaded.groups {
             let mine = releases.remove(&row.name).unwrap_or_default();
-            let servers = loaded.servers.iter().filter(|server| server.group == row.name).cloned().collect();
+            let servers = loaded.servers.remove(&row.name).unwrap_or_default();
+            let seen = snapshot.of(&row.name);
             let mut task = GroupTask::new(self.shared.clone(), row, mine);
-            task.adopt(servers, &snapshot.servers).await;
+            task.adopt(servers, &seen.servers).await;
             self.run_group(task).await;
         }
         Ok(())
@@ -288,8 +290,8 @@ impl Control {
 
     /// Destroys what runs and nobody knows: test servers of an earlier daemon, and servers whose group is gone.
     fn destroy_strays(&self, loaded: &Loaded, snapshot: &Snapshot, batch: &mut Batch) {
-        let known = |id: &ServerId| loaded.servers.iter().any(|server| server.id == *id);
-        for seen in snapshot.servers.values().filter(|seen| !known(&seen.server)).cloned() {
+        let known: BTreeSet<&ServerId> = loaded.servers.values().flatten().map(|server| &server.id).collect();
+        for seen in snapshot.all().filter(|seen| !known.contains(&seen.server)).cloned() {
             let text = "found at start without being wanted, and destroyed".to_owned();
             batch.audit(self.shared.now(), seen.group.as_ref(), Some(&seen.server), text);
             let shared = self.shared.clone();
@@ -406,6 +408,15 @@ impl Control {
         ask(&self.shared, &mailbox, |answer| Message::PutBack(slot, answer)).await?
     }
 
+    /// Has every group look at its evidence again, now.
+    pub async fn look_again(&self) -> Result<(), ControlError> {
+        for (_, mailbox) in self.mailboxes(&[]).await? {
+            // A group that is just ending has nothing to look at.
+            mailbox.send(Message::LookAgain).ok();
+        }
+        Ok(())
+    }
+
     /// Lets a group heal at once, whatever went down lately. Returns how many failures count no more.
     pub async fn heal(&self, group: &GroupName) -> Result<u32, ControlError> {
         let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
@@ -455,6 +466,14 @@ impl Control {
         let (at, reason) = (self.shared.now(), reason.to_owned());
         let mut batch = Batch::default();
         batch.record(Record { at, action, group: None, server: None, inputs, reason });
+        Ok(self.shared.db.write(Arc::new(batch)).await?)
+    }
+
+    /// Writes a move of a channel, which is to be made when this returns, with its entry in the audit log.
+    pub async fn move_channel(&self, moved: Move) -> Result<(), ControlError> {
+        let mut batch = Batch::default();
+        batch.record(moved.record());
+        batch.moved(moved);
         Ok(self.shared.db.write(Arc::new(batch)).await?)
     }
 
@@ -615,7 +634,7 @@ fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName,
 /// The table as the earlier daemon left it, so that no route is missing from the first one of this.
 fn former_routes(loaded: &Loaded) -> BTreeMap<GroupName, Vec<Route>> {
     let routes = |row: &crate::db::GroupRow| {
-        let servers = loaded.servers.iter().filter(|server| server.group == row.name);
+        let servers = loaded.servers.get(&row.name).into_iter().flatten();
         group::routes_of(row, servers)
     };
     loaded.groups.iter().map(|row| (row.name.clone(), routes(row))).collect()

@@ -8,31 +8,33 @@
 //! | `identity.pem` | the key that servers' identity tokens are signed with ([`crate::metadata`]), the same way |
 //! | `trusted/NAME.pem` | public keys of others whose reports are believed here |
 //! | `revoked-keys/NAME.ID.pem` | keys whose reports are believed no more, and that cannot be added again |
-//! | `revoked` | digests of images that are never launched again, one to a line; `#` begins a comment |
+//! | `revoked` | digests of images that are never launched again, one to a line; behind `#` stands why |
 //!
 //! Beside them, `trust.toml` says who may sign for which images ([`kiln_model::trust::Rules`]); without it every trusted key
-//! may for all. Everything is read anew each time it is asked for, so a change holds from the next launch on.
+//! may for all; `kiln.toml` says what is asked before a channel is moved ([`kiln_model::promotion`]). Everything is read anew each time it is asked for, so a change holds from the next launch on.
 
 mod files;
+mod images;
 mod ring;
 
 use std::{
-    collections::BTreeSet,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use kiln_model::{
-    ImageDigest, KeyName,
+    KeyName,
     diagnostic::Diagnostics,
     evidence::{SigningKey, key_id},
     fleet::EvidencePolicy,
+    promotion::Channels,
     trust::{Rules, THIS_HOST, TrustPolicy, TrustedKey},
 };
 
 pub(crate) use self::files::own_key;
 use self::files::{io_error, make, read, read_private, write_new};
+pub use self::files::{make_key, private_key};
 pub use self::ring::{KeyEntry, KeyState};
 
 /// Why keys could not be read or made.
@@ -73,7 +75,7 @@ pub enum KeysError {
         /// What is wrong.
         reason: String,
     },
-    /// The trust policy is wrong.
+    /// The trust policy or the rules of channels are wrong.
     #[error("{} is wrong: line {}: {}", .0.file, first(.0).0, first(.0).1)]
     Policy(Box<Diagnostics>),
     /// There is no such key.
@@ -126,6 +128,7 @@ fn first(found: &Diagnostics) -> (usize, &str) {
 pub struct Keys {
     dir: PathBuf,
     policy: PathBuf,
+    channels: PathBuf,
 }
 
 impl Keys {
@@ -137,7 +140,7 @@ impl Keys {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(|source| io_error("create", &path, source))?;
         }
-        let keys = Self { dir, policy: state_dir.join("trust.toml") };
+        let keys = Self { dir, policy: state_dir.join("trust.toml"), channels: state_dir.join("kiln.toml") };
         let path = keys.dir.join("signing.pem");
         let signing = match read_private(&path)? {
             Some(key) => key,
@@ -178,30 +181,19 @@ impl Keys {
         let mut keys: Vec<_> = [own].into_iter().chain(retired).chain(trusted).collect();
         // Revoking counts also where somebody copied the key back.
         keys.retain(|key| !revoked_keys.iter().any(|revoked| revoked.key == key.key));
-        Ok(TrustPolicy { keys, revoked_keys, rules: self.rules()?, revoked: self.revoked()?, evidence })
+        Ok(TrustPolicy { keys, revoked_keys, rules: self.rules()?, revoked: self.revoked_images()?, evidence })
+    }
+
+    /// What `kiln.toml` asks before a channel is moved.
+    pub fn channels(&self) -> Result<Channels, KeysError> {
+        let Some(text) = read(&self.channels)? else { return Ok(Channels::default()) };
+        Channels::parse(&text, &self.channels.display().to_string()).map_err(|found| KeysError::Policy(Box::new(found)))
     }
 
     /// What `trust.toml` says.
     pub fn rules(&self) -> Result<Rules, KeysError> {
         let Some(text) = read(&self.policy)? else { return Ok(Rules::default()) };
         Rules::parse(&text, &self.policy.display().to_string()).map_err(|found| KeysError::Policy(Box::new(found)))
-    }
-
-    fn revoked(&self) -> Result<BTreeSet<ImageDigest>, KeysError> {
-        let path = self.dir.join("revoked");
-        let Some(text) = read(&path)? else { return Ok(BTreeSet::new()) };
-        let lines = text.lines().enumerate().map(|(number, line)| {
-            let digest = line.split('#').next().unwrap_or_default().trim();
-            (number + 1, digest)
-        });
-        let parse = |(line, digest): (usize, &str)| {
-            digest.parse().map_err(|e: kiln_model::digest::InvalidDigest| KeysError::NotADigest {
-                path: path.clone(),
-                line,
-                reason: e.to_string(),
-            })
-        };
-        lines.filter(|(_, digest)| !digest.is_empty()).map(parse).collect()
     }
 }
 
@@ -213,6 +205,8 @@ pub(crate) fn this_host() -> KeyName {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use kiln_model::ImageDigest;
 
     use super::*;
 
@@ -240,7 +234,7 @@ mod tests {
         let policy = keys.policy(EvidencePolicy::default()).unwrap();
         assert_eq!(policy.keys[1].name.as_str(), "ci");
         assert_eq!(policy.keys[1].key, other.signing().unwrap().verifying_key());
-        assert!(policy.revoked.contains(&digest));
+        assert_eq!(policy.revoked[&digest], "CVE");
     }
 
     #[test]

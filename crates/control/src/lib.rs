@@ -5,6 +5,7 @@
 //! writes the state file (`db`).
 #![forbid(unsafe_code)]
 
+pub mod attest;
 pub mod audit;
 mod bound;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod library;
 pub mod live;
 mod liveness;
 pub mod metadata;
+pub mod moves;
 mod observer;
 mod pause;
 mod readiness;

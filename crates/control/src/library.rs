@@ -1,12 +1,16 @@
 //! [`Library`] over the image store and the keys of a state directory.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::fd::AsFd as _,
     sync::{Arc, Mutex},
 };
 
-use kiln_image::store::{ImageRecord, Store, StoreError};
+use kiln_api::difference::{Change, Difference, Sizes};
+use kiln_image::{
+    diff::ImageDiff,
+    store::{ImageRecord, Store, StoreError},
+};
 use kiln_model::{
     ChannelName, Digest, ImageDigest, ImageName, Suite, SuiteDigest,
     evidence::Envelope,
@@ -46,6 +50,26 @@ fn failed(error: StoreError) -> ReleasesError {
     }
 }
 
+/// A difference as the daemon tells it, with at most so many files.
+pub fn difference(found: &ImageDiff, before: &ImageDigest, after: &ImageDigest, most: usize) -> Difference {
+    let files = &found.files[..found.files.len().min(most)];
+    Difference {
+        before: before.to_string(),
+        after: after.to_string(),
+        size: Sizes { before: found.size.0, after: found.size.1 },
+        packages: found.packages.iter().map(change).collect(),
+        manifest: found.manifest.iter().map(change).collect(),
+        files: files.iter().map(change).collect(),
+        files_left_out: (found.files.len() - files.len()) as u64,
+    }
+}
+
+fn change<T: serde::Serialize>(change: &kiln_image::diff::Change<T>) -> Change {
+    let value = |part: &Option<T>| part.as_ref().map(|part| serde_json::json!(part));
+    let (before, after) = (value(&change.before), value(&change.after));
+    Change { what: change.what.to_owned(), name: change.name.clone(), before, after }
+}
+
 impl StoreLibrary {
     fn info(&self, record: ImageRecord) -> Result<ImageInfo, ReleasesError> {
         let ImageRecord { digest, name, manifest, mut suite, fetched_from, .. } = record;
@@ -82,8 +106,12 @@ impl Library for StoreLibrary {
     fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError> {
         self.store.add_report(image, report).map_err(failed)
     }
-    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError> {
-        Ok(self.store.channels(name).map_err(failed)?.get(channel).copied())
+    fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError> {
+        self.store.channels(name).map_err(failed)
+    }
+    fn difference(&self, before: &ImageDigest, after: &ImageDigest, most: usize) -> Result<Difference, ReleasesError> {
+        let found = self.store.diff(before, after).map_err(failed)?;
+        Ok(difference(&found, before, after, most))
     }
     fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError> {
         self.store.set_channel(name, channel, image).map_err(failed)

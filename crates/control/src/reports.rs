@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kiln_api::{Event, request::Fresh};
+use kiln_api::{Event, difference::Difference, request::Fresh};
 use kiln_engine::Engine;
 use kiln_model::{
     ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
@@ -39,8 +39,14 @@ pub trait Library: Releases + ImageTree {
     fn suite(&self, suite: &SuiteDigest) -> Result<Option<Suite>, ReleasesError>;
     /// Files a report under an image.
     fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError>;
+    /// Where the channels of a name point.
+    fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError>;
     /// Where a channel points.
-    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError>;
+    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError> {
+        Ok(self.channels(name)?.get(channel).copied())
+    }
+    /// What differs between two images, with at most so many of their files.
+    fn difference(&self, before: &ImageDigest, after: &ImageDigest, most: usize) -> Result<Difference, ReleasesError>;
     /// Points a channel at an image.
     fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError>;
 }
@@ -217,8 +223,15 @@ impl Prover {
         again: matrix::Again,
         events: Events<'_>,
     ) -> Result<Report, ProveError> {
-        let (library, digest) = (self.library.clone(), image.suite);
-        let suite = blocking(move || library.suite(&digest)).await?;
+        let (library, digest, subject) = (self.library.clone(), image.suite, image.digest);
+        let looked = blocking(move || {
+            let policy = library.policy(EvidencePolicy::default())?;
+            Ok((library.suite(&digest)?, policy.revocation(subject)))
+        });
+        let (suite, revoked) = looked.await?;
+        if let Some(refusal) = revoked {
+            return Err(refusal.into());
+        }
         let suite = suite.ok_or(ProveError::NoSuite { image: image.digest, suite: image.suite })?;
         let (store, named) = (self.secrets.clone(), config.clone());
         let secrets = tokio::task::spawn_blocking(move || store.of(&named)).await.expect("reading does not panic")?;

@@ -5,6 +5,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use kiln_control::Unsettled;
+use kiln_model::fleet::OnRevoked;
 use kiln_testkit::Manners;
 use world::{World, group, release, running, until, up, wanted, web};
 
@@ -381,4 +382,79 @@ async fn host_state_of_a_newer_kiln_is_refused() {
     let engine = std::sync::Arc::new(world.engine.clone());
     let opened = kiln_control::Control::open(world.options(), engine, world.shelf.clone(), world.gate.clone()).await;
     assert!(matches!(opened, Err(kiln_control::ControlError::Db(kiln_control::DbError::TooNew { found: 99, .. }))));
+}
+
+/// A group of two that follows revocations as the fleet says, brought to image 1 and then to image 2.
+async fn on_image_two(world: &World, control: &kiln_control::Control, on_revoked: OnRevoked) -> kiln_model::Group {
+    let group = kiln_model::Group { on_revoked, ..group(2) };
+    up(control, wanted(1, group.clone())).await;
+    up(control, wanted(2, group.clone())).await;
+    until("the old ones are gone", async || world.engine.servers().len() == 2).await;
+    group
+}
+
+async fn revoke(world: &World, control: &kiln_control::Control, n: u8) {
+    world.shelf.revoked.lock().unwrap().push(world::image(n));
+    control.look_again().await.unwrap();
+}
+
+#[tokio::test]
+async fn host_a_group_leaves_a_revoked_image_for_the_latest_release_with_good_evidence() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    let group = on_image_two(&world, &control, OnRevoked::Replace).await;
+    up(&control, wanted(3, group)).await;
+    // The release before was revoked as well: it is passed over.
+    revoke(&world, &control, 2).await;
+    revoke(&world, &control, 3).await;
+    until("the revoked ones are gone", async || {
+        world.engine.servers().len() == 2 && running(&world.engine, release(1)) == 2
+    })
+    .await;
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+    assert_eq!(world.gate.fewest_since(2), 2, "traffic never noticed");
+    let status = control.status().await.unwrap();
+    assert_eq!((status.groups[0].image.clone(), status.groups[0].refused.len()), (world::image(1).to_string(), 0));
+    // A daemon that comes later goes on like this.
+    control.close().await;
+    let control = world.open().await;
+    assert_eq!(world::settle(&control).await.outcome, Ok(()));
+    assert_eq!(running(&world.engine, release(1)), 2);
+}
+
+#[tokio::test]
+async fn host_servers_of_a_revoked_image_run_on_where_the_fleet_says_so_and_are_named_and_not_healed() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    on_image_two(&world, &control, OnRevoked::Keep).await;
+    revoke(&world, &control, 2).await;
+    let group = control.status().await.unwrap().groups.remove(0);
+    let refused = &group.refused[0];
+    assert_eq!((refused.code.as_str(), refused.servers.len()), ("revoked", 2), "{refused:?}");
+    assert!(refused.reason.contains("was revoked on this host (a hole)"), "{refused:?}");
+    world.engine.kill(&world.engine.running()[0].server.clone());
+    until("one is gone", async || world.engine.servers().len() == 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(running(&world.engine, release(2)), 1, "nothing is launched of it");
+}
+
+#[tokio::test]
+async fn host_a_group_without_a_good_release_stays_and_says_so() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    on_image_two(&world, &control, OnRevoked::Replace).await;
+    let mut events = control.subscribe();
+    revoke(&world, &control, 1).await;
+    revoke(&world, &control, 2).await;
+    let warned = async {
+        loop {
+            if let kiln_api::Event::Warning { message } = events.recv().await.unwrap() {
+                return message;
+            }
+        }
+    };
+    let message = tokio::time::timeout(Duration::from_secs(5), warned).await.unwrap();
+    assert!(message.contains("no earlier one has good evidence"), "{message}");
+    assert_eq!(running(&world.engine, release(2)), 2);
+    assert_eq!(control.status().await.unwrap().groups[0].refused[0].code, "revoked");
 }

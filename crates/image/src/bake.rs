@@ -12,6 +12,7 @@
 mod chain;
 mod copy;
 mod error;
+mod inputs;
 mod key;
 pub mod lock;
 mod mount_points;
@@ -28,7 +29,7 @@ pub(crate) mod tests;
 
 use std::{path::Path, time::Instant};
 
-use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest};
+use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest, evidence::BakeInputs};
 
 use chain::{Chain, Manner};
 pub use error::BakeError;
@@ -133,6 +134,8 @@ pub struct Baked {
     pub seconds: f64,
     /// Every step.
     pub steps: Vec<StepOutcome>,
+    /// What went into the image.
+    pub inputs: BakeInputs,
 }
 
 /// Receives events, possibly from several threads.
@@ -149,8 +152,9 @@ pub fn bake(
     let writing = store.writing()?;
     let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
     chain.all_steps()?;
+    let inputs = chain.inputs();
     let (image, suite, steps) = chain.finish()?;
     writing.settled()?;
     let name = request.recipe.name.clone();
-    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps })
+    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps, inputs })
 }

@@ -1,13 +1,14 @@
 //! Images on their way to another host and from one: pushed to a registry, pulled from it, saved to a file, loaded.
 //!
-//! What travels is the image as it is, byte for byte, with what is said of it: its reports, and the suite that they are of
-//! ([`crate::oci`] says in which form). What comes is not believed: documents are bounded, every blob is checked against
+//! What travels is the image as it is, byte for byte, with what is said of it: its reports, the suite that they are of, where
+//! it comes from and what is in it ([`crate::oci`] says in which form). What comes is not believed: documents are bounded, every blob is checked against
 //! its digest, and a layer is read entry by entry as the layer of a stranger's base is and written anew. Only if that gives
 //! the same bytes is it a layer of a Kiln image, and the tree that servers get is what its manifest says. Whether an
 //! image may be launched is not decided here: its reports are kept, and judged at each launch by `kiln_model::trust`.
 //!
 //! A transfer that was interrupted goes on: blobs that are there are not sent or fetched again, half of one is gone on with.
 
+mod cosign;
 mod error;
 mod load;
 mod outgoing;
@@ -85,4 +86,8 @@ pub struct Received {
     pub reports: usize,
     /// Suites that came with it.
     pub suites: usize,
+    /// Statements of where it comes from that came with it.
+    pub provenance: usize,
+    /// SBOMs that came with it, and that are what Kiln makes of the image here.
+    pub sboms: usize,
 }

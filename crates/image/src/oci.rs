@@ -31,6 +31,8 @@ pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// The empty configuration of an artifact.
 pub(crate) const EMPTY_BYTES: &[u8] = b"{}";
+/// Media type of a signed statement where cosign looks for it.
+pub(crate) const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 /// Artifact type, and media type of the layer, of a report.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// Artifact type, and media type of the layer, of a suite.

@@ -24,6 +24,8 @@ pub(crate) mod fuzz;
 #[cfg(test)]
 pub(crate) mod proxy;
 #[cfg(test)]
+pub(crate) mod strict;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use blobs::Cache;

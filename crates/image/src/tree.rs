@@ -112,6 +112,18 @@ impl ImageTree {
         read(&self.tree, &self.repo, path, limit)
     }
 
+    /// The regular file at a path, not through a symbolic link; none if its content is so small that it is kept in no file.
+    pub(crate) fn open(&self, path: &Path) -> Result<Option<std::fs::File>, StoreError> {
+        let Ok((dir, name)) = self.tree.root.split(path.as_os_str()) else { return Ok(None) };
+        match dir.get_file(name, &self.tree.leaves) {
+            Ok(RegularFile::External(object, _) | RegularFile::ExternalNoVerity(object, _)) => {
+                let file = self.repo.open_object(object).doing(|| format!("read {}", path.display()))?;
+                Ok(Some(file.into()))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The path with every symbolic link followed, also one at its end; none if something of it is missing.
     pub fn resolve(&self, path: &Path) -> Option<PathBuf> {
         resolve(&self.tree, path, Missing::Refuse)

@@ -7,13 +7,19 @@
 //! [`seal`] and [`open`] go from a [`Report`] to a signed [`Envelope`] and back. Nothing in an envelope is believed
 //! before one of its signatures verifies with a trusted key; the key id in it is only a hint.
 
+mod approval;
+mod attestation;
 mod envelope;
+mod provenance;
 mod statement;
 
 use std::{collections::BTreeSet, time::Duration};
 
+pub use approval::{APPROVAL, Approval, Intent, is_approval, open_approval, seal_approval};
+pub use attestation::{Attestation, AttestationError, Attested};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, peek, render, seal};
+pub use provenance::{BUILD_TYPE, BUILDER, BakeInputs, Material, PROVENANCE, Provenance};
 pub use statement::StatementError;
 
 use serde::{Deserialize, Serialize};

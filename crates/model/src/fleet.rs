@@ -109,6 +109,20 @@ pub struct Group {
     /// What happens when a source of its configuration gives another value.
     #[serde(default)]
     pub on_source_change: OnSourceChange,
+    /// What happens to running servers when their image is revoked.
+    #[serde(default)]
+    pub on_revoked: OnRevoked,
+}
+
+/// What happens to running servers when their image is revoked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevoked {
+    /// They run on, are named in `kiln status`, and are not replaced when they die.
+    #[default]
+    Keep,
+    /// The group goes back to the latest release that it was on and that may still be launched.
+    Replace,
 }
 
 /// What happens when a file or a registry that a group's configuration comes from gives another value than the one that was
@@ -142,6 +156,7 @@ impl Group {
             max_age: None,
             windows: Windows::default(),
             on_source_change: OnSourceChange::default(),
+            on_revoked: OnRevoked::default(),
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn recipe(bytes: &[u8]) {
 pub fn fleet(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     has_places(&text, crate::Fleet::parse(&text, "fleet.toml"));
-    let base = "image = \"hello@dev\"\n[group.web]\ncount = 3\n[config]\ngreeting = \"hi\"\n";
+    let base = "[group.web]\nimage = \"hello@dev\"\ncount = 3\n";
     let file = |text: &str, file: &str| FleetText { text: text.to_owned(), file: file.to_owned() };
     has_places(&text, FleetFiles::parse(file(base, "fleet.toml"), Some(file(&text, "fleet.staging.toml"))));
 }
@@ -73,7 +73,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test reads its files")]
     fn unit_what_was_fuzzed_is_read_without_fault() {
         for (target, read) in [("recipe", recipe as fn(&[u8])), ("fleet", fleet), ("lock", lock), ("trust", trust)] {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));

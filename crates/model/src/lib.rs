@@ -18,6 +18,8 @@ pub mod lock;
 pub mod manifest;
 pub mod oci;
 pub mod plan;
+pub mod promotion;
+pub mod reason;
 pub mod recipe;
 pub mod release;
 pub mod schema;
@@ -37,6 +39,7 @@ pub use id::{
 };
 pub use lock::Lock;
 pub use manifest::ImageManifest;
+pub use reason::Reason;
 pub use recipe::Recipe;
 pub use release::Release;
 pub use server::ServerState;

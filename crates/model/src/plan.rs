@@ -23,6 +23,7 @@
 //! evidence allow; otherwise what still serves is kept.
 
 mod age;
+mod back;
 mod backoff;
 mod chance;
 mod count;
@@ -33,6 +34,7 @@ mod steps;
 mod types;
 
 pub use age::aged;
+pub use back::{Past, way_back};
 pub use backoff::{BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
 pub use forecast::forecast;
 pub use types::{

@@ -8,6 +8,7 @@ pub(crate) mod binding;
 mod check;
 pub(crate) mod command;
 pub(crate) mod config;
+pub mod descend;
 pub(crate) mod file;
 mod files;
 mod oci_base;
@@ -28,7 +29,7 @@ pub use self::{
     files::{FileKind, FileProblem, RecipeFiles},
     oci_base::{ImportLimits, OciBase},
 };
-use crate::{fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
+use crate::{digest::Digest, fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
 /// base, ordered steps, services, writable paths, tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Recipe {
     pub manifest: ImageManifest,
     /// The tests; the programs of `script` tests are loaded into it.
     pub suite: Suite,
+    /// The SHA-256 of `image.toml`, as `sha256sum` says it.
+    pub text: Digest,
 }
 
 /// What an image starts from.

@@ -1,4 +1,4 @@
-//! JSON Schemas of `image.toml`, `fleet.toml`, an environment's file and `trust.toml`, for editors and other programs.
+//! JSON Schemas of `image.toml`, `fleet.toml`, an environment's file, `trust.toml` and `kiln.toml`, for editors and other programs.
 //!
 //! The structs in the submodules are the files' text form and nothing else: their documentation is what an editor
 //! shows beside a key. The parser ([`crate::recipe`], [`crate::fleet`]) says more than a schema can (places, contradictions,
@@ -6,6 +6,7 @@
 
 pub mod fleet;
 pub mod image;
+pub mod promotion;
 pub mod trust;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
@@ -20,12 +21,13 @@ pub struct SchemaFile {
 }
 
 /// All schemas.
-pub fn files() -> [SchemaFile; 4] {
+pub fn files() -> [SchemaFile; 5] {
     [
         file::<image::ImageToml>("image.schema.json"),
         file::<fleet::FleetToml>("fleet.schema.json"),
         file::<fleet::EnvironmentToml>("environment.schema.json"),
         file::<trust::TrustToml>("trust.schema.json"),
+        file::<promotion::KilnToml>("kiln.schema.json"),
     ]
 }
 

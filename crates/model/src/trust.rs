@@ -25,7 +25,7 @@ mod judge;
 mod refusal;
 mod rule;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 pub use admit::{Request, admit, suite_of, vouched};
 use jiff::Timestamp;
@@ -93,8 +93,8 @@ pub struct TrustPolicy {
     pub revoked_keys: Vec<TrustedKey>,
     /// Who may say what.
     pub rules: Rules,
-    /// Images that are never launched again, whatever was seen of them.
-    pub revoked: BTreeSet<ImageDigest>,
+    /// Images that are never launched again, whatever was seen of them, and why.
+    pub revoked: BTreeMap<ImageDigest, String>,
     /// How old a report may be, and what its expiry means to healing.
     pub evidence: EvidencePolicy,
 }
@@ -103,6 +103,10 @@ impl TrustPolicy {
     /// Whether a report by this key would count for images of this name.
     pub fn counts(&self, image: &ImageName, key: &KeyName) -> bool {
         self.rules.rule(image).is_some_and(|rule| rule.may_sign(key))
+    }
+    /// The refusal of an image that was revoked.
+    pub fn revocation(&self, image: ImageDigest) -> Option<Refusal> {
+        self.revoked.get(&image).map(|reason| Refusal::Revoked { image, reason: reason.clone() })
     }
     /// Whether healing goes on after that.
     pub fn on_expiry(&self) -> OnExpiry {

@@ -181,10 +181,10 @@ fn a_report_from_the_future_does_not_live_longer() {
 
 #[test]
 fn a_revoked_image_is_refused_also_for_healing() {
-    let policy = TrustPolicy { revoked: [image()].into(), ..policy() };
+    let policy = TrustPolicy { revoked: [(image(), "a hole".to_owned())].into(), ..policy() };
     for launch_use in [LaunchUse::Rollout, LaunchUse::Heal] {
         let refused = admit(launch_use, &[sealed(passed(1))], &policy);
-        assert!(matches!(refused, Err(Refusal::Revoked { .. })));
+        assert!(matches!(&refused, Err(Refusal::Revoked { reason, .. }) if reason == "a hole"), "{refused:?}");
     }
 }
 

@@ -105,6 +105,8 @@ impl<'a> Shown<'a> {
             Event::Step { group, server, action, reason } => {
                 self.step(group, server.as_deref(), action, reason);
             }
+            // Only plans have them, and these are shown as such.
+            Event::Difference { .. } => {}
             Event::Server { server, state, ready, reason, .. } => {
                 self.server(server, state, *ready, reason.as_deref());
             }

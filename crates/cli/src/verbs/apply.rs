@@ -9,7 +9,14 @@ use kiln_api::{
 use kiln_model::Fleet;
 
 use super::Context;
-use crate::{cli::Apply, daemon, exit::Exit, failure::Failure, project, ui::events};
+use crate::{
+    cli::Apply,
+    daemon,
+    exit::Exit,
+    failure::Failure,
+    project,
+    ui::{self, difference, events},
+};
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Apply) -> Result<Exit, Failure> {
     let path = &arguments.fleet;
@@ -42,6 +49,11 @@ async fn plan(context: &Context<'_>, client: &kiln_api::Client, request: &ApplyR
             steps += 1;
             let what = server.as_deref().map_or_else(|| group.clone(), |server| format!("{group}: {server}"));
             context.ui.out(&format!("{action} {what}: {reason}"));
+        }
+        Event::Difference { group, difference } => {
+            let (before, after) = (ui::short(&difference.before), ui::short(&difference.after));
+            context.ui.out(&format!("image {group}: {before} → {after}"));
+            difference::lines(difference).iter().for_each(|line| context.ui.out(&format!("  {line}")));
         }
         Event::Warning { message } => context.ui.warn(message),
         _ => {}

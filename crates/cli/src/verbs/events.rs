@@ -43,6 +43,9 @@ fn words(event: &Event) -> String {
         Event::Step { group, server, action, reason } => {
             format!("{action} {}: {reason}", server.as_deref().unwrap_or(group))
         }
+        Event::Difference { group, difference } => {
+            format!("{group} {} → {}", ui::short(&difference.before), ui::short(&difference.after))
+        }
         Event::Server { server, state, ready, reason, .. } => {
             let after =
                 ready.filter(|_| state == "ready").map(|after| format!(" after {:.1} ms", after.as_secs_f64() * 1e3));

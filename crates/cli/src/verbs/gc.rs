@@ -1,6 +1,7 @@
 //! `kiln gc`: removes images that nothing uses, and secrets that no release names any more.
 
 use kiln_api::Client;
+use kiln_control::audit;
 use kiln_image::Store;
 use kiln_model::ImageDigest;
 use serde_json::json;
@@ -18,6 +19,10 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Gc) -> Result<Exit, F
     let secrets = if arguments.dry_run { 0 } else { client.gc().await?.secrets };
     drop(task);
     let removed: Vec<_> = outcome.images.iter().map(ToString::to_string).collect();
+    if !arguments.dry_run {
+        let inputs = json!({ "images": removed, "bytes": outcome.bytes, "secrets": secrets });
+        audit::note(&places.state, "gc", inputs, "nothing uses them")?;
+    }
     let value = json!({
         "dry_run": arguments.dry_run,
         "images": removed,

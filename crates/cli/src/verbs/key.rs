@@ -1,6 +1,9 @@
 //! `kiln key`: whose reports this host believes.
 
-use kiln_control::keys::{KeyEntry, KeyState, Keys};
+use kiln_control::{
+    audit,
+    keys::{self, KeyEntry, KeyState, Keys},
+};
 use kiln_model::trust::Rules;
 use serde_json::{Value, json};
 
@@ -14,13 +17,36 @@ use crate::{
 };
 
 pub(super) fn run(context: &Context<'_>, arguments: &Key) -> Result<Exit, Failure> {
-    let keys = Keys::open(&HostPlaces::of(&context.state)?.state)?;
     let ui = context.ui;
+    if let KeyVerb::Make(make) = &arguments.verb {
+        let pem = keys::make_key(&make.file)?;
+        ui.result(&json!({ "pem": pem }), || pem.clone());
+        return Ok(Exit::Ok);
+    }
+    let state = HostPlaces::of(&context.state)?.state;
+    let keys = Keys::open(&state)?;
+    let note = |action, entry: &KeyEntry| {
+        let inputs = json!({ "name": entry.name, "key": entry.id });
+        audit::note(&state, action, inputs, "somebody asked for it")
+    };
     match &arguments.verb {
         KeyVerb::List => list(&keys, ui)?,
-        KeyVerb::Add(add) => changed(&keys.add(&add.name, &add.file)?, "is believed from now on", ui),
-        KeyVerb::Rotate => rotate(&keys, ui)?,
-        KeyVerb::Revoke(revoke) => changed(&keys.revoke(&revoke.which)?, "is believed no more", ui),
+        KeyVerb::Make(_) => unreachable!("a key is made without a state directory"),
+        KeyVerb::Add(add) => {
+            let added = keys.add(&add.name, &add.file)?;
+            note("key-add", &added)?;
+            changed(&added, "is believed from now on", ui);
+        }
+        KeyVerb::Rotate => {
+            let (old, new) = keys.rotate()?;
+            note("key-rotate", &new)?;
+            rotated(&old, &new, ui);
+        }
+        KeyVerb::Revoke(revoke) => {
+            let revoked = keys.revoke(&revoke.which)?;
+            note("key-revoke", &revoked)?;
+            changed(&revoked, "is believed no more", ui);
+        }
         KeyVerb::Export(export) => {
             let pem = keys.export(export.name.as_ref())?;
             ui.result(&json!({ "pem": pem }), || pem.clone());
@@ -55,18 +81,16 @@ fn images(entry: &KeyEntry, rules: &Rules) -> Vec<String> {
     }
 }
 
-fn rotate(keys: &Keys, ui: &Ui) -> Result<(), Failure> {
-    let (old, new) = keys.rotate()?;
+fn rotated(old: &KeyEntry, new: &KeyEntry, ui: &Ui) {
     ui.result(&json!({ "old": old.id, "new": new.id }), || {
         format!(
             "{} reports are signed with {} from now on; what {} signed is still believed.\n\
              Hosts that trust this one need the new key: `kiln key export` here, `kiln key add` there.",
             ui::good(),
-            short(&new),
-            short(&old)
+            short(new),
+            short(old)
         )
     });
-    Ok(())
 }
 
 fn changed(entry: &KeyEntry, how: &str, ui: &Ui) {

@@ -5,19 +5,21 @@ use kiln_image::{Store, delivery};
 use super::Context;
 use crate::{
     cli::Load,
-    delivering::{Shown, failed, received},
+    delivering::{Arrival, Shown, failed, received},
     exit::Exit,
     failure::Failure,
     parts::host::HostPlaces,
 };
 
 pub(super) fn run(context: &Context<'_>, arguments: &Load) -> Result<Exit, Failure> {
-    let store = Store::open(&HostPlaces::of(&context.state)?.store())?;
+    let places = HostPlaces::of(&context.state)?;
+    let store = Store::open(&places.store())?;
     let shown = Shown::new(context.ui, "loading");
     let now = jiff::Timestamp::now();
     let (file, name) = (&arguments.file, arguments.name.as_deref());
     let loaded = delivery::load(&store, file, name, now, &|event| shown.event(event))
         .map_err(failed(format!("the image in {}", file.display()), "could not be loaded".to_owned()))?;
     drop(shown);
-    received(&store, &loaded, arguments.channel.as_ref(), context.ui)
+    let (from, channel) = (arguments.file.display().to_string(), arguments.channel.as_ref());
+    received(&store, &loaded, &Arrival { state: &places.state, how: "load", from, channel }, context.ui)
 }

@@ -8,7 +8,7 @@ use kiln_image::{
 use super::Context;
 use crate::{
     cli::Pull,
-    delivering::{Shown, failed, received},
+    delivering::{Arrival, Shown, failed, received},
     exit::Exit,
     failure::Failure,
     parts::{host::HostPlaces, registries},
@@ -24,5 +24,6 @@ pub(super) fn run(context: &Context<'_>, arguments: &Pull) -> Result<Exit, Failu
     let pulled = delivery::pull(&store, &request, &|event| shown.event(event))
         .map_err(failed(arguments.from.to_string(), "could not be pulled".to_owned()))?;
     drop(shown);
-    received(&store, &pulled, arguments.channel.as_ref(), context.ui)
+    let (from, channel) = (arguments.from.to_string(), arguments.channel.as_ref());
+    received(&store, &pulled, &Arrival { state: &places.state, how: "pull", from, channel }, context.ui)
 }

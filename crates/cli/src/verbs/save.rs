@@ -1,5 +1,6 @@
 //! `kiln save`: an image with its reports and its suite to a file.
 
+use kiln_control::audit;
 use kiln_image::{Store, delivery};
 use serde_json::json;
 
@@ -14,13 +15,16 @@ use crate::{
 };
 
 pub(super) fn run(context: &Context<'_>, arguments: &Save) -> Result<Exit, Failure> {
-    let store = Store::open(&HostPlaces::of(&context.state)?.store())?;
+    let places = HostPlaces::of(&context.state)?;
+    let store = Store::open(&places.store())?;
     let image = resolve(&store, &arguments.image)?;
     let shown = Shown::new(context.ui, "saving");
     let file = arguments.file.display().to_string();
     let saved = delivery::save(&store, &image.digest, &arguments.file, &|event| shown.event(event))
         .map_err(failed(arguments.image.to_string(), format!("could not be saved to {file}")))?;
     drop(shown);
+    let inputs = json!({ "image": saved.image, "name": saved.name, "file": file });
+    audit::note(&places.state, "save", inputs, "somebody asked for it")?;
     let value = json!({
         "image": saved.image.to_string(),
         "name": saved.name.as_str(),

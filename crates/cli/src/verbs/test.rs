@@ -9,7 +9,7 @@ use kiln_api::{
 };
 use kiln_image::bake::LockMode;
 use kiln_model::{
-    Fleet, Group, ImageName, Recipe,
+    EnvironmentName, Fleet, Group, GroupName, ImageName, Recipe,
     fleet::{ImageRef, Selector},
 };
 
@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit,
     let mut reports = Vec::new();
     let mut exit = Exit::Ok;
     let directory = if directory.is_dir() { project::absolute(directory)? } else { "/".into() };
-    for group in configured(fleet.as_ref(), &image.name, arguments)? {
+    for group in configured(fleet.as_ref(), &image.name, arguments.group.as_ref())? {
         // What was seen with further configurations of the suite by the first holds for the others.
         let fresh = if reports.is_empty() { Fresh::Always } else { Fresh::Renew };
         let (tested, outcome) = test(context, &client, &image, (group, directory.clone()), fresh).await?;
@@ -45,16 +45,21 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Test) -> Result<Exit,
 /// Bakes the image of a directory; its fleet, if there is one, is read and checked before.
 fn prepare(context: &Context<'_>, directory: &Path, arguments: &Test) -> Result<(ImageRef, Option<Fleet>), Failure> {
     let recipe = project::recipe(directory)?;
-    let fleet = match project::fleet_if_any(directory, arguments.env.as_ref())? {
-        Some(files) => {
-            files.check(&recipe.manifest)?;
-            let mut fleet = project::with_variables(files.fleet)?;
-            fleet.spread(|_| Some(&recipe.manifest.config));
-            Some(fleet)
-        }
-        None => None,
-    };
+    let fleet = fleet(directory, arguments.env.as_ref(), &recipe)?;
     Ok((bake(context, directory, &recipe, arguments.offline)?, fleet))
+}
+
+/// The fleet beside a recipe, if there is one, checked against it, with the values that its groups get.
+pub(super) fn fleet(
+    directory: &Path,
+    environment: Option<&EnvironmentName>,
+    recipe: &Recipe,
+) -> Result<Option<Fleet>, Failure> {
+    let Some(files) = project::fleet_if_any(directory, environment)? else { return Ok(None) };
+    files.check(&recipe.manifest)?;
+    let mut fleet = project::with_variables(files.fleet)?;
+    fleet.spread(|_| Some(&recipe.manifest.config));
+    Ok(Some(fleet))
 }
 
 fn bake(context: &Context<'_>, directory: &Path, recipe: &Recipe, offline: bool) -> Result<ImageRef, Failure> {
@@ -65,9 +70,13 @@ fn bake(context: &Context<'_>, directory: &Path, recipe: &Recipe, offline: bool)
 }
 
 /// One group for each configuration of those that use the image; none in particular where there are none.
-fn configured(fleet: Option<&Fleet>, image: &ImageName, arguments: &Test) -> Result<Vec<Option<Group>>, Failure> {
+pub(super) fn configured(
+    fleet: Option<&Fleet>,
+    image: &ImageName,
+    only: Option<&GroupName>,
+) -> Result<Vec<Option<Group>>, Failure> {
     let groups = fleet.into_iter().flat_map(|fleet| &fleet.groups);
-    let ours = groups.filter(|(name, group)| match &arguments.group {
+    let ours = groups.filter(|(name, group)| match only {
         Some(wanted) => *name == wanted,
         None => group.image.name == *image,
     });
@@ -80,7 +89,7 @@ fn configured(fleet: Option<&Fleet>, image: &ImageName, arguments: &Test) -> Res
             found.push(group.clone());
         }
     }
-    match &arguments.group {
+    match only {
         Some(wanted) if found.is_empty() => Err(Failure::Unknown { kind: "group", name: wanted.to_string() }),
         _ if found.is_empty() => Ok(vec![None]),
         _ => Ok(found.into_iter().map(Some).collect()),

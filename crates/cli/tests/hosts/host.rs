@@ -72,6 +72,13 @@ impl Host {
         said.lines.last().cloned().unwrap_or_default()
     }
 
+    /// What the program, which must succeed, says to people.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
     /// The key that reports are signed with here.
     pub fn signing_key(&self) -> SigningKey {
         let keys = kiln_control::keys::Keys::open(&self.state()).expect("keys");

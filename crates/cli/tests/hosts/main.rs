@@ -1,7 +1,13 @@
 //! Two hosts: two state directories with daemons of their own, and a real registry between them.
 
 mod closed;
+mod debian;
 #[path = "../../../image/src/registry/docker.rs"]
 mod docker;
 mod host;
+mod pipeline;
+mod promoting;
+mod rebasing;
+mod revoking;
+mod said;
 mod two;

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc};
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use kiln_api::{ApiError, ErrorCode, Event, report::TestReport, request::ApplyRequest};
 use kiln_model::{
-    Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageName,
+    ChannelName, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageName,
     config::{ConfigKey, ConfigValue, Froze},
     evidence::{Report, Verdict},
     fleet::{ImageRef, Selector},
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     ControlError, Settled, Wanted,
     live::LiveError,
+    moves::Move,
     releases::{ImageInfo, ReleasesError},
     reports::{Proof, blocking},
 };
@@ -55,6 +57,7 @@ async fn try_apply(
         origins: origins.clone(),
     };
     if request.plan_only {
+        differences(app, &images, sink).await?;
         missing_evidence(app, &request.fleet, &images, &configs, sink).await?;
         app.control.plan_only(wanted()).await?.into_iter().for_each(|event| sink.send(event));
         return Ok(Ended::default());
@@ -144,13 +147,21 @@ async fn prove(
     let proofs: Result<Vec<Proof>, _> = join_all(proofs).await.into_iter().collect();
     let proofs = proofs?;
     for proof in &proofs {
-        record_proof(app, proof).await?;
+        record_proof(app, proof, "test", PROVEN).await?;
     }
     Ok(proofs)
 }
 
+/// Why a release is tested.
+pub(super) const PROVEN: &str = "a release must be proven before it is launched";
+
 /// The audit log's entry of a suite that was run, or of a report that stood for it.
-pub(super) async fn record_proof(app: &App, proof: &Proof) -> Result<(), ControlError> {
+pub(super) async fn record_proof(
+    app: &App,
+    proof: &Proof,
+    action: &'static str,
+    reason: &str,
+) -> Result<(), ControlError> {
     let report = &proof.report;
     let inputs = json!({
         "image": report.image,
@@ -159,7 +170,7 @@ pub(super) async fn record_proof(app: &App, proof: &Proof) -> Result<(), Control
         "verdict": report.verdict,
         "finished_at": report.finished_at.to_string(),
     });
-    app.control.record("test", inputs, "a release must be proven before it is launched").await
+    app.control.record(action, inputs, reason).await
 }
 
 /// Every release of the fleet once.
@@ -170,6 +181,27 @@ fn releases(images: &BTreeMap<GroupName, ImageInfo>, configs: &Configs) -> Vec<(
         once.entry((image.digest, config.digest())).or_insert((image, config));
     }
     once.into_values().collect()
+}
+
+/// So many files of a difference are told with a plan.
+const FILES_OF_A_PLAN: usize = 100;
+
+/// For `plan_only`: how the image of each group differs from the one it would get.
+async fn differences(app: &Arc<App>, images: &BTreeMap<GroupName, ImageInfo>, sink: &Sink) -> Result<(), Failure> {
+    let status = app.control.status().await?;
+    for (name, image) in images {
+        let running = status.groups.iter().find(|group| group.name == name.as_str());
+        let Some(before) = running.and_then(|group| group.image.parse::<ImageDigest>().ok()) else { continue };
+        let (library, after) = (app.library.clone(), image.digest);
+        match blocking(move || library.difference(&before, &after, FILES_OF_A_PLAN)).await {
+            Ok(_) if before == after => {}
+            Ok(difference) => sink.send(Event::Difference { group: name.to_string(), difference }),
+            // Its image was removed: there is nothing to compare with.
+            Err(ReleasesError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// For `plan_only`: the releases that would be tested first.
@@ -203,13 +235,27 @@ pub(super) fn tests_failed(report: &Report) -> ApiError {
         .help("nothing was launched or changed; `kiln test` shows what each test expected and saw")
 }
 
-/// Points channel `dev` of the image's name at it.
-pub(super) async fn move_dev(app: &Arc<App>, image: &ImageInfo) -> Result<Event, ReleasesError> {
-    let dev = "dev".parse().expect("`dev` is a valid channel name");
-    let event = routes::moved(image, &dev);
-    let (library, image) = (app.library.clone(), image.clone());
-    blocking(move || library.set_channel(&image.name, &dev, &image.digest)).await?;
-    Ok(event)
+/// Points channel `dev` of the image's name at it. That it passed its tests is the only rule there.
+pub(super) async fn move_dev(app: &Arc<App>, image: &ImageInfo) -> Result<Event, Failure> {
+    let dev: ChannelName = "dev".parse().expect("`dev` is a valid channel name");
+    let (library, name, channel) = (app.library.clone(), image.name.clone(), dev.clone());
+    let before = blocking(move || library.channel(&name, &channel)).await?;
+    if before == Some(image.digest) {
+        return Ok(routes::moved(image, &dev));
+    }
+    let moved = Move {
+        at: Timestamp::now(),
+        name: image.name.clone(),
+        channel: dev,
+        image: image.digest,
+        before,
+        who: "the daemon".to_owned(),
+        how: "test".to_owned(),
+        reason: "it was baked here and passed its tests".to_owned(),
+        evidence: json!({"suite": image.suite}),
+        difference: serde_json::Value::Null,
+    };
+    routes::move_channel(app, image, moved).await
 }
 
 /// So much must be free in the state directory for a change to begin, in bytes: the journal and the spools of new servers

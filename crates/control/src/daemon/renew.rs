@@ -19,7 +19,7 @@ use super::App;
 use crate::{
     InService,
     releases::{ImageInfo, ReleasesError},
-    reports::blocking,
+    reports::{Proof, blocking},
 };
 
 /// The part of a report's life after which the release is tested again.
@@ -123,9 +123,18 @@ async fn renew(app: &App, release: &InService, tried: &mut HashMap<ReleaseId, In
         Err(error) => return warn(app, release, &chain(&error)),
     }
     match app.prover.prove(&image, &release.config, release.evidence, Fresh::Renew, &quiet).await {
-        Ok(proof) if proof.passed() => tracing::info!(group = %release.group, "the evidence was renewed"),
-        Ok(proof) => warn(app, release, &super::apply::tests_failed(&proof.report).message),
+        Ok(proof) => renewed(app, release, &proof).await,
         Err(error) => warn(app, release, &chain(&error)),
+    }
+}
+
+async fn renewed(app: &App, release: &InService, proof: &Proof) {
+    if let Err(error) = super::apply::record_proof(app, proof, "renew", "its report was about to expire").await {
+        warn(app, release, &chain(&error));
+    }
+    match proof.passed() {
+        true => tracing::info!(group = %release.group, "the evidence was renewed"),
+        false => warn(app, release, &super::apply::tests_failed(&proof.report).message),
     }
 }
 

@@ -5,6 +5,8 @@ mod events;
 mod groups;
 mod host;
 mod images;
+mod promote;
+mod revoke;
 mod servers;
 mod volumes;
 
@@ -39,7 +41,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/host", get(host::inventory))
         .route("/v1/test", post(images::test))
         .route("/v1/gc", post(images::collect))
-        .route("/v1/promote", post(images::promote))
+        .route("/v1/promote", post(promote::promote))
+        .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/apply", post(groups::apply))
         .route("/v1/config/diff", post(config::diff))
         .route("/v1/live", post(config::set))
@@ -79,4 +82,4 @@ async fn shutdown(State(app): Shared) -> axum::Json<Done> {
     axum::Json(Done {})
 }
 
-pub(super) use images::moved;
+pub(super) use promote::{move_channel, moved};

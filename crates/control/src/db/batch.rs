@@ -8,7 +8,7 @@ use super::{
     chain::{self, Record},
     load::{GroupRow, PastRelease, ServerRow},
 };
-use crate::{live::LiveValues, volumes::VolumeRow};
+use crate::{live::LiveValues, moves::Move, volumes::VolumeRow};
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -41,6 +41,7 @@ enum Write {
     Live(GroupName, Box<LiveValues>),
     Volume(VolumeId, Box<VolumeRow>),
     ForgetVolume(VolumeId),
+    Move(Box<Move>),
 }
 
 /// Writes that become true together.
@@ -97,6 +98,10 @@ impl Batch {
     pub fn forget_volume(&mut self, id: &VolumeId) {
         self.0.push(Write::ForgetVolume(id.clone()));
     }
+    /// A move of a channel.
+    pub fn moved(&mut self, moved: Move) {
+        self.0.push(Write::Move(Box::new(moved)));
+    }
     pub fn counter(&mut self, name: &'static str, value: i64) {
         self.0.push(Write::Counter(name, value));
     }
@@ -142,6 +147,22 @@ impl Write {
                 run("INSERT OR REPLACE INTO volumes VALUES (?1, ?2)", params![id.as_str(), json(row)])
             }
             Self::ForgetVolume(id) => run("DELETE FROM volumes WHERE id = ?1", params![id.as_str()]),
+            Self::Move(moved) => run(
+                "INSERT INTO moves (at, name, channel, image, before, who, how, reason, evidence, difference) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    moved.at.to_string(),
+                    moved.name.as_str(),
+                    moved.channel.as_str(),
+                    moved.image.to_string(),
+                    moved.before.map(|before| before.to_string()),
+                    moved.who,
+                    moved.how,
+                    moved.reason,
+                    moved.evidence.to_string(),
+                    moved.difference.to_string(),
+                ],
+            ),
             Self::Counter(name, value) => run("INSERT OR REPLACE INTO counters VALUES (?1, ?2)", params![name, value]),
         }
     }

@@ -89,7 +89,7 @@ pub(crate) struct OpenIntention {
 pub(crate) struct Loaded {
     pub groups: Vec<GroupRow>,
     pub releases: BTreeMap<GroupName, Vec<PastRelease>>,
-    pub servers: Vec<ServerRow>,
+    pub servers: BTreeMap<GroupName, Vec<ServerRow>>,
     pub open: Vec<OpenIntention>,
     pub next_intention: i64,
     pub counters: BTreeMap<String, i64>,
@@ -100,7 +100,6 @@ pub(crate) struct Loaded {
 pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
     let mut loaded = Loaded {
         groups: rows(connection, "SELECT * FROM groups ORDER BY name", group)?,
-        servers: rows(connection, "SELECT * FROM servers ORDER BY id", server)?,
         open: rows(
             connection,
             "SELECT id, group_name, server, action FROM intentions WHERE closed_at IS NULL ORDER BY id",
@@ -108,6 +107,9 @@ pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
         )?,
         ..Loaded::default()
     };
+    for row in rows(connection, "SELECT * FROM servers ORDER BY id", server)? {
+        loaded.servers.entry(row.group.clone()).or_default().push(row);
+    }
     let releases = "SELECT group_name, image, body, suite, settled FROM releases JOIN configs ON digest = config";
     for (group, past) in rows(connection, releases, release)? {
         loaded.releases.entry(group).or_default().push(past);

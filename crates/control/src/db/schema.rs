@@ -111,6 +111,23 @@ const MIGRATIONS: &[&str] = &[
         given      TEXT NOT NULL
     ) STRICT;
 ",
+    // Every move of a channel, with what it was decided from.
+    "
+    CREATE TABLE moves (
+        number     INTEGER PRIMARY KEY AUTOINCREMENT,
+        at         TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        channel    TEXT NOT NULL,
+        image      TEXT NOT NULL,
+        before     TEXT,
+        who        TEXT NOT NULL,
+        how        TEXT NOT NULL,
+        reason     TEXT NOT NULL,
+        evidence   TEXT NOT NULL,
+        difference TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX moves_by_name ON moves (name, number);
+",
     // Volumes, and the slots of the servers that have some.
     "
     CREATE TABLE volumes (
@@ -127,6 +144,13 @@ pub(super) const AUDIT_LOG_IS_WHOLE: &str = "CREATE TRIGGER audit_log_is_whole B
 
 /// The journal, and what was audited before the log had a chain, are kept for this many entries.
 const KEPT: i64 = 20_000;
+
+/// Whether the file is as this Kiln writes it.
+pub(super) fn is_current(connection: &Connection) -> Result<bool, DbError> {
+    let failed = |source| DbError::Sqlite { action: "read", source };
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    Ok(found == MIGRATIONS.len() as i64)
+}
 
 /// Sets the file up for safe writing and brings it to the current version.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {

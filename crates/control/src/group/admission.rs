@@ -1,6 +1,6 @@
 //! Which of a group's releases may be launched.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kiln_model::{
     ReleaseId, VerifiedRelease,
@@ -21,11 +21,14 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(1);
 
 impl GroupTask {
-    /// Looks at the evidence of every release that the next plan might launch.
+    /// Looks at the evidence of every release that the next plan might launch, and of those that run.
     pub(super) async fn look_at_evidence(&mut self) {
         let progress = self.row.progress.as_ref();
         let wanted = [Some(self.row.release), progress.and_then(|p| p.stable), progress.map(|p| p.to)];
-        for release in wanted.into_iter().flatten() {
+        let running = self.servers.values().map(|server| server.row.release);
+        let wanted: BTreeSet<_> = wanted.into_iter().flatten().chain(running).collect();
+        self.admitted.retain(|release, _| wanted.contains(release));
+        for release in wanted {
             let heal = self.heals(release);
             let fresh = self.admitted.get(&release).is_some_and(|a| a.heal == heal && a.at.elapsed() < FRESH);
             if !fresh {

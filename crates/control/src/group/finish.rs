@@ -1,6 +1,6 @@
 //! What actions that ended, and new servers that became ready or did not, mean.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kiln_api::error::chain;
 use kiln_engine::{Observed, Phase};
@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Ended, GroupTask, Place, TrafficChange};
-use crate::{db::IntentionId, observer::Snapshot, routes::Routed};
+use crate::{db::IntentionId, observer::Part, routes::Routed};
 
 /// An engine may take this long until `observe` shows a server that it launched.
 const SHOWS_WITHIN: Duration = Duration::from_secs(5);
@@ -102,6 +102,11 @@ impl GroupTask {
         }
         self.step_to(id, ServerState::Starting);
         self.watch(id);
+        // It may have ended before its launch was answered; what was seen then is not told twice.
+        let ended = self.seen.servers.get(id).filter(|seen| matches!(seen.phase, Phase::Exited { .. })).cloned();
+        if let Some(ended) = ended {
+            self.see_one(id, &ended);
+        }
     }
 
     fn ready(&mut self, id: &ServerId, after: Duration) {
@@ -223,21 +228,19 @@ impl GroupTask {
         self.row.failures.retain(|failure| !old(failure));
     }
 
-    /// What the engine sees of the group's servers.
-    pub(super) fn see(&mut self, snapshot: &Snapshot) {
+    /// What the engine saw of the group's servers, when it was looked at then.
+    pub(super) fn see(&mut self, begun: Instant, part: Arc<Part>) {
         let ids: Vec<ServerId> = self.servers.keys().cloned().collect();
         for id in ids {
-            match snapshot.servers.get(&id) {
+            match part.servers.get(&id) {
                 Some(seen) => self.see_one(&id, seen),
-                None => self.miss(&id, snapshot),
+                None => self.miss(&id, begun),
             }
         }
-        let unknown = snapshot
-            .servers
-            .values()
-            .filter(|seen| seen.group.as_ref() == Some(&self.row.name) && !self.servers.contains_key(&seen.server));
+        let unknown = part.servers.values().filter(|seen| !self.servers.contains_key(&seen.server));
         let unknown: Vec<Observed> = unknown.cloned().collect();
         unknown.into_iter().for_each(|seen| self.destroy_unknown(seen));
+        self.seen = part;
     }
 
     fn see_one(&mut self, id: &ServerId, seen: &Observed) {
@@ -258,9 +261,9 @@ impl GroupTask {
         }
     }
 
-    fn miss(&mut self, id: &ServerId, snapshot: &Snapshot) {
+    fn miss(&mut self, id: &ServerId, begun: Instant) {
         let server = &self.servers[id];
-        let old_news = snapshot.begun < server.known_since + SHOWS_WITHIN;
+        let old_news = begun < server.known_since + SHOWS_WITHIN;
         if expects_life(server.row.state) && !old_news {
             self.fail(id, "the engine does not know it any more".to_owned(), End::Gone);
         }

@@ -7,7 +7,7 @@ use kiln_api::{
     status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus},
 };
 use kiln_model::{
-    ServerId, ServerState,
+    ReleaseId, ServerId, ServerState,
     manifest::Protocol,
     plan::{Admission, GroupDesired, GroupObserved, RolloutProgress, RolloutState, ServerView},
 };
@@ -89,10 +89,15 @@ impl GroupTask {
             healing: self.healing(),
             live: self.live(),
             sources: None,
-            servers: self.servers.values().map(Server::status).collect(),
             volumes: self.volumes(),
+            servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
         }
+    }
+
+    fn server_status(&self, server: &Server) -> ServerStatus {
+        let release = self.releases.get(&server.row.release);
+        ServerStatus { image: release.map(|release| release.image.to_string()).unwrap_or_default(), ..server.status() }
     }
 
     fn live(&self) -> Option<LiveStatus> {
@@ -101,10 +106,14 @@ impl GroupTask {
         (keys > 0).then(|| LiveStatus { version: values.version, keys, set: values.set.len() as u32 })
     }
 
-    /// The releases that could not be launched now, with the servers of them that run on.
+    /// The releases that could not be launched now, with the servers of them that run.
     fn refused(&self) -> Vec<RefusedStatus> {
+        let progress = self.row.progress.as_ref();
+        let wanted = [Some(self.row.release), progress.and_then(|p| p.stable), progress.map(|p| p.to)];
+        // What is on its way out anyhow is of interest only where it must not run at all.
+        let told = |id: &ReleaseId, code: &str| wanted.contains(&Some(*id)) || code == "revoked";
         let refused = self.admitted.iter().filter_map(|(id, admitted)| match &admitted.result {
-            Err(Admission::Refused { code, reason }) => Some((id, code, reason)),
+            Err(Admission::Refused { code, reason }) if told(id, code) => Some((id, code, reason)),
             _ => None,
         });
         let with_servers = refused.map(|(id, code, reason)| {
@@ -278,6 +287,7 @@ impl Server {
             id: self.row.id.to_string(),
             state: self.row.state.word().to_owned(),
             release: self.row.release.to_string(),
+            image: String::new(),
             address: self.row.address.map(|address| address.to_string()),
             pid: self.row.pid,
             started_at: Some(self.row.launched_at.to_string()),

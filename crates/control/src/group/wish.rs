@@ -122,24 +122,25 @@ impl GroupTask {
         };
         let back = unfinished.filter(|stable| *stable != self.row.release).or_else(earlier);
         let back = back.ok_or_else(|| ControlError::NoEarlierRelease(self.row.name.clone()))?;
+        let from = self.row.release;
+        let with_data = data == Data::OfThen;
+        if with_data {
+            self.data_of(&back)?;
+        }
+        let inputs = json!({"from": from, "to": back, "with_data": with_data});
+        self.record("rollback", None, inputs, "somebody asked for it".to_owned());
+        self.back_to(back);
+        Ok(())
+    }
+
+    /// Starts a rollout to a release that the group had. No source brings it forward again.
+    pub(super) fn back_to(&mut self, back: ReleaseId) {
         self.row.declined = self.releases.get(&self.row.release).map(|release| release.config.digest());
         let release = &self.releases[&back];
         self.row.spec.environment = release.config.environment.clone();
         let name = self.row.spec.image.name.clone();
         self.row.spec.image = ImageRef { name, selector: Selector::Digest(release.image) };
-        let from = self.row.release;
-        if data == Data::OfThen {
-            self.data_of(&back)?;
-        }
-        let with_data = data == Data::OfThen;
-        self.record(
-            "rollback",
-            None,
-            json!({"from": from, "to": back, "with_data": with_data}),
-            "somebody asked for it".to_owned(),
-        );
         self.go_to(back);
-        Ok(())
     }
 
     pub(super) fn rebuild(&mut self, server: Option<&ServerId>) -> Result<(), ControlError> {

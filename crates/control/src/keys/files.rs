@@ -26,6 +26,19 @@ pub(crate) fn own_key(path: &Path) -> Result<SigningKey, KeysError> {
     }
 }
 
+/// A private key in a file of somebody's own, PKCS#8 PEM, which nobody else can read.
+pub fn private_key(path: &Path) -> Result<SigningKey, KeysError> {
+    read_private(path)?.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
+}
+
+/// Makes a private key in a file that is not there yet, readable for its owner alone. Its public half, in PEM form.
+pub fn make_key(path: &Path) -> Result<String, KeysError> {
+    if path.exists() {
+        return Err(io_error("create", path, io::ErrorKind::AlreadyExists.into()));
+    }
+    public_pem(&make(path)?.verifying_key(), path)
+}
+
 pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> KeysError {
     KeysError::Io { action, path: path.to_owned(), source }
 }
@@ -114,6 +127,7 @@ pub(super) fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), Ke
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), KeysError> {
     fs::rename(from, to).map_err(|source| io_error("name", to, source))?;
     let directory = to.parent().expect("key files are in a directory");
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(|source| io_error("write", directory, source))
 }

@@ -173,7 +173,7 @@ impl Keys {
     }
 
     /// One change at a time.
-    fn lock(&self) -> Result<std::os::fd::OwnedFd, KeysError> {
+    pub(super) fn lock(&self) -> Result<std::os::fd::OwnedFd, KeysError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&self.dir, flags, Mode::empty());
         let directory = opened.map_err(|e| io_error("open", &self.dir, e.into()))?;

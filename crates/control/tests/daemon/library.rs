@@ -1,12 +1,14 @@
 //! Images that are directories: `images/NAME` holds `root/`, `manifest.json` and `suite.json`; reports and channels are files.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use kiln_api::difference::{Difference, Sizes};
 use kiln_control::{
     ImageInfo, ImageOrigin, Releases, ReleasesError,
     harness::{
@@ -102,9 +104,19 @@ impl Library for Directories {
         fs::write(dir.join(Digest::of(&bytes).hex()), &bytes).map_err(failed)?;
         Ok(Digest::of(&bytes))
     }
-    fn channel(&self, name: &ImageName, channel: &ChannelName) -> Result<Option<ImageDigest>, ReleasesError> {
-        let text = fs::read_to_string(self.pointer(name, channel)).ok();
-        Ok(text.map(|text| text.parse().unwrap()))
+    fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError> {
+        let prefix = format!("channel-{name}-");
+        let entries = fs::read_dir(&self.dir).map_err(failed)?.flatten();
+        let pointers = entries.filter_map(|entry| {
+            let channel = entry.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+            Some((channel, fs::read_to_string(entry.path()).ok()?.parse().ok()?))
+        });
+        Ok(pointers.collect())
+    }
+    fn difference(&self, before: &ImageDigest, after: &ImageDigest, _: usize) -> Result<Difference, ReleasesError> {
+        let (before, after) = (before.to_string(), after.to_string());
+        let size = Sizes { before: 0, after: 0 };
+        Ok(Difference { before, after, size, packages: vec![], manifest: vec![], files: vec![], files_left_out: 0 })
     }
     fn set_channel(&self, name: &ImageName, channel: &ChannelName, image: &ImageDigest) -> Result<(), ReleasesError> {
         fs::write(self.pointer(name, channel), image.to_string()).map_err(failed)

@@ -180,7 +180,7 @@ async fn root_a_daemon_asked_to_end_touches_no_server() {
 async fn root_a_channel_is_moved_only_to_what_has_a_valid_report() {
     let mut bench = Bench::new().await;
     let image = bench.image("first", "first page", |_, _| ());
-    let promote = PromoteRequest { image: format!("web@{image}").parse().unwrap(), to: "stable".parse().unwrap() };
+    let promote = PromoteRequest::new(format!("web@{image}").parse().unwrap(), "stable".parse().unwrap());
     let kiln_api::ClientError::Refused(error) = bench.client.promote(&promote).await.unwrap_err() else { panic!() };
     assert_eq!(error.code, kiln_api::ErrorCode::Refused);
     let (last, _) = bench.test(image).await;

@@ -153,7 +153,7 @@ async fn root_every_action_is_in_the_audit_log_with_inputs_and_reason_over_resta
     let server = bench.group().await.servers[0].id.parse().unwrap();
     let touch = TouchRequest { server, command: vec!["/bin/ls".to_owned()] };
     bench.client.touch(&touch).await.unwrap();
-    let promote = PromoteRequest { image: format!("web@{image}").parse().unwrap(), to: "stable".parse().unwrap() };
+    let promote = PromoteRequest::new(format!("web@{image}").parse().unwrap(), "stable".parse().unwrap());
     bench.client.promote(&promote).await.unwrap();
     let log = |bench: &Bench| kiln_control::audit::Log::open(&bench.directory.path().join("state")).unwrap();
     let before = log(&bench).verify(None).unwrap();

@@ -7,12 +7,13 @@ use std::{
 
 use kiln_model::{
     Digest, ImageDigest, ImageManifest, SuiteDigest,
+    evidence::Material,
     lock::LockedSet,
     recipe::{Base, DebianBase, OciBase, Step, StepKind},
 };
 
 use super::{
-    BakeError, BakeEvent, BakeRequest, Events, StepOutcome, copy,
+    BakeError, BakeEvent, BakeRequest, Events, StepOutcome, copy, inputs,
     key::Key,
     lock, mount_points,
     packages::{self, Below, Packages},
@@ -77,6 +78,8 @@ pub(super) struct Chain<'a> {
     debian: Option<(&'a DebianBase, VecDeque<LockedSet>)>,
     /// Variables of the base, for `run` steps.
     pub(super) environment: BTreeMap<String, String>,
+    /// What went into the image so far, beside the recipe.
+    pub(super) materials: Vec<Material>,
     count: usize,
     pub(super) key: Digest,
     links: Vec<Link>,
@@ -107,7 +110,8 @@ impl<'a> Chain<'a> {
     }
 
     fn from_oci(mut chain: Self, base: &'a OciBase) -> Result<Self, BakeError> {
-        let (opened, _) = super::oci::open(chain.request, base, chain.events)?;
+        let (opened, lock) = super::oci::open(chain.request, base, chain.events)?;
+        chain.materials.extend(inputs::of_lock(&lock));
         chain.start_at(opened.found.config.created.map_or(0, |created| created.as_second().max(0)));
         // Known by its metadata image, so that known layers over it need not be read.
         chain.stored()?;
@@ -138,6 +142,7 @@ impl<'a> Chain<'a> {
 
     fn from_debian(mut chain: Self, base: &'a DebianBase) -> Result<Self, BakeError> {
         let lock = lock::lock_of(chain.request, base, chain.events)?;
+        chain.materials.extend(inputs::of_lock(&lock));
         chain.start_at(lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0));
         chain.count += 1;
         let mut sets: VecDeque<_> = lock.sets.into();
@@ -163,6 +168,7 @@ impl<'a> Chain<'a> {
         });
         Ok(Self {
             epoch: documents.config.created.as_second(),
+            materials: vec![inputs::of_image(&entry.name, image)],
             key: Key::new("image", None).part(image.to_string()).done(),
             links: links.collect(),
             standing: Standing::Stored(entry.tree),
@@ -187,6 +193,7 @@ impl<'a> Chain<'a> {
             epoch: 0,
             debian: None,
             environment: BTreeMap::new(),
+            materials: Vec::new(),
             count: request.recipe.steps.len() + 1,
             key: Digest::of(b""),
             links: Vec::new(),
@@ -226,6 +233,7 @@ impl<'a> Chain<'a> {
             StepKind::Copy { from, to, owner, mode } => {
                 let begun = Instant::now();
                 let source = Source::read(name, self.request.directory, from)?;
+                self.materials.push(inputs::of_source(from, &source));
                 let wanted = copy::Copy { to, owner, mode: *mode, source };
                 let key = wanted.key(&self.key);
                 let edit = |tree: &Tree, chain: &Self| wanted.layer(name, tree, chain);

@@ -148,7 +148,14 @@ pub(crate) fn shell_tree(tree: &Path) {
 pub(crate) fn recipe(steps: Vec<Step>) -> Recipe {
     let name: kiln_model::ImageName = "sample".parse().expect("a name");
     let manifest = ImageManifest::new(name.clone(), BTreeMap::new());
-    Recipe { name, base: Base::Image("sample".parse().expect("a reference")), steps, manifest, suite: Suite::default() }
+    Recipe {
+        name,
+        base: Base::Image("sample".parse().expect("a reference")),
+        steps,
+        manifest,
+        suite: Suite::default(),
+        text: kiln_model::Digest::of(b"recipe"),
+    }
 }
 
 pub(crate) fn step(name: &str, kind: StepKind) -> Step {
@@ -293,13 +300,13 @@ fn root_warnings_and_output_are_passed_on() {
 }
 
 /// Where the packages that tests download are kept.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let dir = std::env::temp_dir().join("kiln-test-cache");
     fs::create_dir_all(&dir).expect("a directory");
     dir
 }
 
-fn debian(packages: &[&str], steps: Vec<Step>) -> Recipe {
+pub(crate) fn debian(packages: &[&str], steps: Vec<Step>) -> Recipe {
     let base = kiln_model::recipe::DebianBase {
         distribution: kiln_model::recipe::Distribution::Debian,
         suite: "bookworm".into(),

@@ -2,11 +2,15 @@
 
 use std::io::{self, Cursor, Read};
 
-use kiln_model::{Digest, ImageDigest};
+use kiln_model::{
+    Digest, ImageDigest,
+    evidence::{self, Envelope},
+};
 
 use super::DeliveryError;
 use crate::{
     oci::{self, Artifact, Descriptor},
+    sbom::SbomFormat,
     store::Store,
 };
 
@@ -15,8 +19,12 @@ pub(super) struct Outgoing {
     store: Store,
     pub(super) image: ImageDigest,
     pub(super) manifest: Vec<u8>,
-    /// Reports and the suite.
+    /// Reports, provenance, the suite and the SBOMs.
     pub(super) artifacts: Vec<Artifact>,
+    /// Reports and provenance, as they were signed.
+    pub(super) statements: Vec<Envelope>,
+    /// How many of them are reports.
+    pub(super) reports: usize,
     /// Everything that manifests refer to, each once.
     pub(super) blobs: Vec<OutgoingBlob>,
 }
@@ -37,20 +45,24 @@ impl Outgoing {
     pub(super) fn read(store: &Store, image: &ImageDigest) -> Result<Self, DeliveryError> {
         let documents = store.documents(image)?;
         let record = store.image(image)?.ok_or(crate::StoreError::NotFound(*image))?;
-        let mut artifacts = store.report_artifacts(image)?;
+        let subject = store.subject(image)?;
+        let statements = store.statements(image)?;
+        let mut artifacts: Vec<_> = statements.iter().map(|said| Artifact::statement(subject.clone(), said)).collect();
         if let Some(suite) = store.suite(&record.suite)? {
-            artifacts.push(Artifact::suite(store.subject(image)?, &suite));
+            artifacts.push(Artifact::suite(subject.clone(), &suite));
         }
+        for (format, sbom) in SbomFormat::ALL.into_iter().zip(store.sboms(image, SbomFormat::ALL)?) {
+            artifacts.push(Artifact::sbom(subject.clone(), format, sbom.bytes));
+        }
+        let reports = store.reports(image)?.len();
         let mut blobs = vec![OutgoingBlob::here(store.config_bytes(&documents.manifest.config.digest)?)];
         blobs.extend(documents.manifest.layers.iter().map(OutgoingBlob::layer));
-        if !artifacts.is_empty() {
-            blobs.push(OutgoingBlob::here(oci::EMPTY_BYTES.to_vec()));
-            blobs.extend(artifacts.iter().map(|artifact| OutgoingBlob::here(artifact.content.clone())));
-        }
+        blobs.push(OutgoingBlob::here(oci::EMPTY_BYTES.to_vec()));
+        blobs.extend(artifacts.iter().map(|artifact| OutgoingBlob::here(artifact.content.clone())));
         blobs.sort_by_key(|blob| blob.digest);
         blobs.dedup_by_key(|blob| blob.digest);
         let manifest = store.manifest_bytes(image)?;
-        Ok(Self { store: store.clone(), image: *image, manifest, artifacts, blobs })
+        Ok(Self { store: store.clone(), image: *image, manifest, artifacts, statements, reports, blobs })
     }
 
     /// Opens a blob from a byte on.
@@ -65,13 +77,19 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn reports(&self) -> usize {
-        self.artifacts.iter().filter(|artifact| artifact.kind == oci::IN_TOTO).count()
+    /// Takes along what else was signed, which nothing but a list for cosign refers to.
+    pub(super) fn add(&mut self, envelope: &Envelope) -> Descriptor {
+        let blob = OutgoingBlob::here(evidence::render(envelope));
+        let described = Descriptor { media_type: oci::DSSE.to_owned(), digest: blob.digest, size: blob.size };
+        if self.blobs.iter().all(|known| known.digest != blob.digest) {
+            self.blobs.push(blob);
+        }
+        described
     }
 }
 
 impl OutgoingBlob {
-    fn here(bytes: Vec<u8>) -> Self {
+    pub(super) fn here(bytes: Vec<u8>) -> Self {
         Self { digest: Digest::of(&bytes), size: bytes.len() as u64, bytes: Bytes::Here(bytes) }
     }
     fn layer(layer: &Descriptor) -> Self {

@@ -13,11 +13,12 @@ use std::{
 
 use kiln_model::{
     ImageDigest,
+    evidence::Envelope,
     oci::{OciReference, OciVersion},
 };
 
 use super::{
-    DeliveryError, DeliveryEvent, Events, Pushed,
+    DeliveryError, DeliveryEvent, Events, Pushed, cosign,
     outgoing::{Outgoing, OutgoingBlob},
 };
 use crate::{
@@ -38,19 +39,22 @@ pub struct PushRequest<'a> {
     pub registries: &'a Registries,
     /// Where downloads are kept, and what is known of blobs elsewhere.
     pub cache: &'a Path,
+    /// Whether reports, provenance and these statements are put where cosign looks for them, too.
+    pub cosign: Option<&'a [Envelope]>,
 }
 
-/// Pushes an image with its reports and its suite.
+/// Pushes an image with everything that is said of it.
 pub fn push(store: &Store, request: &PushRequest<'_>, events: Events<'_>) -> Result<Pushed, DeliveryError> {
     if let OciVersion::Digest(asked) = request.to.version
         && asked != request.image.0
     {
         return Err(DeliveryError::OtherDigest { image: request.image, asked });
     }
-    let outgoing = Outgoing::read(store, &request.image)?;
+    let mut outgoing = Outgoing::read(store, &request.image)?;
+    let attestations = request.cosign.map(|more| cosign::Attestations::of(&mut outgoing, more));
     let repository = Repository::to_write(request.to, request.registries, Limits::default())?;
     let places = Places::open(request.cache)?;
-    let push = Push { to: request.to, repository, places, outgoing, events };
+    let push = Push { to: request.to, repository, places, outgoing, attestations, events };
     let pushed = push.blobs()?;
     push.manifests()?;
     Ok(pushed)
@@ -61,6 +65,7 @@ struct Push<'a> {
     repository: Repository,
     places: Places,
     outgoing: Outgoing,
+    attestations: Option<cosign::Attestations>,
     events: Events<'a>,
 }
 
@@ -85,7 +90,7 @@ impl Push<'_> {
             bytes: tally.bytes.into_inner(),
             mounted: tally.mounted.into_inner(),
             there: self.outgoing.blobs.len() - missing.len(),
-            reports: self.outgoing.reports(),
+            reports: self.outgoing.reports,
         })
     }
 
@@ -122,10 +127,11 @@ impl Push<'_> {
         if !repository.has_manifest(image)? {
             repository.send_manifest(&image.to_string(), oci::MANIFEST, &self.outgoing.manifest)?;
         }
-        if !self.outgoing.artifacts.is_empty() {
-            let listed: Vec<_> = repository.referrers(image)?.into_iter().map(|entry| entry.digest).collect();
-            let new = self.outgoing.artifacts.iter().filter(|artifact| !listed.contains(&artifact.digest()));
-            new.into_iter().try_for_each(|artifact| self.artifact(artifact))?;
+        let listed: Vec<_> = repository.referrers(image)?.into_iter().map(|entry| entry.digest).collect();
+        let mut new = self.outgoing.artifacts.iter().filter(|artifact| !listed.contains(&artifact.digest()));
+        new.try_for_each(|artifact| self.artifact(artifact))?;
+        if let Some(attestations) = &self.attestations {
+            repository.add_attestations(image, attestations)?;
         }
         match &self.to.version {
             OciVersion::Tag(tag) => repository.send_manifest(tag, oci::MANIFEST, &self.outgoing.manifest).map(drop),

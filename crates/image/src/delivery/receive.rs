@@ -3,7 +3,12 @@
 use std::{collections::BTreeSet, io::Read as _};
 
 use jiff::Timestamp;
-use kiln_model::{Digest, ImageDigest, ImageManifest, SuiteDigest, evidence::Envelope, manifest, recipe::ImportLimits};
+use kiln_model::{
+    Digest, ImageDigest, ImageManifest, SuiteDigest,
+    evidence::{Attestation, Envelope},
+    manifest,
+    recipe::ImportLimits,
+};
 
 use super::{DeliveryError, DeliveryEvent, Events, Received};
 use crate::{
@@ -16,6 +21,7 @@ use crate::{
         source::{self, LayerBytes, Origin, Top},
     },
     registry::RegistryError,
+    sbom::SbomFormat,
     store::{
         Documents, ImageEntry, Store, Work,
         objects::{Batch, Object, Tree},
@@ -63,9 +69,11 @@ struct Whole {
 struct Heard {
     reports: Vec<Envelope>,
     suites: BTreeSet<SuiteDigest>,
-    /// Reports on the image that the store has.
+    provenance: usize,
+    sboms: Vec<(SbomFormat, Vec<u8>)>,
+    /// Reports and provenance of the image that the store has.
     kept: BTreeSet<Digest>,
-    /// Reports for which there was no room.
+    /// Statements for which there was no room.
     left_out: usize,
 }
 
@@ -87,6 +95,7 @@ impl Receive<'_> {
         };
         let heard = self.hear(&whole)?;
         self.name(&whole, known, tree, size, &heard)?;
+        let sboms = self.same_sboms(&whole.image, &heard.sboms)?;
         writing.settled()?;
         let received = Received {
             image: whole.image,
@@ -96,6 +105,8 @@ impl Receive<'_> {
             bytes: new.iter().map(|layer| layer.size).sum(),
             reports: heard.reports.len(),
             suites: heard.suites.len(),
+            provenance: heard.provenance,
+            sboms,
         };
         Ok((received, new.iter().map(|layer| layer.digest).collect()))
     }
@@ -191,7 +202,7 @@ impl Receive<'_> {
 
     /// Reads what is said of the image. What cannot be read is said and left out: it can only be missed.
     fn hear(&self, whole: &Whole) -> Result<Heard, DeliveryError> {
-        let kept = self.store.report_digests(&whole.image)?.into_iter().collect();
+        let kept = self.store.statement_digests(&whole.image)?.into_iter().collect();
         let mut heard = Heard { kept, ..Heard::default() };
         let mut referrers = self.origin.referrers(&whole.image.0)?;
         referrers.retain(artifact::may_be_ours);
@@ -209,7 +220,9 @@ impl Receive<'_> {
                 break;
             }
             match self.said(&whole.image.0, referrer, &mut left) {
-                Ok(Some(Said::Report(envelope))) => self.keep(whole, *envelope, &mut heard)?,
+                Ok(Some(Said::Report(envelope))) => self.keep_report(whole, *envelope, &mut heard)?,
+                Ok(Some(Said::Provenance(envelope))) => self.keep_provenance(whole, &envelope, &mut heard)?,
+                Ok(Some(Said::Sbom(format, document))) => heard.sboms.push((format, document)),
                 Ok(Some(Said::Suite(suite))) => drop(heard.suites.insert(self.store.index().put_suite(&suite)?)),
                 Ok(None) => {}
                 Err(error) if is_away(&error) => return Err(error.into()),
@@ -225,21 +238,55 @@ impl Receive<'_> {
         Ok(heard)
     }
 
-    /// Keeps a report that is one on this image.
-    fn keep(&self, whole: &Whole, envelope: Envelope, heard: &mut Heard) -> Result<(), DeliveryError> {
-        if kiln_model::evidence::peek(&envelope).is_none_or(|report| report.image != whole.image) {
-            return Ok(());
+    /// How many of these are what Kiln makes of the image. An SBOM follows from the image, so none that came is kept: it is made
+    /// when it is asked for, and one that says otherwise is said.
+    fn same_sboms(&self, image: &ImageDigest, came: &[(SbomFormat, Vec<u8>)]) -> Result<usize, DeliveryError> {
+        if came.is_empty() {
+            return Ok(0);
         }
-        let digest = self.store.report_digest(&whole.image, &envelope)?;
+        let own = self.store.sboms(image, SbomFormat::ALL)?;
+        let same = |(format, document): &&(SbomFormat, Vec<u8>)| {
+            SbomFormat::ALL.into_iter().zip(&own).any(|(own, sbom)| own == *format && sbom.bytes == *document)
+        };
+        let (same, other): (Vec<_>, Vec<_>) = came.iter().partition(same);
+        for (format, _) in other {
+            let version = env!("CARGO_PKG_VERSION");
+            self.warn(format!(
+                "an SBOM ({format}) that came is not what Kiln {version} makes of the image: it is left out"
+            ));
+        }
+        Ok(same.len())
+    }
+
+    /// Keeps a report that is one on this image.
+    fn keep_report(&self, whole: &Whole, envelope: Envelope, heard: &mut Heard) -> Result<(), DeliveryError> {
+        let about = kiln_model::evidence::peek(&envelope).is_some_and(|report| report.image == whole.image);
+        if about && self.room(whole, &envelope, heard)? {
+            self.store.add_report(&whole.image, &envelope)?;
+            heard.reports.push(envelope);
+        }
+        Ok(())
+    }
+
+    /// Keeps a statement of where this image comes from.
+    fn keep_provenance(&self, whole: &Whole, envelope: &Envelope, heard: &mut Heard) -> Result<(), DeliveryError> {
+        let about = Attestation::peek(envelope).is_some_and(|said| said.image == whole.image);
+        if about && self.room(whole, envelope, heard)? {
+            self.store.add_provenance(&whole.image, envelope)?;
+            heard.provenance += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for a statement; one that is kept needs none.
+    fn room(&self, whole: &Whole, envelope: &Envelope, heard: &mut Heard) -> Result<bool, DeliveryError> {
+        let digest = self.store.statement_digest(&whole.image, envelope)?;
         if heard.kept.len() >= MAX_REPORTS && !heard.kept.contains(&digest) {
             heard.left_out += 1;
-            return Ok(());
+            return Ok(false);
         }
-        if heard.kept.insert(digest) {
-            self.store.add_report(&whole.image, &envelope)?;
-        }
-        heard.reports.push(envelope);
-        Ok(())
+        heard.kept.insert(digest);
+        Ok(true)
     }
 
     fn said(&self, image: &Digest, referrer: &Described, left: &mut Option<u64>) -> Result<Option<Said>, OciError> {

@@ -33,7 +33,7 @@ pub struct Saved {
     pub reports: usize,
 }
 
-/// Writes an image with its reports and its suite to a file, which takes its place when it is whole.
+/// Writes an image with everything that is said of it to a file, which takes its place when it is whole.
 pub fn save(store: &Store, image: &ImageDigest, file: &Path, events: Events<'_>) -> Result<Saved, DeliveryError> {
     let record = store.image(image)?.ok_or(crate::StoreError::NotFound(*image))?;
     let outgoing = Outgoing::read(store, image)?;
@@ -45,7 +45,7 @@ pub fn save(store: &Store, image: &ImageDigest, file: &Path, events: Events<'_>)
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     partial.as_file().set_permissions(mode).map_err(failed)?;
     partial.persist(file).map_err(|error| failed(error.error))?;
-    Ok(Saved { image: *image, name: record.name, bytes, reports: outgoing.reports() })
+    Ok(Saved { image: *image, name: record.name, bytes, reports: outgoing.reports })
 }
 
 fn write(outgoing: &Outgoing, name: &ImageName, file: &File, events: Events<'_>) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! Images to and from a real registry, also through one that breaks off, lies and refuses.
 
+mod cosign;
 mod crowd;
 mod explained;
 mod files;
 mod others;
 mod registry;
+mod said;
 mod trouble;
 
 use std::{
@@ -78,7 +80,7 @@ impl Sample {
     pub(super) fn push(&self, image: &ImageDigest, to: &str) -> Result<Pushed, DeliveryError> {
         let to = reference(to);
         let cache = self.bench.dir.path().join("cache");
-        let request = PushRequest { image: *image, to: &to, registries: no_registries(), cache: &cache };
+        let request = PushRequest { image: *image, to: &to, registries: no_registries(), cache: &cache, cosign: None };
         push(&self.bench.store, &request, &|_| {})
     }
 

@@ -384,7 +384,7 @@ impl<'a> Fold<'a> {
     }
 }
 
-fn directory<'a>(inode: Option<&'a TreeInode<Object>>) -> Option<&'a Directory<Object>> {
+fn directory(inode: Option<&TreeInode<Object>>) -> Option<&Directory<Object>> {
     match inode {
         Some(TreeInode::Directory(directory)) => Some(directory),
         _ => None,

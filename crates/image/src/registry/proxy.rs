@@ -107,7 +107,7 @@ fn serve(client: TcpStream, to: &str, heads: &Mutex<Vec<String>>, decide: &Decid
     Ok(())
 }
 
-fn read_head(from: &mut BufReader<TcpStream>) -> io::Result<String> {
+pub(super) fn read_head(from: &mut BufReader<TcpStream>) -> io::Result<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if from.read_line(&mut head)? == 0 {
@@ -117,7 +117,7 @@ fn read_head(from: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(head)
 }
 
-fn content_length(head: &str) -> u64 {
+pub(super) fn content_length(head: &str) -> u64 {
     let head = head.to_ascii_lowercase();
     head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0)
 }

@@ -10,7 +10,10 @@ use kiln_model::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{RegistryError, client::Repository};
-use crate::oci::foreign::{Described, MAX_DOCUMENT};
+use crate::oci::{
+    MANIFEST,
+    foreign::{Described, MAX_DOCUMENT},
+};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// How often an entry is added again that another writer removed.
@@ -67,16 +70,30 @@ impl Repository {
             let index = crate::oci::render(&Index { schema_version: 2, media_type: INDEX, manifests });
             self.send_manifest(&tag(subject), INDEX, &index)?;
         }
-        let (registry, repository) = (self.endpoint.account.clone(), self.name.clone());
         match self.document(&rest)?.and_then(|bytes| entries(&bytes)) {
             Some(known) if known.iter().any(|known| known["digest"] == entry.digest.to_string()) => Ok(()),
-            _ => Err(RegistryError::Contended { registry, repository, tag: tag(subject) }),
+            _ => Err(self.contended(tag(subject))),
         }
+    }
+
+    /// The manifest under a tag, if it is there.
+    pub(crate) fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        self.accepted(&format!("manifests/{tag}"), MANIFEST)
+    }
+
+    /// A tag that others write at the same time.
+    pub(crate) fn contended(&self, tag: String) -> RegistryError {
+        let (registry, repository) = (self.endpoint.account.clone(), self.name.clone());
+        RegistryError::Contended { registry, repository, tag }
     }
 
     /// A document, if it is there.
     fn document(&self, rest: &str) -> Result<Option<Vec<u8>>, RegistryError> {
-        match self.small(rest, INDEX, MAX_DOCUMENT) {
+        self.accepted(rest, INDEX)
+    }
+
+    fn accepted(&self, rest: &str, media_type: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        match self.small(rest, media_type, MAX_DOCUMENT) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(RegistryError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -186,6 +186,17 @@ impl Repository {
         Ok(Taken { lists_referrers: answer.headers().contains_key("oci-subject") })
     }
 
+    /// Sends a small blob.
+    pub(crate) fn send_bytes(&self, bytes: &[u8]) -> Result<(), RegistryError> {
+        let open = |from| {
+            let mut reader = io::Cursor::new(bytes);
+            reader.set_position(from);
+            Ok(Box::new(reader) as Box<dyn Read>)
+        };
+        let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64, open: &open };
+        self.send_blob(&blob, &[]).map(drop)
+    }
+
     /// What the registry says it has must be what was sent.
     fn same(&self, expected: &Digest, answer: &Response<Body>) -> Result<(), RegistryError> {
         let said = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());

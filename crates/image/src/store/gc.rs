@@ -85,7 +85,7 @@ impl Store {
         plan.suites.extend(entry.suites.iter().chain([&entry.suite]).map(|suite| suite.0.hex().into()));
         self.mark_tree(&entry.tree, plan)?;
         self.mark_stream(&objects::manifest_stream(&entry.image.0), plan)?;
-        for report in self.report_digests(&entry.image)? {
+        for report in self.statement_digests(&entry.image)? {
             self.mark_stream(&objects::manifest_stream(&report), plan)?;
         }
         Ok(())

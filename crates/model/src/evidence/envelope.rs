@@ -92,11 +92,15 @@ pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 
 /// Signs a report.
 pub fn seal(report: &Report, key: &SigningKey) -> Envelope {
-    let payload = statement::render(report);
-    let signature = key.sign(&pae(PAYLOAD_TYPE, &payload));
+    seal_payload(&statement::render(report), key)
+}
+
+/// Signs a statement.
+pub(super) fn seal_payload(payload: &[u8], key: &SigningKey) -> Envelope {
+    let signature = key.sign(&pae(PAYLOAD_TYPE, payload));
     Envelope {
         payload_type: PAYLOAD_TYPE.to_owned(),
-        payload: STANDARD.encode(&payload),
+        payload: STANDARD.encode(payload),
         signatures: vec![Signature { keyid: key_id(&key.verifying_key()), sig: STANDARD.encode(signature.to_bytes()) }],
     }
 }
@@ -116,20 +120,33 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope, OpenError> {
 
 /// Returns the report in an envelope if a trusted key signed it, with all of those that did.
 pub fn open(envelope: &Envelope, keys: &[TrustedKey]) -> Result<Opened, OpenError> {
-    check_bounds(envelope)?;
-    let payload = decode(&envelope.payload, "payload")?;
-    let signers = signers(envelope, &pae(&envelope.payload_type, &payload), keys)?;
-    if envelope.payload_type != PAYLOAD_TYPE {
-        return Err(OpenError::PayloadType { found: envelope.payload_type.chars().take(80).collect() });
-    }
+    let (payload, signers) = open_payload(envelope, keys)?;
     let report = statement::parse(&payload).map_err(OpenError::Statement)?;
     Ok(Opened { report, signers })
 }
 
+/// Returns the statement in an envelope if a trusted key signed it, with all of those that did.
+pub(super) fn open_payload(
+    envelope: &Envelope,
+    keys: &[TrustedKey],
+) -> Result<(Vec<u8>, BTreeSet<KeyName>), OpenError> {
+    let payload = payload(envelope)?;
+    let signers = signers(envelope, &pae(&envelope.payload_type, &payload), keys)?;
+    match envelope.payload_type == PAYLOAD_TYPE {
+        true => Ok((payload, signers)),
+        false => Err(OpenError::PayloadType { found: envelope.payload_type.chars().take(80).collect() }),
+    }
+}
+
+/// The payload, whoever signed it.
+pub(super) fn payload(envelope: &Envelope) -> Result<Vec<u8>, OpenError> {
+    check_bounds(envelope)?;
+    decode(&envelope.payload, "payload")
+}
+
 /// What an envelope says, whoever signed it: for people and for guesses, never for a decision.
 pub fn peek(envelope: &Envelope) -> Option<Report> {
-    check_bounds(envelope).ok()?;
-    statement::parse(&decode(&envelope.payload, "payload").ok()?).ok()
+    statement::parse(&payload(envelope).ok()?).ok()
 }
 
 fn check_bounds(envelope: &Envelope) -> Result<(), OpenError> {

@@ -63,9 +63,9 @@ struct Statement {
 }
 
 #[derive(PartialEq, Serialize, Deserialize)]
-struct Descriptor {
+pub(super) struct Descriptor {
     #[serde(default)]
-    name: String,
+    pub(super) name: String,
     digest: BTreeMap<String, String>,
 }
 
@@ -152,14 +152,14 @@ pub(super) fn parse(payload: &[u8]) -> Result<Report, StatementError> {
     if consistent { Ok(report) } else { Err(StatementError::Contradiction) }
 }
 
-fn check_type(field: &'static str, found: &str, wanted: &str) -> Result<(), StatementError> {
+pub(super) fn check_type(field: &'static str, found: &str, wanted: &str) -> Result<(), StatementError> {
     if found == wanted {
         return Ok(());
     }
     Err(StatementError::WrongType { field, found: found.chars().take(120).collect() })
 }
 
-fn only<'a>(
+pub(super) fn only<'a>(
     mut found: impl Iterator<Item = &'a Descriptor>,
     what: &'static str,
 ) -> Result<&'a Descriptor, StatementError> {
@@ -171,10 +171,10 @@ fn only<'a>(
 }
 
 impl Descriptor {
-    fn new(name: &str, digest: Digest) -> Self {
+    pub(super) fn new(name: &str, digest: Digest) -> Self {
         Self { name: name.to_owned(), digest: BTreeMap::from([("sha256".to_owned(), digest.hex())]) }
     }
-    fn sha256(&self, what: &'static str) -> Result<Digest, StatementError> {
+    pub(super) fn sha256(&self, what: &'static str) -> Result<Digest, StatementError> {
         let hex = self.digest.get("sha256").map_or("", String::as_str);
         format!("sha256:{hex}").parse().map_err(|source| StatementError::Digest { what, source })
     }

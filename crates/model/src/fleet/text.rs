@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnSourceChange, Publish, RolloutPolicy,
-    Strategy, Windows, healing, rollout, source, volume, window,
+    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnRevoked, OnSourceChange, Publish,
+    RolloutPolicy, Strategy, Windows, healing, rollout, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -27,6 +27,7 @@ pub(crate) const GROUP: Keys = Keys {
         "config",
         "service_binding",
         "on_source_change",
+        "on_revoked",
         "limits",
         "volume",
         "publish",
@@ -45,6 +46,7 @@ pub(crate) const EVIDENCE: Keys = Keys { of: "`[evidence]`", valid: &["max_age",
 
 const ON_SOURCE_CHANGE: [(&str, OnSourceChange); 3] =
     [("ignore", OnSourceChange::Ignore), ("report", OnSourceChange::Report), ("rollout", OnSourceChange::Rollout)];
+const ON_REVOKED: [(&str, OnRevoked); 2] = [("keep", OnRevoked::Keep), ("replace", OnRevoked::Replace)];
 pub(super) const MAX_COUNT: i64 = 10_000;
 /// A group's name and the random end of a server's id share the 63 characters of a host name.
 const MAX_GROUP_NAME: usize = 50;
@@ -103,6 +105,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let config = table.get("config").map_or(Some(BTreeMap::new()), |v| source::read_all(&v));
     let bindings = table.get("service_binding").map_or(Some(BTreeMap::new()), |v| source::bindings(&v));
     let changes = table.get("on_source_change").map_or(Some(OnSourceChange::default()), |v| v.word(&ON_SOURCE_CHANGE));
+    let revoked = table.get("on_revoked").map_or(Some(OnRevoked::default()), |v| v.word(&ON_REVOKED));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
     let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
@@ -126,6 +129,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
                 config: config?,
                 bindings: bindings?,
                 on_source_change: changes?,
+                on_revoked: revoked?,
                 limits: limits?,
                 volumes: volumes?,
                 publish: publish?,

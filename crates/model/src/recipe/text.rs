@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
+    digest::Digest,
     id::ImageName,
     manifest::{ImageManifest, WritableKind},
     text::{Document, Keys, Place, Table},
@@ -30,6 +31,7 @@ impl Recipe {
     pub fn parse(text: &str, file: &str, files: &dyn RecipeFiles) -> Result<Self, Diagnostics> {
         let document = Document::parse(file, text)?;
         let recipe = read(&document.root(KEYS), &Context { files });
+        let recipe = recipe.map(|recipe| Recipe { text: Digest::of(text.as_bytes()), ..recipe });
         document.finish(recipe)
     }
 }
@@ -63,7 +65,7 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
         ..ImageManifest::new(name.clone()?, services)
     };
     let steps = steps?.into_iter().map(|(step, _)| step).collect();
-    Some(Recipe { name: name?, base: base?, steps, manifest, suite: suite? })
+    Some(Recipe { name: name?, base: base?, steps, manifest, suite: suite?, text: Digest::of(b"") })
 }
 
 fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {

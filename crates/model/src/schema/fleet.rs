@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{DurationText, ImageText, SizeText};
 use crate::{
     config::ConfigKey,
-    fleet::{OnExpiry, OnSourceChange},
+    fleet::{OnExpiry, OnRevoked, OnSourceChange},
     id::{BindingName, GroupName, VolumeName},
     manifest::Protocol,
     volume::Filesystem,
@@ -44,6 +44,8 @@ pub struct Group {
     pub service_binding: Option<BTreeMap<BindingName, BTreeMap<ConfigKey, ValueOrSource>>>,
     /// What happens when a source gives another value; `report` where nothing is said.
     pub on_source_change: Option<OnSourceChange>,
+    /// What happens to running servers when their image is revoked; `keep` where nothing is said.
+    pub on_revoked: Option<OnRevoked>,
     /// Limits of each server.
     pub limits: Option<Limits>,
     /// The volumes of each server, by the names that the image gives them.

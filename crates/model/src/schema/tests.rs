@@ -93,6 +93,13 @@ fn unit_trust_parser_and_schema_know_the_same_keys() {
 }
 
 #[test]
+fn unit_promotion_parser_and_schema_know_the_same_keys() {
+    let schema = of::<promotion::KilnToml>().to_value();
+    agree(&schema, crate::promotion::file::KEYS, &[""]);
+    agree(&schema, crate::promotion::file::CHANNEL, &["Channel"]);
+}
+
+#[test]
 fn unit_published_schemas_are_current() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema");
     for file in files() {

@@ -68,7 +68,7 @@ pub fn admit(
     }
 }
 
-/// Whether an image passed a suite with any configuration: what promoting it asks.
+/// The newest report that says that an image passed a suite, with any configuration: what promoting it asks.
 pub fn vouched(
     image: ImageDigest,
     name: &ImageName,
@@ -76,7 +76,7 @@ pub fn vouched(
     evidence: &[Envelope],
     policy: &TrustPolicy,
     now: Timestamp,
-) -> Result<(), Refusal> {
+) -> Result<Report, Refusal> {
     let about = About { image, name, suite: Some(suite), config: None };
     let rule = rule(&about, policy)?;
     let (counting, mut refusals) = judge(&about, &rule, evidence, policy, now);
@@ -85,7 +85,7 @@ pub fn vouched(
     let case = Case { image, launch_use: LaunchUse::Rollout, rule: &rule, policy, now };
     for counting in configs.into_values() {
         match case.decide(counting) {
-            Ok(_) => return Ok(()),
+            Ok(decided) => return Ok(decided.report),
             Err(refusal) => refusals.push(refusal),
         }
     }
@@ -110,8 +110,8 @@ pub fn suite_of(
 /// The rule for the image, if it can be launched at all.
 fn rule(about: &About<'_>, policy: &TrustPolicy) -> Result<TrustRule, Refusal> {
     let image = about.image;
-    if policy.revoked.contains(&image) {
-        return Err(Refusal::Revoked { image });
+    if let Some(revoked) = policy.revocation(image) {
+        return Err(revoked);
     }
     let rule = policy.rules.rule(about.name).ok_or_else(|| Refusal::NoRule { image, name: about.name.clone() })?;
     match about.suite.filter(|suite| !rule.takes(suite)) {

@@ -185,10 +185,12 @@ pub enum Refusal {
         now: Timestamp,
     },
     /// The image was revoked.
-    #[error("image {} was revoked on this host and is never launched. Choose another image, or take back the revocation", .image.short())]
+    #[error("image {} was revoked on this host ({reason}) and is never launched again. Choose another image", .image.short())]
     Revoked {
         /// The image.
         image: ImageDigest,
+        /// Why.
+        reason: String,
     },
 }
 

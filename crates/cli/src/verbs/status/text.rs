@@ -112,6 +112,7 @@ mod tests {
             id: id.into(),
             state: state.into(),
             release: release('b'),
+            image: release('a'),
             address: Some("10.75.0.2".into()),
             pid: Some(4711),
             started_at: Some("2026-01-01T00:00:00Z".into()),

@@ -45,10 +45,8 @@ fn not_found(id: &ServerId) -> ApiError {
 
 fn describe(group: GroupStatus, status: ServerStatus, observed: Option<Observed>) -> ServerDetails {
     let on_wanted = status.release == group.release;
-    let image = observed.as_ref().map(|observed| observed.image.to_string()).unwrap_or_else(|| group.image.clone());
     ServerDetails {
         group: group.name,
-        image,
         config: if on_wanted { group.config } else { String::new() },
         status,
         services: observed.into_iter().flat_map(|observed| observed.services).map(service).collect(),

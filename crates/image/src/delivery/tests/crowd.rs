@@ -58,7 +58,7 @@ impl Crowd {
         }
         let subject = sample.bench.store.subject(&sample.image).expect("there");
         let made = (from..from + real).map(|number| {
-            let artifact = Artifact::report(subject.clone(), &evidence::seal(&report(sample, number, note), &key()));
+            let artifact = Artifact::statement(subject.clone(), &evidence::seal(&report(sample, number, note), &key()));
             (artifact.digest(), artifact)
         });
         let made: Vec<(Digest, Artifact)> = made.collect();
@@ -122,7 +122,7 @@ fn root_ten_thousand_that_speak_of_an_image_are_not_all_heard() {
     let (received, warnings) = Crowd::new(&sample, 20, 2000, 20, 10).receive(&other);
     assert_eq!((received.reports, warnings.len()), (0, 1), "{warnings:?}");
     assert!(warnings[0].contains("20 reports are left out: 512 on this image are kept already"), "{warnings:?}");
-    assert_eq!(other.store.report_digests(&sample.image).expect("listed").len(), MAX_REPORTS);
+    assert_eq!(other.store.statement_digests(&sample.image).expect("listed").len(), MAX_REPORTS);
 }
 
 #[test]

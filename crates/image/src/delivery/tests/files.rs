@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Elsewhere, Sample, same};
+use super::{Elsewhere, Sample, cosign::add_provenance, same};
 use crate::{
     delivery::{DeliveryError, load, save},
     registry::docker::tool,
@@ -16,12 +16,15 @@ fn now() -> jiff::Timestamp {
 fn root_an_image_is_saved_and_loaded_with_its_reports_and_its_suite() {
     let sample = Sample::new();
     sample.report(&sample.image, 2);
+    let provenance = add_provenance(&sample, sample.image);
     let file = sample.bench.dir.path().join("sample.tar");
     let saved = save(&sample.bench.store, &sample.image, &file, &|_| {}).expect("saved");
     assert_eq!((saved.reports, saved.name.as_str()), (2, "sample"));
     let other = Elsewhere::new();
     let loaded = load(&other.store, &file, None, now(), &|_| {}).expect("loaded");
     assert_eq!((loaded.image, loaded.reports, loaded.suites), (sample.image, 2, 1));
+    assert_eq!((loaded.provenance, loaded.sboms), (1, 2));
+    assert_eq!(other.store.provenance(&sample.image).expect("read"), [provenance]);
     same(&sample, &other.store, &sample.image);
     // Saved again there, it is the same file.
     let again = other.cache().with_extension("tar");

@@ -113,7 +113,13 @@ fn root_uploads_that_are_sent_elsewhere_carry_no_credentials() {
     std::fs::write(&config, text).expect("written");
     let registries = crate::registry::Registries { credentials: Some(config), ..Default::default() };
     let (to, cache) = (super::reference(&at(&front)), sample.bench.dir.path().join("cache"));
-    let request = crate::delivery::PushRequest { image: sample.image, to: &to, registries: &registries, cache: &cache };
+    let request = crate::delivery::PushRequest {
+        image: sample.image,
+        to: &to,
+        registries: &registries,
+        cache: &cache,
+        cosign: None,
+    };
     crate::delivery::push(&sample.bench.store, &request, &|_| {}).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert!(!storage.heads().is_empty());
     for head in storage.heads() {
@@ -172,7 +178,7 @@ fn root_what_others_attach_to_an_image_is_left_out_and_never_stops_a_pull() {
     let subject = sample.bench.store.subject(&sample.image).expect("there");
     let foreign = crate::oci::Descriptor { digest: kiln_model::Digest::of(b"other"), ..subject.clone() };
     let envelope = sample.bench.store.reports(&sample.image).expect("read").remove(0);
-    let mut nonsense = crate::oci::Artifact::report(subject, &envelope);
+    let mut nonsense = crate::oci::Artifact::statement(subject, &envelope);
     nonsense.content = b"{\"payload\": 1}".to_vec();
     let described = crate::oci::Manifest::artifact(
         nonsense.kind,
@@ -183,7 +189,7 @@ fn root_what_others_attach_to_an_image_is_left_out_and_never_stops_a_pull() {
     let to = super::reference(&at_of(&registry.address));
     let repository =
         crate::registry::Repository::to_write(&to, super::no_registries(), Default::default()).expect("a repository");
-    for artifact in [crate::oci::Artifact::report(foreign, &envelope), nonsense] {
+    for artifact in [crate::oci::Artifact::statement(foreign, &envelope), nonsense] {
         let open = |_| Ok(Box::new(std::io::Cursor::new(artifact.content.clone())) as Box<dyn std::io::Read>);
         let (digest, size) = (kiln_model::Digest::of(&artifact.content), artifact.content.len() as u64);
         repository.send_blob(&crate::registry::Blob { digest, size, open: &open }, &[]).expect("sent");
