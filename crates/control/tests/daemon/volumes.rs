@@ -150,7 +150,8 @@ async fn root_data_outlives_rebuilds_upgrades_kills_and_daemons() {
     );
 
     // The server is killed: its successor has the data.
-    let pid = bench.group().await.servers[0].pid.unwrap();
+    let servers = bench.group().await.servers;
+    let pid = servers.iter().find(|server| server.state == "ready").unwrap().pid.unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
     until("it is healed", async || file_of(&at).await == "first\nfirst\nsecond\nsecond\n").await;
