@@ -153,6 +153,7 @@ fn request(config: &str, round: usize) -> Request {
         manifest: Arc::new(manifest),
         limits: Limits::default(),
         secrets: Arc::default(),
+        volumes: Vec::new(),
     }
 }
 

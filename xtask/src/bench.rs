@@ -105,6 +105,11 @@ pub fn run(options: &Options) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n       ").into()) }
 }
 
+/// The daemon of a state directory.
+pub fn daemon_of(state: &std::path::Path) -> Outcome<u32> {
+    memory::daemon(state)
+}
+
 /// The middle one.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

@@ -6,6 +6,7 @@ mod examples;
 mod guest;
 mod guestbook;
 mod isolated;
+mod written;
 
 use clap::Args;
 

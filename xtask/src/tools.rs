@@ -54,6 +54,7 @@ pub const TEST: &[Tool] = &[
     tool("htpasswd", "apache2-utils"),
     tool("qemu-system-x86_64", "qemu-system-x86"),
     tool("mke2fs", "e2fsprogs"),
+    tool("mkfs.xfs", "xfsprogs"),
     tool("depmod", "kmod"),
     tool("xz", "xz-utils"),
     tool("strip", "binutils"),

@@ -30,6 +30,7 @@ use crate::{
         Revoked, RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
+    volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes},
 };
 
 /// Longest wait for the head of an answer.
@@ -198,6 +199,18 @@ impl Client {
     /// `GET /v1/live/{id}`.
     pub async fn live(&self, group: &GroupName) -> Result<LiveDetails, ClientError> {
         self.json("GET", &format!("/v1/live/{group}"), &()).await
+    }
+    /// `GET /v1/volumes`.
+    pub async fn volumes(&self) -> Result<Volumes, ClientError> {
+        self.json("GET", "/v1/volumes", &()).await
+    }
+    /// `POST /v1/volume`.
+    pub async fn volume(&self, request: &VolumeRequest) -> Result<VolumeDone, ClientError> {
+        self.json("POST", "/v1/volume", request).await
+    }
+    /// `POST /v1/drill`.
+    pub async fn drill(&self, request: &DrillRequest) -> Result<EventStream, ClientError> {
+        self.stream("POST", "/v1/drill", request).await
     }
     /// `POST /v1/gc`.
     pub async fn gc(&self) -> Result<Collected, ClientError> {

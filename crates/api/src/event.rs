@@ -129,6 +129,19 @@ pub enum Event {
         /// Why, where there is more to say.
         reason: Option<String>,
     },
+    /// A slot's volumes went from one server to the next, which is ready.
+    HandOver {
+        /// The group.
+        group: String,
+        /// The server that has them now.
+        server: String,
+        /// The slot.
+        slot: u32,
+        /// Milliseconds from asking the server before to end until this one was ready.
+        #[serde(default, rename = "handover_ms", with = "kiln_model::duration::millis")]
+        #[schema(value_type = Option<f64>)]
+        handover: Option<Duration>,
+    },
     /// A group's rollout moved on.
     Rollout {
         /// The group.
@@ -215,6 +228,7 @@ impl Event {
             Self::Step { .. } => "step",
             Self::Difference { .. } => "difference",
             Self::Server { .. } => "server",
+            Self::HandOver { .. } => "hand_over",
             Self::Rollout { .. } => "rollout",
             Self::Source { .. } => "source",
             Self::SourcesChanged { .. } => "sources_changed",

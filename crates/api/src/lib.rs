@@ -17,6 +17,7 @@ pub mod openapi;
 pub mod report;
 pub mod request;
 pub mod status;
+pub mod volume;
 
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorBody, ErrorCode};

@@ -22,6 +22,7 @@ use crate::{
         Revoked, RollbackRequest, TestRequest, TouchRequest,
     },
     status::Status,
+    volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes},
 };
 
 /// One endpoint of the daemon.
@@ -68,6 +69,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/rebuild", summary: "Tear down and rebuild the same release", request: Some("RebuildRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/heal", summary: "Replace what is missing of a group now, although too much of it went down lately", request: Some("HealRequest"), answer: Answer::Json("Healed") },
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
+    Endpoint { method: "GET", path: "/v1/volumes", summary: "The volumes, with their snapshots", request: None, answer: Answer::Json("Volumes") },
+    Endpoint { method: "POST", path: "/v1/volume", summary: "Make, snapshot, clone, restore, grow, export, import or remove a volume", request: Some("VolumeRequest"), answer: Answer::Json("VolumeDone") },
+    Endpoint { method: "POST", path: "/v1/drill", summary: "Restore the newest snapshots on throwaway servers and run the tests there", request: Some("DrillRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/promote", summary: "Point a channel at an image, if the rules of the channel hold", request: Some("PromoteRequest"), answer: Answer::Json("Promoted") },
     Endpoint { method: "POST", path: "/v1/revoke", summary: "Launch an image never again", request: Some("RevokeRequest"), answer: Answer::Json("Revoked") },
     Endpoint { method: "POST", path: "/v1/touch", summary: "Note that somebody runs a command inside a server", request: Some("TouchRequest"), answer: Answer::Json("Done") },
@@ -166,6 +170,10 @@ fn components() -> utoipa::openapi::Components {
     collect::<RevokeRequest>(&mut schemas);
     collect::<Revoked>(&mut schemas);
     collect::<TouchRequest>(&mut schemas);
+    collect::<Volumes>(&mut schemas);
+    collect::<VolumeRequest>(&mut schemas);
+    collect::<VolumeDone>(&mut schemas);
+    collect::<DrillRequest>(&mut schemas);
     collect::<ConfigDiffRequest>(&mut schemas);
     collect::<ConfigDiff>(&mut schemas);
     collect::<LiveRequest>(&mut schemas);

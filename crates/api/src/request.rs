@@ -81,6 +81,10 @@ pub struct RollbackRequest {
     /// The group.
     #[schema(value_type = String)]
     pub group: GroupName,
+    /// Whether its volumes go back to what they were when that release was left. What was written since is kept as a
+    /// snapshot.
+    #[serde(default)]
+    pub with_data: bool,
 }
 
 /// `POST /v1/rebuild`: tear down and rebuild the same release.

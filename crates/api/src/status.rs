@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::volume::VolumeStatus;
+
 /// What runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -42,6 +44,9 @@ pub struct GroupStatus {
     pub sources: Option<SourcesStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// Its volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeStatus>,
     /// Releases whose evidence does not suffice any more: none of them can be launched.
     #[serde(default)]
     pub refused: Vec<RefusedStatus>,
@@ -156,6 +161,9 @@ pub struct ServerStatus {
     pub ready: Option<Duration>,
     /// Set when somebody ran a command inside.
     pub touched: bool,
+    /// Its slot in the group, where it has volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -52,6 +52,15 @@ pub enum Operation {
         /// A null device to bind.
         null: String,
     },
+    /// Makes a directory a user's. Only after the pivot.
+    Own {
+        /// The path.
+        path: String,
+        /// A user of the image, by name or number.
+        owner: String,
+        /// Permission bits.
+        mode: u32,
+    },
     /// Makes a directory in a new file system.
     Directory {
         /// The path.
@@ -100,6 +109,7 @@ impl fmt::Display for Operation {
             Self::Move { from, to, .. } => write!(f, "move the mounts at {from} to {to}"),
             Self::ReadOnly { path } => write!(f, "make {path} read-only"),
             Self::Mask { path, .. } => write!(f, "hide {path}"),
+            Self::Own { path, owner, .. } => write!(f, "give {path} to {owner}"),
             Self::Directory { path, .. } => write!(f, "make the directory {path}"),
             Self::Pivot => f.write_str("make the image the root"),
         }

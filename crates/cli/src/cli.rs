@@ -10,6 +10,10 @@ use kiln_model::{
     oci::OciReference,
 };
 
+mod volume;
+
+pub use volume::{Removed, VolumeVerb};
+
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
 ///
 /// Exit codes: 0 done; 1 failed (a test, a step, a rollout); 2 wrong command line, recipe or fleet, or a name of what is
@@ -66,6 +70,12 @@ pub enum Verb {
     Rollback(Rollback),
     /// Replace servers by new ones of the same release
     Rebuild(Rebuild),
+    /// Show and change the data that outlives servers
+    Volume {
+        /// What to do.
+        #[command(subcommand)]
+        verb: VolumeVerb,
+    },
     /// Bake and test again every image that starts from a base, bases first
     Rebase(Rebase),
     /// Let a group heal now, although too much of it went down lately
@@ -322,6 +332,9 @@ pub struct Status {
 pub struct Rollback {
     /// The group
     pub group: GroupName,
+    /// Put its volumes back, too, to what they were when that release was left; what was written since is kept as a snapshot
+    #[arg(long)]
+    pub with_data: bool,
 }
 
 /// `kiln rebuild`

@@ -40,6 +40,7 @@ mod status;
 mod test;
 mod up;
 mod verify;
+mod volume;
 mod why;
 
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Config(arguments) => wait(config::run(&context, &arguments)),
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
+        Verb::Volume { verb } => wait(volume::run(&context, &verb)),
         Verb::Rebase(arguments) => wait(rebase::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
         Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),

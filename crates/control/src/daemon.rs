@@ -19,6 +19,7 @@
 //! starts finds them again. So it may end at any instant, and ending well only means that answers under way are finished.
 
 mod apply;
+mod drill;
 mod error;
 mod gateway;
 mod history;
@@ -264,6 +265,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let renewal = tokio::spawn(renew::keep_renewing(app.clone()));
     let offered = offer.map(|listener| tokio::spawn(listen::offer(app.clone(), listener)));
     let watching = tokio::spawn(sources::keep(app.clone()));
+    let drilling = tokio::spawn(drill::keep_drilling(app.clone()));
     let served = listen::serve(app.clone(), listener).await;
     if let Some(offered) = offered {
         offered.abort();
@@ -272,6 +274,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     looking.abort();
     collecting.abort();
     watching.abort();
+    drilling.abort();
     app.keepers.end();
     if let Some(keeper) = keeper {
         keeper.abort();

@@ -12,6 +12,7 @@ mod begin;
 mod finish;
 mod heal;
 mod revoked;
+mod slots;
 mod view;
 mod wish;
 
@@ -62,8 +63,10 @@ pub(crate) enum Message {
     Propose(u64, Box<PastRelease>, oneshot::Sender<bool>),
     /// What that would do.
     Forecast(Box<Wish>, oneshot::Sender<Vec<Event>>),
-    /// Go back to the release before.
-    Rollback(oneshot::Sender<Result<(), ControlError>>),
+    /// Go back to the release before, with the data of then or of now.
+    Rollback(Data, oneshot::Sender<Result<(), ControlError>>),
+    /// Put a slot's volume back to a snapshot that is asked for already: its server is replaced.
+    PutBack(u32, oneshot::Sender<Result<(), ControlError>>),
     /// Heal what is missing at once, whatever went down lately; answered with the failures that are forgotten.
     Heal(oneshot::Sender<u32>),
     /// Replace one server, or all.
@@ -92,6 +95,15 @@ pub(crate) enum Message {
     Ended(Ended),
 }
 
+/// Which data a rollback goes back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// That of now.
+    Kept,
+    /// That of the end of the release's time.
+    OfThen,
+}
+
 /// What a group needs: images, and secrets of configurations.
 pub(crate) struct Kept {
     pub images: Vec<ImageDigest>,
@@ -112,7 +124,15 @@ pub(crate) enum Ended {
     Launched {
         server: ServerId,
         intention: IntentionId,
+        /// Whether its volumes were made ready for it, where it has some.
+        prepared: bool,
         result: Result<Observed, EngineError>,
+    },
+    /// It is made up to the point where it needs its volumes.
+    Staged {
+        server: ServerId,
+        intention: IntentionId,
+        result: Result<(), EngineError>,
     },
     /// Ready so long after its launch, or the reason why not.
     Readiness {
@@ -172,6 +192,8 @@ struct Server {
     known_since: Instant,
     launched: Instant,
     services: watch::Sender<Vec<ServiceStatus>>,
+    /// What it is launched with, once it is given its volumes; none for one that is not waiting for them.
+    waiting: Option<Box<slots::Waiting>>,
     /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
 }
@@ -203,6 +225,8 @@ pub(crate) struct GroupTask {
     held: Option<HealingHeld>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
+    /// When the servers of slots were asked to end, for whoever takes over.
+    stopped: BTreeMap<u32, Instant>,
     /// Tables on their way to the gateway.
     routing: u32,
     /// Whether the gateway must be told although no server comes or goes.
@@ -238,6 +262,7 @@ impl GroupTask {
             stranded: None,
             held: None,
             last_failure: None,
+            stopped: BTreeMap::new(),
             routing: 0,
             routes_changed: false,
             batch: Batch::default(),
@@ -295,8 +320,12 @@ impl GroupTask {
                 self.once_written(answer, taken);
             }
             Message::Forecast(wish, answer) => self.forecast(*wish, answer),
-            Message::Rollback(answer) => {
-                let result = self.rollback();
+            Message::PutBack(slot, answer) => {
+                let result = self.put_back(slot);
+                self.once_written(answer, result);
+            }
+            Message::Rollback(data, answer) => {
+                let result = self.rollback(data);
                 self.once_written(answer, result);
             }
             Message::Heal(answer) => {
@@ -341,6 +370,7 @@ impl GroupTask {
         let asked = std::mem::take(&mut self.asked);
         asked.into_iter().for_each(|answer| drop(answer.send(self.status())));
         let now = self.shared.now();
+        self.look_at_volumes(now);
         self.renew_by_age(now);
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);
@@ -449,6 +479,7 @@ impl GroupTask {
         // A gateway that is away is told by the next table; nothing waits behind these routes any more.
         tokio::time::timeout(TICK, told).await.ok();
         self.batch.forget_group(&self.row.name);
+        self.orphan_all("its group was taken away");
         self.shared.live.forget(&self.row.name);
         self.record("removed", None, json!({}), "its last server is gone".to_owned());
         self.write().await;

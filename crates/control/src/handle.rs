@@ -25,7 +25,7 @@ use crate::{
     config::SecretStore,
     db::{Batch, Db, DbError, Loaded, PastRelease, Record},
     failpoint::{FailPoint, NeverFails},
-    group::{self, GroupTask, Mailboxes, Message, Wish},
+    group::{self, Data, GroupTask, Mailboxes, Message, Wish},
     live::Live,
     moves::Move,
     observer::{self, Snapshot},
@@ -33,6 +33,7 @@ use crate::{
     routes,
     shared::{Clock, Shared},
     traffic::{Route, Traffic},
+    volumes::{self, Book},
 };
 
 /// Events kept for a reader that is slow.
@@ -175,6 +176,22 @@ pub enum ControlError {
     /// The fleet has a group whose image nobody resolved.
     #[error("no image was chosen for group `{0}`")]
     NoImage(GroupName),
+    /// There is no snapshot of the time of a release.
+    #[error("volume `{volume}` has no snapshot of the time before release {} was left", release.short())]
+    NoDataOf {
+        /// The volume.
+        volume: kiln_model::VolumeId,
+        /// The release.
+        release: kiln_model::ReleaseId,
+    },
+    /// The fleet says no size for a volume that the image needs.
+    #[error("group `{group}` says no size for the volume `{volume}` of its image")]
+    NoVolume {
+        /// The group.
+        group: GroupName,
+        /// The volume.
+        volume: kiln_model::VolumeName,
+    },
     /// The fleet has a group whose configuration nobody froze.
     #[error("no configuration was frozen for group `{0}`")]
     NoConfig(GroupName),
@@ -198,7 +215,7 @@ pub enum ControlError {
 /// The state of all groups and the tasks that keep it. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     groups: Groups,
     /// Held by changes, so that two of them are never mixed.
     changes: Arc<Mutex<()>>,
@@ -224,6 +241,7 @@ impl Control {
         let shared = Arc::new(Shared {
             db,
             live: Arc::new(live),
+            book: Book::new(std::mem::take(&mut loaded.volumes)),
             engine,
             releases,
             secrets: options.secrets,
@@ -240,6 +258,7 @@ impl Control {
         control.take_over(loaded, version).await?;
         let (shared, groups) = (control.shared.clone(), control.groups.clone());
         control.shared.spawn(observer::run(shared, groups, hints));
+        control.shared.spawn(volumes::keep_tending(control.clone()));
         Ok(control)
     }
 
@@ -347,6 +366,8 @@ impl Control {
             release: wish.release.id(),
             count: wish.spec.count,
             policy: wish.spec.rollout.clone(),
+            slots: !wish.spec.volumes.is_empty(),
+            unmade: BTreeSet::new(),
             healing: wish.spec.healing,
             admissions: BTreeMap::new(),
         };
@@ -374,10 +395,17 @@ impl Control {
     }
 
     /// Starts moving a group back to the release it had before.
-    pub async fn rollback(&self, group: &GroupName) -> Result<(), ControlError> {
+    pub async fn rollback(&self, group: &GroupName, data: Data) -> Result<(), ControlError> {
         let _change = self.changes.lock().await;
         let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
-        ask(&self.shared, &mailbox, Message::Rollback).await?
+        ask(&self.shared, &mailbox, |answer| Message::Rollback(data, answer)).await?
+    }
+
+    /// Starts replacing the server of a slot whose volume is to be put back.
+    pub async fn put_back(&self, group: &GroupName, slot: u32) -> Result<(), ControlError> {
+        let _change = self.changes.lock().await;
+        let mailbox = self.mailbox(group).await.ok_or_else(|| ControlError::NoGroup(group.clone()))?;
+        ask(&self.shared, &mailbox, |answer| Message::PutBack(slot, answer)).await?
     }
 
     /// Has every group look at its evidence again, now.
@@ -590,6 +618,10 @@ fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName,
     let mut wish = |(name, spec): (GroupName, Group)| {
         let image = images.get(&name).ok_or_else(|| ControlError::NoImage(name.clone()))?;
         let image = releases.image(image)?;
+        let mut needed = kiln_model::volume::needed(&image.manifest);
+        if let Some(missing) = needed.find(|needed| !spec.volumes.contains_key(needed.name)) {
+            return Err(ControlError::NoVolume { group: name, volume: missing.name.clone() });
+        }
         let config = configs.remove(&name).ok_or_else(|| ControlError::NoConfig(name.clone()))?;
         let spec = crate::config::without_secrets(spec, &image.manifest);
         let release = PastRelease { image: image.digest, config, suite: image.suite, settled: None };

@@ -33,10 +33,11 @@ use std::{
 use kiln_api::{Event, report::TestResult};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{
-    FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
+    FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite, VolumeName,
     config::{ConfigKey, ConfigValue, Secrets},
     evidence::{MatrixReport, Report, TestOutcome, Verdict},
     trust,
+    volume::{self, SnapshotId},
 };
 
 use crate::live::Live;
@@ -59,6 +60,8 @@ pub struct Subject {
     pub matrix: Option<MatrixName>,
     /// What its servers are told of live keys.
     pub live: LiveOfTests,
+    /// What the volumes of its servers begin with; those that are not named begin empty.
+    pub volumes: BTreeMap<VolumeName, SnapshotId>,
 }
 
 /// What test servers are told of live keys.
@@ -177,6 +180,20 @@ pub async fn run_suite(
     Ok(SuiteRun { report, ready, took: start.elapsed() })
 }
 
+/// Boots one test server whose volumes begin with what the subject says, and runs the recipe's tests on it.
+pub async fn run_once(
+    engine: &dyn Engine,
+    subject: &Subject,
+    config: &FrozenConfig,
+    suite: &Suite,
+    throwaways: Option<&Arc<Throwaways>>,
+    events: Events<'_>,
+) -> Result<Vec<TestOutcome>, HarnessError> {
+    let launch = |source| HarnessError::Launch { name: subject.name.clone(), image: subject.image, source };
+    engine.prepare(subject.image).await.map_err(launch)?;
+    Ok(boot(engine, subject, config, suite, throwaways, events).await?.tests)
+}
+
 /// One boot of the frozen image, with throwaway services of its own where its recipe wants some.
 async fn boot(
     engine: &dyn Engine,
@@ -211,7 +228,12 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
         suite: suite.digest(),
         verdict: if passed { Verdict::Passed } else { Verdict::Failed },
         finished_at: jiff::Timestamp::now(),
-        parameters: PARAMETERS.map(str::to_owned).into_iter().chain(lent::parameters(&subject.manifest)).collect(),
+        parameters: PARAMETERS
+            .map(str::to_owned)
+            .into_iter()
+            .chain(lent::parameters(&subject.manifest))
+            .chain(own_volumes(&subject.manifest))
+            .collect(),
         tests,
         matrix: Vec::new(),
         reads: BTreeSet::new(),
@@ -229,6 +251,10 @@ const PARAMETERS: [&str; 3] = [
     "not behind the gateway",
     "without the group's limits of memory, processor and processes",
 ];
+
+fn own_volumes(manifest: &ImageManifest) -> Option<String> {
+    volume::needed(manifest).next().map(|_| "with volumes of its own, which are gone with it".to_owned())
+}
 
 fn outcome(name: &str, took: Duration, failure: Option<String>) -> TestOutcome {
     TestOutcome {

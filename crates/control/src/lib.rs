@@ -34,12 +34,15 @@ mod shared;
 pub mod sources;
 pub mod throwaway;
 pub mod traffic;
+mod volumes;
 
 pub use db::DbError;
 pub use failpoint::{FailPoint, NeverFails};
+pub use group::Data;
 pub use handle::{
     Control, ControlError, ControlOptions, InService, RebuildTarget, Settled, Sourced, Unsettled, Wanted,
 };
 pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
 pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};
+pub use volumes::VolumesError;

@@ -15,11 +15,12 @@ use kiln_api::{Event, difference::Difference, request::Fresh};
 use kiln_engine::Engine;
 use kiln_model::{
     ChannelName, ConfigDigest, Digest, FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite,
-    SuiteDigest,
+    SuiteDigest, VolumeName,
     config::{ConfigKey, ConfigValue, Delivery},
-    evidence::{self, Envelope, MatrixReport, Report, Verdict},
+    evidence::{self, Envelope, MatrixReport, Report, TestOutcome, Verdict},
     fleet::EvidencePolicy,
     trust::{LaunchUse, Refusal, Request},
+    volume::SnapshotId,
 };
 
 use crate::{
@@ -236,7 +237,8 @@ impl Prover {
         let secrets = tokio::task::spawn_blocking(move || store.of(&named)).await.expect("reading does not panic")?;
         let (name, manifest) = (image.name.clone(), image.manifest.clone());
         let live = LiveOfTests { live: self.live.clone(), values: live_defaults(&manifest) };
-        let subject = Subject { name, image: image.digest, manifest, secrets: Arc::new(secrets), matrix: None, live };
+        let (secrets, volumes) = (Arc::new(secrets), BTreeMap::new());
+        let subject = Subject { name, image: image.digest, manifest, secrets, matrix: None, live, volumes };
         let tree: Arc<dyn ImageTree> = self.library.clone();
         let run =
             harness::run_suite(self.engine.as_ref(), tree, &subject, config, &suite, self.throwaways.as_ref(), events);
@@ -247,6 +249,28 @@ impl Prover {
         let (library, image) = (self.library.clone(), image.digest);
         blocking(move || library.add_report(&image, &envelope)).await?;
         Ok(report)
+    }
+
+    /// Runs the recipe's tests once on a throwaway server whose volumes begin with these snapshots. Nothing is signed: what is
+    /// proven is that the data can be had again, not the image.
+    pub async fn drill(
+        &self,
+        image: &ImageInfo,
+        config: &FrozenConfig,
+        volumes: BTreeMap<VolumeName, SnapshotId>,
+    ) -> Result<Vec<TestOutcome>, ProveError> {
+        let (library, digest) = (self.library.clone(), image.suite);
+        let suite = blocking(move || library.suite(&digest)).await?;
+        let suite = suite.ok_or(ProveError::NoSuite { image: image.digest, suite: image.suite })?;
+        let (store, named) = (self.secrets.clone(), config.clone());
+        let secrets = tokio::task::spawn_blocking(move || store.of(&named)).await.expect("reading does not panic")?;
+        let (name, manifest) = (image.name.clone(), image.manifest.clone());
+        let live = LiveOfTests { live: self.live.clone(), values: live_defaults(&manifest) };
+        let (secrets, digest) = (Arc::new(secrets), image.digest);
+        let subject = Subject { name, image: digest, manifest, secrets, matrix: None, live, volumes };
+        let quiet = |_: Event| ();
+        let throwaways = self.throwaways.as_ref();
+        Ok(harness::run_once(self.engine.as_ref(), &subject, config, &suite, throwaways, &quiet).await?)
     }
 
     /// The report with what was seen with the further configurations, and with the keys that were read.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::SecretStore, db::Db, failpoint::FailPoint, live::Live, releases::Releases, routes::RoutesHandle,
-    traffic::Traffic,
+    traffic::Traffic, volumes::Book,
 };
 
 /// Tells the time.
@@ -23,6 +23,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub(crate) struct Shared {
     pub db: Db,
     pub live: Arc<Live>,
+    pub book: Book,
     pub engine: Arc<dyn Engine>,
     pub releases: Arc<dyn Releases>,
     pub secrets: Option<Arc<SecretStore>>,

@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 
-use kiln_control::{Control, ControlError, FailPoint, Settled};
+use kiln_api::volume::VolumeRequest;
+use kiln_control::{Control, ControlError, FailPoint, Settled, VolumesError};
 use kiln_testkit::{Manners, fake::Deed};
-use world::{World, group, release, running, until, wanted, web};
+use world::{World, group, release, running, stateful, until, wanted, web};
 
 /// Dies at the place reached after so many others.
 struct Countdown {
@@ -174,6 +175,84 @@ async fn with_mishap_after(places: i64, serve: usize, mishap: impl Fn(&World) ->
     assert!(world.engine.servers().is_empty() && world.gate.backends().is_empty(), "{}", context());
     assert_journal_is_closed(&world, &context());
     mishap.place.lock().unwrap().is_some()
+}
+
+/// Servers with volumes: two slots, of which the second is cloned from the first, are brought to another release.
+async fn tell_of_volumes(control: &Control) -> Result<(), ControlError> {
+    for image in [1, 2] {
+        control.apply(wanted(image, stateful(2))).await?;
+        let settled: Vec<Settled> = control.settle(&[web()]).await?;
+        assert_eq!(settled[0].outcome, Ok(()));
+    }
+    let request =
+        VolumeRequest::Snapshot { volume: "web.data.0".parse().unwrap(), name: Some("kept".parse().unwrap()) };
+    match control.volume(&request).await {
+        // Asked again after a death in the middle of it.
+        Ok(_) | Err(VolumesError::SnapshotExists(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+    Ok(())
+}
+
+/// As [`with_death_after`], of servers with volumes.
+async fn volumes_with_death_after(places: i64) -> bool {
+    let ms = Duration::from_millis;
+    let world = World::new(Manners { launch: ms(1), ready: ms(1), ..Manners::default() });
+    world.shelf.volumes.store(true, Ordering::SeqCst);
+    let countdown = Countdown::new(places);
+    let control = world.open_dying(countdown.clone()).await;
+    let told = async {
+        tokio::select! {
+            told = tell_of_volumes(&control) => told,
+            () = control.ended() => Err(ControlError::Closed),
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+    let Some(place) = countdown.place.lock().unwrap().clone() else {
+        assert!(told.expect("the story must end").is_ok());
+        return false;
+    };
+    drop(control);
+    tokio::time::sleep(ms(20)).await;
+
+    let control = world.open().await;
+    let context = format!("after dying at `{place}` (number {places})");
+    let told = tokio::time::timeout(Duration::from_secs(20), tell_of_volumes(&control)).await;
+    told.unwrap_or_else(|_| panic!("{context}: no end; {:?}", world.engine.servers())).unwrap();
+    let two = async || world.engine.servers().len() == 2;
+    until(&format!("{context}: nothing is left behind"), two).await;
+    let volumes = world.engine.kept();
+    assert_eq!(volumes.len(), 2, "{context}: {volumes:?}");
+    for (id, volume) in &volumes {
+        let last = volume.holders.last().unwrap();
+        let runs = world.engine.running().iter().filter(|seen| volume.holders.contains(&seen.server)).count();
+        assert!(world.engine.running().iter().any(|seen| seen.server == *last), "{context}: {id}: {volume:?}");
+        // The second slot was cloned from the first: whoever had that before is in its history as well.
+        assert!(runs <= 2, "{context}: {id}: {volume:?}");
+        let before = volume.snapshots.keys().filter(|name| name.as_str().starts_with("rollout-")).count();
+        assert!(before >= 1, "{context}: {id} has no snapshot of before the rollout: {volume:?}");
+    }
+    // No server that served was ended for a volume: the book and the planner keep the order, fencing is the last resort.
+    let fenced = world.engine.deeds().iter().filter(|deed| matches!(deed, Deed::Fenced(_))).count();
+    assert_eq!(fenced, 0, "{context}: {:?}", world.engine.deeds());
+    let kept = &volumes[&"web.data.0".parse().unwrap()].snapshots;
+    assert!(kept.contains_key(&"kept".parse().unwrap()), "{context}: {kept:?}");
+
+    control.down(&[]).await.unwrap();
+    assert!(world.engine.servers().is_empty(), "{context}");
+    assert_eq!(world.engine.kept().len(), 2, "{context}: data stays");
+    let left = control.volumes().await.unwrap().volumes;
+    assert!(left.len() == 2 && left.iter().all(|volume| volume.state == "orphan"), "{context}: {left:?}");
+    true
+}
+
+#[tokio::test]
+async fn host_death_at_every_step_loses_no_volume_and_gives_none_to_two() {
+    let mut places = 0;
+    while volumes_with_death_after(places).await {
+        places += 1;
+    }
+    assert!(places > 60, "only {places} places were reached: the journal has more steps than that");
 }
 
 async fn arrive_twice(control: &Control) -> Result<(), ControlError> {

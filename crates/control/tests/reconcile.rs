@@ -133,13 +133,13 @@ async fn host_rollback_goes_to_the_release_before_and_checks_its_evidence() {
     let world = World::new(quick());
     let control = world.open().await;
     up(&control, wanted(1, group(2))).await;
-    assert!(control.rollback(&web()).await.is_err(), "there is nothing to go back to yet");
+    assert!(control.rollback(&web(), kiln_control::Data::Kept).await.is_err(), "there is nothing to go back to yet");
     up(&control, wanted(2, group(2))).await;
-    control.rollback(&web()).await.unwrap();
+    control.rollback(&web(), kiln_control::Data::Kept).await.unwrap();
     assert_eq!(world::settle(&control).await.outcome, Ok(()));
     assert_eq!(running(&world.engine, release(1)), 2);
     world.shelf.revoked.lock().unwrap().push(world::image(2));
-    control.rollback(&web()).await.unwrap();
+    control.rollback(&web(), kiln_control::Data::Kept).await.unwrap();
     let settled = world::settle(&control).await;
     assert!(matches!(&settled.outcome, Err(Unsettled::Refused { code, .. }) if code == "revoked"), "{settled:?}");
     assert_eq!(running(&world.engine, release(1)), 2, "and nothing was changed");

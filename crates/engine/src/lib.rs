@@ -10,8 +10,11 @@ pub mod local;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kiln_model::{
-    GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, config::Secrets,
+    ByteSize, GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, VolumeId,
+    config::Secrets,
     fleet::Limits,
+    id::SnapshotName,
+    volume::{Attachment, Filesystem, SnapshotId},
 };
 
 /// Counts the launches of one server id; a request with an older one is refused.
@@ -32,6 +35,8 @@ pub struct LaunchSpec {
     pub limits: Limits,
     /// The secrets of its configuration.
     pub secrets: Arc<Secrets>,
+    /// The volumes it is given, one for each that its image needs.
+    pub volumes: Vec<Attachment>,
 }
 
 /// Where a server is in its life, as the engine sees it.
@@ -181,10 +186,61 @@ pub trait Engine: Send + Sync + 'static {
     async fn forget(&self, image: ImageDigest) -> Result<(), EngineError>;
     /// Hints about changes.
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
+    /// The ability to keep data that outlives servers.
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        None
+    }
     /// The ability to look and act inside a server, through its PID 1.
     fn inside(&self) -> Option<&dyn Inside> {
         None
     }
+}
+
+/// What there is of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its size.
+    pub size: ByteSize,
+    /// What it takes, as far as that is known; shared content is counted in full.
+    pub used: ByteSize,
+    /// Its file system.
+    pub filesystem: Filesystem,
+    /// The number of its latest attachment.
+    pub fence: Generation,
+    /// Its snapshots.
+    pub snapshots: Vec<SnapshotName>,
+}
+
+/// Keeping data that outlives servers. Optional ability of an engine.
+///
+/// Servers get their volumes when they are launched ([`LaunchSpec::volumes`]), each with a *fence*: a number that grows with every
+/// attachment of the volume. An engine refuses an older number, and takes the volume from whoever has it with an older one,
+/// without that one's help. Every call is idempotent.
+#[async_trait::async_trait]
+pub trait Volumes: Send + Sync {
+    /// Makes a server up to the point where it needs its volumes; `launch` goes on from there. What was made so may be lost
+    /// with the process that asked for it.
+    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<(), EngineError>;
+    /// Makes an empty volume.
+    async fn create(&self, volume: &VolumeId, size: ByteSize, filesystem: Filesystem) -> Result<(), EngineError>;
+    /// Takes a snapshot in which nothing is half-written, also while a server has the volume.
+    async fn snapshot(&self, snapshot: &SnapshotId) -> Result<(), EngineError>;
+    /// Makes a volume that begins with what a snapshot has.
+    async fn clone_of(&self, from: &SnapshotId, volume: &VolumeId) -> Result<(), EngineError>;
+    /// Makes a volume larger, also while a server has it.
+    async fn grow(&self, volume: &VolumeId, size: ByteSize) -> Result<(), EngineError>;
+    /// Removes a volume with its snapshots. One that a server has is refused.
+    async fn remove(&self, volume: &VolumeId) -> Result<(), EngineError>;
+    /// Removes a snapshot.
+    async fn remove_snapshot(&self, snapshot: &SnapshotId) -> Result<(), EngineError>;
+    /// Writes a snapshot to a file of this host.
+    async fn export(&self, snapshot: &SnapshotId, file: &std::path::Path) -> Result<(), EngineError>;
+    /// Makes a volume from such a file.
+    async fn import(&self, file: &std::path::Path, volume: &VolumeId) -> Result<(), EngineError>;
+    /// Every volume of ours that exists, always the full set.
+    async fn observe(&self) -> Result<Vec<ObservedVolume>, EngineError>;
 }
 
 /// A command's end inside a server.

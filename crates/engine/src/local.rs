@@ -8,9 +8,11 @@ use kiln_model::{ImageDigest, ServerId, VerifiedRelease};
 use kiln_runtime::{Request, Runtime, RuntimeError, protocol};
 use tokio::sync::broadcast;
 
+mod volumes;
+
 use crate::{
     Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Observed, Phase, Process,
-    ServiceStatus, StopOutcome,
+    ServiceStatus, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -62,6 +64,18 @@ fn named(error: RuntimeError, action: String) -> EngineError {
     }
 }
 
+fn request(spec: &LaunchSpec) -> Request {
+    Request {
+        server: spec.server.clone(),
+        generation: spec.generation,
+        group: spec.group.clone(),
+        manifest: Arc::clone(&spec.manifest),
+        limits: spec.limits,
+        secrets: Arc::clone(&spec.secrets),
+        volumes: spec.volumes.clone(),
+    }
+}
+
 fn observed(seen: kiln_runtime::Observed) -> Observed {
     let record = seen.record;
     let service = |state: protocol::ServiceState| {
@@ -103,14 +117,7 @@ impl Engine for LocalEngine {
 
     async fn launch(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
         let release = release.clone();
-        let request = Request {
-            server: spec.server.clone(),
-            generation: spec.generation,
-            group: spec.group.clone(),
-            manifest: Arc::clone(&spec.manifest),
-            limits: spec.limits,
-            secrets: Arc::clone(&spec.secrets),
-        };
+        let request = request(spec);
         let action = || format!("launch server {}", spec.server);
         self.blocking(action, move |runtime| runtime.launch(&release, &request)).await.map(observed)
     }
@@ -148,6 +155,10 @@ impl Engine for LocalEngine {
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.hints.subscribe()
+    }
+
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        Some(self)
     }
 
     fn inside(&self) -> Option<&dyn Inside> {

@@ -40,6 +40,7 @@ fn one(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {
         Operation::ReadOnly { path } => unless_absent(read_only(path), true),
         Operation::Mask { path, null } => unless_absent(mask(path, null), true),
         Operation::Directory { path, mode } => rustix::fs::mkdir(path.as_str(), Mode::from_raw_mode(*mode)),
+        Operation::Own { path, owner, mode } => own(path, owner, *mode),
         Operation::Pivot => pivot(),
     }
 }
@@ -104,6 +105,13 @@ fn mask(path: &str, null: &str) -> Result<(), Errno> {
         });
     }
     attach(copy_of(null)?.as_fd(), path)
+}
+
+fn own(path: &str, owner: &str, mode: u32) -> Result<(), Errno> {
+    let user = find_user(owner)?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+    rustix::fs::chown(path, Some(uid), Some(gid))?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
 }
 
 /// The old root ends up on top of the new one and is let go of with all that is mounted below it.

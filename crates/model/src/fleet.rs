@@ -8,6 +8,7 @@ pub(crate) mod rollout;
 pub(crate) mod source;
 pub(crate) mod text;
 mod values;
+pub(crate) mod volume;
 pub(crate) mod window;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
@@ -25,9 +26,10 @@ pub use self::{
 use crate::{
     config::{ConfigKey, ConfigSource},
     digest::ImageDigest,
-    id::{BindingName, ChannelName, GroupName, ImageName},
+    id::{BindingName, ChannelName, GroupName, ImageName, VolumeName},
     manifest::Protocol,
     size::ByteSize,
+    volume::VolumePolicy,
 };
 
 /// The groups wanted in one environment, and the rules for evidence.
@@ -88,6 +90,9 @@ pub struct Group {
     pub bindings: BTreeMap<BindingName, BTreeMap<ConfigKey, ConfigSource>>,
     /// Limits of each server.
     pub limits: Limits,
+    /// The volumes of each server.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, VolumePolicy>,
     /// Ports of the host that lead to this group.
     pub publish: Vec<Publish>,
     /// How the group moves from one release to another.
@@ -144,6 +149,7 @@ impl Group {
             config: BTreeMap::new(),
             bindings: BTreeMap::new(),
             limits: Limits::default(),
+            volumes: BTreeMap::new(),
             publish: Vec::new(),
             rollout: RolloutPolicy::default(),
             healing: HealingPolicy::default(),

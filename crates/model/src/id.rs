@@ -26,7 +26,7 @@ fn check(kind: &'static str, text: &str) -> Result<(), InvalidName> {
         && bytes[0].is_ascii_lowercase()
         && !text.ends_with('-')
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
-    if good { Ok(()) } else { Err(InvalidName { kind, text: text.chars().take(80).collect(), rule: RULE }) }
+    if good { Ok(()) } else { Err(InvalidName { kind, text: text.escape_debug().take(80).collect(), rule: RULE }) }
 }
 
 macro_rules! names {
@@ -83,6 +83,8 @@ names! {
     ServiceName = "service name";
     /// Data that outlives servers.
     VolumeName = "volume name";
+    /// A point in time of a volume.
+    SnapshotName = "snapshot name";
     /// An external service that servers of an image need (`[service_binding.db]`).
     BindingName = "binding name";
     /// A further configuration with which the tests of an image are run (`[[test.matrix]]`).

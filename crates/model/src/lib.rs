@@ -28,13 +28,14 @@ pub mod size;
 pub mod suite;
 mod text;
 pub mod trust;
+pub mod volume;
 
 pub use config::FrozenConfig;
 pub use digest::{ConfigDigest, Digest, ImageDigest, ReleaseId, SuiteDigest};
 pub use fleet::{Fleet, Group};
 pub use id::{
     BindingName, ChannelName, EnvironmentName, GroupName, ImageName, KeyName, MatrixName, ServerId, ServiceName,
-    VolumeName,
+    SnapshotName, VolumeName,
 };
 pub use lock::Lock;
 pub use manifest::ImageManifest;
@@ -45,3 +46,4 @@ pub use server::ServerState;
 pub use size::ByteSize;
 pub use suite::Suite;
 pub use trust::VerifiedRelease;
+pub use volume::VolumeId;

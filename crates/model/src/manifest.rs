@@ -9,6 +9,7 @@ use crate::{
     config::{ConfigKey, ConfigSchema},
     id::{BindingName, ImageName, ServiceName, VolumeName},
     size::ByteSize,
+    volume::{Hooks, ScaleFrom},
 };
 
 /// The OCI label that holds the manifest as JSON.
@@ -271,6 +272,12 @@ pub enum WritableKind {
     Volume {
         /// The volume's name.
         name: VolumeName,
+        /// What is run around a snapshot.
+        #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+        hooks: Hooks,
+        /// Where the volumes of further slots come from.
+        #[serde(default, skip_serializing_if = "ScaleFrom::is_empty")]
+        scale_from: ScaleFrom,
     },
 }
 

@@ -14,6 +14,8 @@
 //! - Only an admitted release is launched.
 //! - Blue/green: no server of the new release gets traffic before all of them are ready; then all do at once.
 //!
+//! - Where servers have volumes, no slot's volumes are given to a server while another one may still have them.
+//!
 //! A group's progress goes through [`RolloutState`]. Every change that is applied starts a new rollout, also one that
 //! changes only the count, so that there is one way to tell whether a change is done. A rollout has failed when it made
 //! no progress for `progress_deadline`, or when [`FAILURES_IN_A_ROW`] new servers failed without one becoming
@@ -27,6 +29,7 @@ mod chance;
 mod count;
 mod forecast;
 mod progress;
+mod slots;
 mod steps;
 mod types;
 

@@ -69,7 +69,8 @@ impl ServerState {
     pub fn may_become(self, to: Self) -> bool {
         use ServerState::*;
         match self {
-            Launching => matches!(to, Starting | Failed),
+            // One that waits for its volumes may be sent away before it got them.
+            Launching => matches!(to, Starting | Stopping | Failed),
             Starting => matches!(to, Ready | Stopping | Failed),
             Ready => matches!(to, Draining | Stopping | Failed),
             Draining => matches!(to, Drained | Failed),

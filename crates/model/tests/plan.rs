@@ -4,5 +4,7 @@
 mod cases;
 #[path = "plan/properties.rs"]
 mod properties;
+#[path = "plan/slots.rs"]
+mod slots;
 #[path = "plan/world.rs"]
 mod world;

@@ -53,6 +53,23 @@ fn unit_rollout() {
 }
 
 #[test]
+fn unit_volumes() {
+    let volume = |keys: &str| format!("[group.db]\nimage = \"hello\"\n{keys}");
+    let pieces = [
+        "volume = \"1GiB\"\n",
+        "[group.db.volume.data]\nfilesystem = \"btrfs\"\n",
+        "[group.db.volume.\"../data\"]\nsize = \"1GiB\"\n",
+        "[group.db.volume.\"da\\u001bta\"]\nsize = \"1GiB\"\n",
+        "[group.db.volume.data]\nsize = \"1MiB\"\nretain = \"never\"\n",
+        "[group.db.volume.data]\nsize = \"64MiB\"\nfilesystem = \"xfs\"\nowner = \"db\"\n",
+        "[group.db.volume.data]\nsize = \"1GiB\"\nsnapshots = { every = \"1s\", keep = 0 }\n",
+        "rollout = { strategy = \"blue-green\" }\n[group.db.volume.data]\nsize = \"1GiB\"\n",
+    ]
+    .map(volume);
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
 fn unit_healing_age_and_windows() {
     insta::assert_snapshot!(shown(&[
         "[group.web]\nimage = \"hello\"\nmax_age = \"10s\"\nhealing = { max_down = 120, within = \"2d\", allways = 5 }\n",

@@ -136,7 +136,8 @@ fn unit_services() {
 fn unit_writable() {
     insta::assert_snapshot!(shown(&[
         "[writable]\n\"/var/lib/app\" = \"64MiB\"\n\"/srv\" = {}\n",
-        "[writable]\n\"/var/lib/app\" = { volume = \"data\" }\n",
+        "[writable]\n\"/var/lib/app\" = { volume = \"../data\", scale_from = \"copy\", quiesce = [] }\n",
+        "[writable]\n\"/a\" = { volume = \"data\" }\n\"/b\" = { volume = \"data\" }\n\"/c\" = { tmpfs = \"1MiB\", resume = \"sync\" }\n",
         "[writable]\n\"/var/lib\" = { tmpfs = \"1MiB\" }\n\"/var/lib/app\" = { ephemeral = \"1MiB\" }\n",
         "[writable]\n\"/\" = { tmpfs = \"1MiB\" }\n\"var\" = { tmpfs = \"1MiB\" }\n\"/var/\" = { tmpfs = \"1MiB\" }\n",
         "[writable]\n\"/tmp\" = { tmpfs = \"1MiB\" }\n\"/proc/x\" = { tmpfs = \"1MiB\" }\n",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_model::{ImageDigest, ServerId};
 use kiln_sys::{Outcome, SysError};
 
-use crate::{network::NetworkError, values::ValueError};
+use crate::{network::NetworkError, values::ValueError, volume::VolumeError};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -92,6 +92,9 @@ pub enum RuntimeError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] SysError),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -206,6 +206,13 @@ fn find_inside(server: &Server, path: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// A directory as the server sees it, opened to be asked things.
+pub(crate) fn open_directory(server: &Server, path: &str) -> Result<Option<OwnedFd>> {
+    let Some(place) = find_inside(server, path)? else { return Ok(None) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(&place, ".", flags, Mode::empty()).on("open inside the server", path).map(Some)
+}
+
 /// Status of a path, links followed; none if absent. `first_id` is the host's id behind id 0 inside.
 pub(crate) fn stat(server: &Server, first_id: u32, path: &str) -> Result<Option<FileStatus>> {
     let Some(file) = find_inside(server, path)? else { return Ok(None) };

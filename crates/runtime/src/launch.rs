@@ -12,8 +12,15 @@ use std::{
     sync::Arc,
 };
 
-use kiln_boot::{control::ServiceState, spec::Packet};
-use kiln_model::{GroupName, ImageManifest, ServerId, VerifiedRelease, config::Secrets, fleet::Limits, trust::Purpose};
+use kiln_boot::{
+    control::ServiceState,
+    setup::Operation,
+    spec::{BootSpec, Packet},
+};
+use kiln_model::{
+    GroupName, ImageManifest, ServerId, VerifiedRelease, config::Secrets, fleet::Limits, trust::Purpose,
+    volume::Attachment,
+};
 use kiln_sys::{cgroup, mount, pidfd, shelf::Template};
 
 use crate::{
@@ -27,6 +34,7 @@ use crate::{
     seed,
     server::Server,
     values::{self, Values},
+    volumes,
 };
 
 /// What to launch, beside its release.
@@ -44,6 +52,8 @@ pub struct Request {
     pub limits: Limits,
     /// The secrets of its configuration.
     pub secrets: Arc<Secrets>,
+    /// The volumes it is given.
+    pub volumes: Vec<Attachment>,
 }
 
 /// The steps of a launch, in order. Each is reported when it is done, for measuring and for fault injection.
@@ -61,6 +71,8 @@ pub enum LaunchStep {
     Network,
     /// PID 1's files and sockets are open.
     Files,
+    /// The volumes are mounted, as descriptors. Only where there are some.
+    Volumes,
     /// PID 1 has shaped the server and started the services.
     Started,
     /// The record says so.
@@ -69,8 +81,17 @@ pub enum LaunchStep {
 
 impl LaunchStep {
     /// All steps, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Berth, Self::Recorded, Self::Limited, Self::Root, Self::Network, Self::Files, Self::Started, Self::Done];
+    pub const ALL: [Self; 9] = [
+        Self::Berth,
+        Self::Recorded,
+        Self::Limited,
+        Self::Root,
+        Self::Network,
+        Self::Files,
+        Self::Volumes,
+        Self::Started,
+        Self::Done,
+    ];
 }
 
 /// Is told of steps of launches as they are done.
@@ -78,32 +99,97 @@ pub type Probe = Arc<dyn Fn(LaunchStep) + Send + Sync>;
 
 /// Launches a server. On failure nothing is left of it.
 pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
+    if !request.volumes.is_empty() {
+        let staged = inner.take_staged(&request.server, request.generation)?;
+        let staged = staged.map_or_else(|| stage(inner, release, request), Ok)?;
+        return staged.hand_over(inner, release, request);
+    }
     let launched = in_berth(inner, release, request);
     inner.pool.launched();
     launched
+}
+
+/// Makes a server up to the point where it needs its volumes. On failure nothing is left of it.
+pub(crate) fn stage(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Staged> {
+    let staged = take_berth(inner, release, request, |launching, berth| {
+        let (record, plan, fds) = launching.make(berth)?;
+        let told: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
+        berth.tell(&Packet { operations: plan.operations.clone(), boot: None }, &told)?;
+        Ok((record, plan, fds))
+    });
+    inner.pool.launched();
+    let (berth, files, (record, plan, fds)) = staged?;
+    Ok(Staged { berth, files, record, plan, fds })
 }
 
 /// A server, and how its services were when they had been started.
 pub(crate) type Launched = (Server, Vec<ServiceState>);
 
 fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
-    let mode = network_mode(release);
-    let mut berth = inner.pool.take(mode)?;
+    let (berth, files, (record, services)) =
+        take_berth(inner, release, request, |launching, berth| launching.run(berth))?;
+    Ok((server(berth, files, record, request), services))
+}
+
+/// Does something in a new berth. On failure nothing is left.
+fn take_berth<T>(
+    inner: &Inner,
+    release: &VerifiedRelease,
+    request: &Request,
+    work: impl FnOnce(Launching<'_>, &mut Berth) -> Result<T>,
+) -> Result<(Berth, Files, T)> {
+    let mut berth = inner.pool.take(network_mode(release))?;
     inner.reached(LaunchStep::Berth);
     let files = Files::new(&inner.options.run_dir, &inner.options.state_dir, &request.server);
-    match (Launching { inner, release, request, files: &files }).run(&mut berth) {
-        Ok((record, services)) => {
-            let Berth { process, group, .. } = berth;
-            let server = Server::new(record, Some(process.pidfd), group, files);
-            Ok((server.with_secrets(Arc::clone(&request.secrets)), services))
-        }
+    match work(Launching { inner, release, request, files: &files }, &mut berth) {
+        Ok(done) => Ok((berth, files, done)),
         Err(error) => {
-            let slot = berth.slot;
-            berth.discard(inner.network.as_deref())?;
-            files.remove()?;
-            inner.pool.release(slot);
+            discard(inner, berth, &files)?;
             Err(error)
         }
+    }
+}
+
+fn discard(inner: &Inner, berth: Berth, files: &Files) -> Result<()> {
+    let slot = berth.slot;
+    berth.discard(inner.network.as_deref())?;
+    files.remove()?;
+    inner.pool.release(slot);
+    Ok(())
+}
+
+fn server(berth: Berth, files: Files, record: Record, request: &Request) -> Server {
+    let Berth { process, group, .. } = berth;
+    Server::new(record, Some(process.pidfd), group, files).with_secrets(Arc::clone(&request.secrets))
+}
+
+/// A server that is made up to the point where it needs its volumes. It ends when this process does.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    berth: Berth,
+    files: Files,
+    pub(crate) record: Record,
+    plan: Plan,
+    fds: Vec<OwnedFd>,
+}
+
+impl Staged {
+    /// Gives it its volumes and starts its services. On failure nothing is left of it.
+    fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
+        let Self { berth, files, record, plan, fds } = self;
+        let launching = Launching { inner, release, request, files: &files };
+        match launching.finish(&berth, record, plan, fds) {
+            Ok((record, services)) => Ok((server(berth, files, record, request), services)),
+            Err(error) => {
+                discard(inner, berth, &files)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(self, inner: &Inner) -> Result<()> {
+        discard(inner, self.berth, &self.files)
     }
 }
 
@@ -116,13 +202,56 @@ struct Launching<'a> {
 
 impl Launching<'_> {
     fn run(&self, berth: &mut Berth) -> Result<(Record, Vec<ServiceState>)> {
-        let mut record = self.begin(berth)?;
+        let (record, plan, fds) = self.make(berth)?;
+        self.start(berth, record, plan.operations, plan.boot, &fds)
+    }
+
+    /// All that does not need the server's volumes.
+    fn make(&self, berth: &mut Berth) -> Result<(Record, Plan, Vec<OwnedFd>)> {
+        let record = self.begin(berth)?;
         self.limit(berth)?;
         let (root, plan) = self.root_and_network(berth, record.address)?;
         let fds = self.open_files(berth, &plan, root)?;
-        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         self.inner.reached(LaunchStep::Files);
-        let told = berth.tell(&Packet { operations: plan.operations, boot: Some(plan.boot) }, &fds);
+        Ok((record, plan, fds))
+    }
+
+    /// Gives a server that was made so far its volumes, and starts it.
+    fn finish(
+        &self,
+        berth: &Berth,
+        mut record: Record,
+        plan: Plan,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(Record, Vec<ServiceState>)> {
+        record.volumes = volumes::held(self.request);
+        self.files.write(&record)?;
+        let given = self.inner.give(self.request, &berth.users)?;
+        for (descriptor, fd) in plan.descriptors.iter().zip(&mut fds) {
+            match descriptor {
+                Descriptor::Volume(number) => *fd = duplicate(given[*number].as_fd())?,
+                // PID 1 has it already, and nothing of it is to be passed on.
+                Descriptor::Root | Descriptor::Etc(..) | Descriptor::Ephemeral { .. } => {
+                    *fd = duplicate(self.inner.ground.null.as_fd())?;
+                }
+                _ => {}
+            }
+        }
+        drop(given);
+        self.inner.reached(LaunchStep::Volumes);
+        self.start(berth, record, plan.volumes, plan.boot, &fds)
+    }
+
+    fn start(
+        &self,
+        berth: &Berth,
+        mut record: Record,
+        operations: Vec<Operation>,
+        boot: BootSpec,
+        fds: &[OwnedFd],
+    ) -> Result<(Record, Vec<ServiceState>)> {
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
+        let told = berth.tell(&Packet { operations, boot: Some(boot) }, &fds);
         let services = told.map_err(|error| self.name_template(error))?;
         self.inner.reached(LaunchStep::Started);
         record.progress = Progress::Launched;
@@ -147,6 +276,7 @@ impl Launching<'_> {
             identity: pidfd::identity(berth.process.pidfd.as_fd())?,
             started_at_ms: unix_millis(),
             address: self.inner.network.as_ref().map(|network| network.subnet().address(berth.slot)),
+            volumes: Vec::new(),
             config: self.release.config().clone(),
         };
         self.files.create()?;
@@ -199,6 +329,7 @@ impl Launching<'_> {
             values: &Values { config: self.release.config(), secrets: &self.request.secrets },
             address,
             resolvers: if network_mode(self.release) == Mode::Fleet { &self.inner.resolvers } else { &no_resolvers },
+            volumes: &self.request.volumes,
             spool_bytes: self.inner.options.spool_bytes,
             filters: self.inner.ground.filters.len(),
         })
@@ -224,6 +355,8 @@ impl Launching<'_> {
                     let bytes = serde_json::to_vec(rendering).map_err(std::io::Error::from);
                     ground::memory_file("kiln-templates", &bytes.on("write", "the values of templates")?)?
                 }
+                // Its place, for when the server is given it.
+                Descriptor::Volume(_) => duplicate(self.inner.ground.null.as_fd())?,
                 Descriptor::Ephemeral { path, size } => seed::copy_of(root.as_fd(), path, *size)?,
             });
         }

@@ -36,6 +36,8 @@ pub mod sandbox;
 mod seed;
 mod server;
 pub mod values;
+mod volume;
+mod volumes;
 mod watch;
 
 pub use error::{BoxError, Result, RuntimeError};
@@ -43,6 +45,8 @@ pub use inside::{FileStatus, Output, Process, Session, open_session};
 pub use kiln_boot::control as protocol;
 pub use launch::{LaunchStep, Probe, Request};
 pub use server::{Phase, Stopped};
+pub use volume::{Inside, Seen as VolumeSeen, VolumeError};
+pub use volumes::VolumesOf;
 pub use watch::OnChange;
 
 use error::OnFile as _;
@@ -128,6 +132,9 @@ pub(crate) struct Inner {
     /// One lock per server: launches and destructions of one server do not meet.
     locks: Mutex<BTreeMap<ServerId, Arc<Mutex<()>>>>,
     watch: watch::Watch,
+    volumes: volume::Volumes,
+    /// Servers that are made up to the point where they need their volumes.
+    staged: Mutex<BTreeMap<ServerId, launch::Staged>>,
     /// Before the network: prepared places end first.
     pool: pool::Pool,
     network: Option<Arc<network::Network>>,
@@ -175,6 +182,7 @@ impl Inner {
         if let Some(process) = server.process() {
             berth::end(std::os::fd::AsFd::as_fd(process), &server.group)?;
         }
+        self.wait_until_released(&server.record)?;
         launch::sweep(self, server.record.slot, &server.files)?;
         self.servers().remove(&server.record.server);
         self.pool.release(server.record.slot);
@@ -185,7 +193,9 @@ impl Inner {
 impl Runtime {
     /// Opens the runtime of a state directory: adopts the servers that run, and removes what a crash has left.
     pub fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Result<Self> {
-        open::open(options, roots).map(|inner| Self { inner })
+        let runtime = open::open(options, roots).map(|inner| Self { inner })?;
+        runtime.volumes().thaw_left();
+        Ok(runtime)
     }
 
     /// Launches a server and returns when its services are started. A repeated call answers with the same server; one
@@ -241,6 +251,7 @@ impl Runtime {
         };
         check_generation(&server, generation)?;
         let stopped = server.stop(limit)?;
+        self.inner.wait_until_released(&server.record)?;
         self.inner.watch.tell(&server.record.server);
         Ok(stopped)
     }
@@ -249,6 +260,9 @@ impl Runtime {
     pub fn destroy(&self, server: &ServerId, generation: u64) -> Result<()> {
         let lock = self.inner.lock_of(server);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(staged) = self.inner.take_staged(server, generation)? {
+            staged.discard(&self.inner)?;
+        }
         let existing = self.inner.servers().get(server).cloned();
         let Some(existing) = existing else { return Ok(()) };
         check_generation(&existing, generation)?;
@@ -321,11 +335,29 @@ impl Runtime {
         self.inner.network.as_deref()
     }
 
+    /// The volumes of this host.
+    pub fn volumes(&self) -> volumes::VolumesOf<'_> {
+        volumes::VolumesOf(&self.inner)
+    }
+
     /// Removes every server and everything that was made on this host. Nothing can be launched afterwards.
     pub fn purge(&self) -> Result<()> {
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
+        self.inner.discard_staged()?;
         servers.iter().try_for_each(|server| self.inner.destroy(server))?;
+        self.inner.volumes.close();
         open::remove_everything(&self.inner)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Err(error) = self.inner.discard_staged() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "could not remove a server that waited for its volumes"
+            );
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     pool::Pool,
     record::{self, Files, Progress},
     server::Server,
+    volume::Volumes,
     watch::Watch,
 };
 
@@ -44,6 +45,8 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
         servers: Mutex::new(servers.into_iter().map(|(id, server)| (id, Arc::new(server))).collect()),
         locks: Mutex::default(),
         watch,
+        volumes: Volumes::new(&options.state_dir),
+        staged: Mutex::default(),
         pool: Pool::new(Arc::clone(&ground), network.clone(), block, options.berths, used),
         network,
         ground,

@@ -8,8 +8,9 @@ use kiln_boot::{
     spec::{BootSpec, Restart, ServiceSpec, VERSION},
 };
 use kiln_model::{
-    GroupName, ImageManifest, Release, ServerId,
+    GroupName, ImageManifest, Release, ServerId, VolumeName,
     manifest::{self, Service, Template, Writable, WritableKind},
+    volume::Attachment,
 };
 
 use crate::{
@@ -37,6 +38,8 @@ pub enum Descriptor {
     Filter(usize),
     /// A small file of the server's own: name below `/etc`, content.
     Etc(&'static str, String),
+    /// A volume, by number in the request. Only there when the server is given its volumes.
+    Volume(usize),
     /// A memory file with templates and what they can name; always the last.
     Rendering(Box<Rendering>),
     /// A memory file system of this size that starts as a copy of the image's directory.
@@ -53,6 +56,8 @@ pub enum Descriptor {
 pub struct Plan {
     /// Executed by PID 1, in order.
     pub operations: Vec<Operation>,
+    /// Executed by PID 1 when the server is given its volumes, before its services are started.
+    pub volumes: Vec<Operation>,
     /// Told to PID 1.
     pub boot: BootSpec,
     /// What the numbers of descriptors in the operations and the boot spec stand for.
@@ -76,6 +81,8 @@ pub struct Input<'a> {
     pub address: Option<Ipv4Addr>,
     /// Name servers, for servers that have a way out.
     pub resolvers: &'a [String],
+    /// The volumes that the server gets.
+    pub volumes: &'a [Attachment],
     /// Each of the two spool files is at most this many bytes.
     pub spool_bytes: u64,
     /// How many programs the system call filter has.
@@ -85,7 +92,8 @@ pub struct Input<'a> {
 impl Plan {
     /// Makes the plan. Fails where the manifest asks for what cannot be had.
     pub fn new(input: &Input<'_>) -> Result<Self> {
-        let mut builder = Builder::default();
+        let given = input.volumes.iter().map(|volume| volume.name.clone()).collect();
+        let mut builder = Builder { given, ..Builder::default() };
         let root = builder.descriptor(Descriptor::Root);
         builder.operations.extend(isolation::enter(root));
         builder.writable(&input.manifest.writable)?;
@@ -104,7 +112,7 @@ impl Plan {
             filters: (0..input.filters).map(|number| builder.descriptor(Descriptor::Filter(number))).collect(),
             files: files(input, &mut builder)?,
         };
-        Ok(Self { operations: builder.operations, boot, descriptors: builder.descriptors })
+        Ok(Self { operations: builder.operations, volumes: builder.volumes, boot, descriptors: builder.descriptors })
     }
 
     /// The plan in words, one line per operation and service.
@@ -113,14 +121,17 @@ impl Plan {
             self.boot.services.iter().map(|service| format!("start {}: {}", service.name, service.command.join(" ")));
         let files = self.boot.files.iter().flat_map(|files| &files.files);
         let files = files.map(|file| format!("render {} for {}, mode {:04o}", file.path, file.user, file.mode));
-        self.operations.iter().map(ToString::to_string).chain(files).chain(services).collect()
+        self.operations.iter().chain(&self.volumes).map(ToString::to_string).chain(files).chain(services).collect()
     }
 }
 
 #[derive(Default)]
 struct Builder {
     operations: Vec<Operation>,
+    volumes: Vec<Operation>,
     descriptors: Vec<Descriptor>,
+    /// The names of the volumes that the server gets, in the order of the request.
+    given: Vec<VolumeName>,
     /// Memory file systems so far: below them, mount points are made.
     memory: Vec<String>,
 }
@@ -153,11 +164,20 @@ impl Builder {
                 let descriptor = self.descriptor(Descriptor::Ephemeral { path: path.clone(), size });
                 self.operations.push(Operation::Attach { descriptor, path, optional: false });
             }
-            WritableKind::Volume { name } => {
-                let what = format!("volume {name} at {}", writable.path);
-                return Err(RuntimeError::Manifest { what, why: "this engine does not have yet" });
-            }
+            WritableKind::Volume { name, .. } => self.volume(name, writable)?,
         }
+        Ok(())
+    }
+
+    fn volume(&mut self, name: &VolumeName, writable: &Writable) -> Result<()> {
+        let number = self.given.iter().position(|given| given == name).ok_or_else(|| RuntimeError::Manifest {
+            what: format!("the volume {name} at {}", writable.path),
+            why: "it was not given when it was launched",
+        })?;
+        let descriptor = self.descriptor(Descriptor::Volume(number));
+        let (path, owner, mode) = (writable.path.clone(), writable.user.clone(), writable.mode);
+        self.volumes.push(Operation::Attach { descriptor, path: path.clone(), optional: false });
+        self.volumes.push(Operation::Own { path, owner, mode });
         Ok(())
     }
 

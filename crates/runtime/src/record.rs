@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_model::{FrozenConfig, GroupName, ImageDigest, ReleaseId, ServerId};
+use kiln_model::{FrozenConfig, GroupName, ImageDigest, ReleaseId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{OnFile as _, Result};
@@ -48,9 +48,23 @@ pub struct Record {
     pub started_at_ms: i64,
     /// Its address, if it has a network.
     pub address: Option<Ipv4Addr>,
+    /// The volumes it was given that stay.
+    #[serde(default)]
+    pub volumes: Vec<HeldVolume>,
     /// Its configuration; secrets only as their hashes.
     #[serde(default)]
     pub config: FrozenConfig,
+}
+
+/// A volume that a server was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The number with which it was given.
+    pub fence: u64,
+    /// Where it is inside.
+    pub path: String,
 }
 
 /// The directory of a server's small files.

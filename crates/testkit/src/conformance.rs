@@ -53,6 +53,7 @@ fn spec(factory: &dyn Factory, name: &str, generation: u64) -> LaunchSpec {
         manifest: factory.manifest(),
         limits: Limits::default(),
         secrets: Arc::default(),
+        volumes: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! tokio's, so it can be paused.
 
 mod inside;
+mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +17,9 @@ use std::{
 };
 
 use kiln_engine::{
-    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Observed, Phase, ServiceStatus, StopOutcome,
+    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Observed, Phase, ServiceStatus, StopOutcome, Volumes,
 };
-use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease};
+use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId};
 use tokio::{
     sync::broadcast,
     time::{Instant, sleep},
@@ -58,6 +59,8 @@ pub enum Deed {
     Stopped(ServerId),
     /// A server was removed that was there.
     Destroyed(ServerId),
+    /// A server was ended because its volume went to another.
+    Fenced(ServerId),
 }
 
 /// An engine without servers. Cheap to clone: clones are the same engine.
@@ -74,6 +77,7 @@ struct State {
     prepared: BTreeSet<ImageDigest>,
     deeds: Vec<Deed>,
     launches: u32,
+    volumes: BTreeMap<VolumeId, volumes::FakeVolume>,
 }
 
 struct Fake {
@@ -236,6 +240,7 @@ impl State {
             let action = format!("launch {}", spec.server);
             return Err(EngineError::Failed { action, source: Box::new(Broken) });
         }
+        self.give(spec)?;
         self.launches += 1;
         let seen = self.new_server(release, image, spec);
         let shows_at = Instant::now() + self.manners.shows_after;
@@ -314,6 +319,9 @@ impl Engine for FakeEngine {
     }
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.hints.subscribe()
+    }
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        Some(self)
     }
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{clients, contract::Contract, guestbook::Guestbook};
+use super::{clients, contract::Contract, guestbook::Guestbook, written::Written};
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
@@ -60,6 +60,11 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
     }
     let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
+    // Data stays when all else is gone: the next run begins with none.
+    let volumes = state.join("volumes");
+    if volumes.exists() {
+        fs::remove_dir_all(volumes)?;
+    }
     outcome.and(gone).and(with_database(&copy, "stop"))
 }
 
@@ -80,6 +85,13 @@ fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     if example.ends_with("guestbook") {
         let guestbook = Guestbook { kiln, state, project: example };
         guestbook.replacing_under_load_fails_no_request_and_loses_no_row()?;
+    }
+    let written = Written { kiln, state, project: example };
+    if example.ends_with("postgres") {
+        written.postgres_loses_no_commit()?;
+    }
+    if example.ends_with("redis") {
+        written.redis_loses_no_answered_command()?;
     }
     let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
     let status: Value = serde_json::from_slice(&status.stdout)?;

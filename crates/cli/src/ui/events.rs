@@ -110,6 +110,10 @@ impl<'a> Shown<'a> {
             Event::Server { server, state, ready, reason, .. } => {
                 self.server(server, state, *ready, reason.as_deref());
             }
+            Event::HandOver { group, server, slot, handover } => {
+                let took = handover.map(|took| format!(" in {} ms", took.as_millis())).unwrap_or_default();
+                self.ui.note(&format!("{} {group}: slot {slot} went to {server}{took}", strong("hand-over")));
+            }
             Event::Rollout { group, state, updated, desired, reason, .. } => {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
                 self.rollout(group, state, reason);

@@ -55,6 +55,10 @@ fn words(event: &Event) -> String {
         Event::Rollout { group, state, updated, desired, reason, .. } => {
             format!("{group} {state}, {updated} of {desired}: {reason}")
         }
+        Event::HandOver { group, server, slot, handover } => {
+            let took = handover.map(|took| format!(" in {} ms", took.as_millis())).unwrap_or_default();
+            format!("{group} slot {slot} to {server}{took}")
+        }
         Event::Source { group, key, source, state, reason } => {
             let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{group} {key} from {source} {state}{why}")

@@ -6,7 +6,7 @@ use super::Context;
 use crate::{cli::Rollback, exit::Exit, failure::Failure, ui::events};
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Rollback) -> Result<Exit, Failure> {
-    let request = RollbackRequest { group: arguments.group.clone() };
+    let request = RollbackRequest { group: arguments.group.clone(), with_data: arguments.with_data };
     let stream = Client::new(&context.state).rollback(&request).await?;
     events::follow(context.ui, stream).await?.finish(context.ui)
 }

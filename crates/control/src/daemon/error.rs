@@ -10,8 +10,8 @@ use kiln_engine::EngineError;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ControlError, NotAdmitted, ReleasesError, Unsettled, config::ConfigError, harness::HarnessError, keys::KeysError,
-    live::LiveError, reports::ProveError,
+    ControlError, NotAdmitted, ReleasesError, Unsettled, VolumesError, config::ConfigError, harness::HarnessError,
+    keys::KeysError, live::LiveError, reports::ProveError,
 };
 
 /// An [`ApiError`] as an answer.
@@ -49,7 +49,8 @@ impl IntoApi for ControlError {
             Self::NoGroup(_) | Self::NoServer(_) => ErrorCode::NotFound,
             Self::NoEarlierRelease(_) | Self::Superseded(_) | Self::Closed => ErrorCode::Conflict,
             Self::Releases(error) => releases_code(error),
-            Self::NoImage(_) | Self::NoConfig(_) => ErrorCode::Invalid,
+            Self::NoDataOf { .. } => ErrorCode::Conflict,
+            Self::NoVolume { .. } | Self::NoImage(_) | Self::NoConfig(_) => ErrorCode::Invalid,
             Self::Db(_) => ErrorCode::Host,
             Self::Engine(error) => engine_code(error),
         };
@@ -143,6 +144,29 @@ fn engine_code(error: &EngineError) -> ErrorCode {
         EngineError::NoImage { .. } | EngineError::Unknown { .. } => ErrorCode::NotFound,
         EngineError::Stale { .. } => ErrorCode::Conflict,
         EngineError::Exhausted { .. } | EngineError::Unsupported { .. } | EngineError::Failed { .. } => ErrorCode::Host,
+    }
+}
+
+impl IntoApi for VolumesError {
+    fn into_api(self) -> ApiError {
+        let code = match &self {
+            Self::Unknown(_) | Self::NoSnapshot(_) => ErrorCode::NotFound,
+            Self::Exists(_) | Self::SnapshotExists(_) | Self::Attached { .. } | Self::Wanted { .. } => {
+                ErrorCode::Conflict
+            }
+            Self::OfGroup(_) | Self::Smaller { .. } | Self::Size { .. } | Self::Path(_) => ErrorCode::Invalid,
+            Self::Engine(error) => engine_code(error),
+            Self::Hook { .. } | Self::Unsupported | Self::Db(_) => ErrorCode::Host,
+        };
+        let error = ApiError::from_chain(code, &self);
+        match &self {
+            Self::Unknown(_) | Self::NoSnapshot(_) => error.help("run `kiln volume ls` to see what there is"),
+            Self::Attached { .. } => {
+                error.help("what has it can be scaled down or taken away first: `kiln down GROUP`")
+            }
+            Self::Wanted { .. } => error.help("lower the group's `count`, or take the group away: `kiln down GROUP`"),
+            _ => error,
+        }
     }
 }
 

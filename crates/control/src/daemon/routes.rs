@@ -8,6 +8,7 @@ mod images;
 mod promote;
 mod revoke;
 mod servers;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -50,6 +51,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/rebuild", post(groups::rebuild))
         .route("/v1/heal", post(groups::heal))
         .route("/v1/down", post(groups::down))
+        .route("/v1/volumes", get(volumes::list))
+        .route("/v1/volume", post(volumes::change))
+        .route("/v1/drill", post(volumes::try_out))
         .fallback(async || Failure(ApiError::new(ErrorCode::NotFound, "there is no such endpoint")))
         .method_not_allowed_fallback(async || {
             Failure(ApiError::new(ErrorCode::Invalid, "this endpoint has another method"))

@@ -1,14 +1,14 @@
 //! What is written together.
 
 use jiff::Timestamp;
-use kiln_model::{FrozenConfig, GroupName, ServerId};
+use kiln_model::{FrozenConfig, GroupName, ServerId, VolumeId};
 use rusqlite::{Transaction, params};
 
 use super::{
     chain::{self, Record},
     load::{GroupRow, PastRelease, ServerRow},
 };
-use crate::{live::LiveValues, moves::Move};
+use crate::{live::LiveValues, moves::Move, volumes::VolumeRow};
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -39,6 +39,8 @@ enum Write {
     Record(Box<Record>),
     Counter(&'static str, i64),
     Live(GroupName, Box<LiveValues>),
+    Volume(VolumeId, Box<VolumeRow>),
+    ForgetVolume(VolumeId),
     Move(Box<Move>),
 }
 
@@ -90,6 +92,12 @@ impl Batch {
     pub fn live(&mut self, group: &GroupName, values: &LiveValues) {
         self.0.push(Write::Live(group.clone(), Box::new(values.clone())));
     }
+    pub fn volume(&mut self, id: &VolumeId, row: &VolumeRow) {
+        self.0.push(Write::Volume(id.clone(), Box::new(row.clone())));
+    }
+    pub fn forget_volume(&mut self, id: &VolumeId) {
+        self.0.push(Write::ForgetVolume(id.clone()));
+    }
     /// A move of a channel.
     pub fn moved(&mut self, moved: Move) {
         self.0.push(Write::Move(Box::new(moved)));
@@ -135,6 +143,10 @@ impl Write {
                 "INSERT OR REPLACE INTO live VALUES (?1, ?2, ?3, ?4)",
                 params![group.as_str(), values.version as i64, json(&values.fleet), json(&values.set)],
             ),
+            Self::Volume(id, row) => {
+                run("INSERT OR REPLACE INTO volumes VALUES (?1, ?2)", params![id.as_str(), json(row)])
+            }
+            Self::ForgetVolume(id) => run("DELETE FROM volumes WHERE id = ?1", params![id.as_str()]),
             Self::Move(moved) => run(
                 "INSERT INTO moves (at, name, channel, image, before, who, how, reason, evidence, difference) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -189,7 +201,7 @@ fn write_release(transaction: &Transaction<'_>, group: &GroupName, release: &Pas
 
 fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Result<()> {
     let sql =
-        "INSERT OR REPLACE INTO servers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+        "INSERT OR REPLACE INTO servers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     transaction.prepare_cached(sql)?.execute(params![
         row.id.as_str(),
         row.group.as_str(),
@@ -206,6 +218,7 @@ fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Res
         row.rebuild,
         row.touched,
         row.reason,
+        row.slot,
     ])?;
     Ok(())
 }

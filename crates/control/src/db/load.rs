@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
 use jiff::Timestamp;
 use kiln_model::{
     ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest,
+    VolumeId,
     config::SecretHash,
     fleet::{EvidencePolicy, Limits},
     plan::{Failure, RolloutProgress},
@@ -13,7 +14,7 @@ use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 
 use super::DbError;
-use crate::live::LiveValues;
+use crate::{live::LiveValues, volumes::VolumeRow};
 
 /// A group as it was applied, and how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +71,8 @@ pub(crate) struct ServerRow {
     pub touched: bool,
     /// Why it failed.
     pub reason: Option<String>,
+    /// Its slot, where it has volumes.
+    pub slot: Option<u32>,
 }
 
 /// An intention that was not closed: the daemon ended in the middle of it.
@@ -91,6 +94,7 @@ pub(crate) struct Loaded {
     pub next_intention: i64,
     pub counters: BTreeMap<String, i64>,
     pub live: BTreeMap<GroupName, LiveValues>,
+    pub volumes: BTreeMap<VolumeId, VolumeRow>,
 }
 
 pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
@@ -117,6 +121,8 @@ pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
     })?;
     loaded.counters = counters.into_iter().collect();
     loaded.live = rows(connection, "SELECT * FROM live", live)?.into_iter().collect();
+    let volumes = rows(connection, "SELECT * FROM volumes", |row| Ok((parsed(row, 0, "id")?, json(row, 1, "body")?)))?;
+    loaded.volumes = volumes.into_iter().collect();
     Ok(loaded)
 }
 
@@ -200,6 +206,7 @@ fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
         rebuild: get(row, 12, "rebuild")?,
         touched: get(row, 13, "touched")?,
         reason: get(row, 14, "reason")?,
+        slot: get(row, 15, "slot")?,
     })
 }
 

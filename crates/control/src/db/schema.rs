@@ -128,6 +128,14 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE INDEX moves_by_name ON moves (name, number);
 ",
+    // Volumes, and the slots of the servers that have some.
+    "
+    CREATE TABLE volumes (
+        id   TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT;
+    ALTER TABLE servers ADD COLUMN slot INTEGER;
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

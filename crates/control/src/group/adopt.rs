@@ -40,6 +40,7 @@ impl GroupTask {
         }
         match (server.row.state, runs.is_some()) {
             (ServerState::Launching, true) => {
+                self.volumes_given(id);
                 self.step_to(id, ServerState::Starting);
                 self.watch(id);
             }

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, wish::step_event};
+use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, slots, wish::step_event};
 use crate::{
     bound,
     db::{Intention, IntentionId, ServerRow},
@@ -29,6 +29,15 @@ use crate::{
 /// What is left to be done outside once a pass is on disk.
 pub(super) enum Work {
     Launch {
+        release: Box<VerifiedRelease>,
+        spec: Box<LaunchSpec>,
+        prepare: bool,
+        /// What is done to its volumes first.
+        volumes: slots::Before,
+        intention: IntentionId,
+    },
+    /// Make a server up to the point where it needs its volumes.
+    Stage {
         release: Box<VerifiedRelease>,
         spec: Box<LaunchSpec>,
         prepare: bool,
@@ -72,6 +81,7 @@ impl Work {
     pub fn describe(&self) -> String {
         match self {
             Self::Launch { spec, .. } => format!("launch {}", spec.server),
+            Self::Stage { spec, .. } => format!("stage {}", spec.server),
             Self::Route { changes, drains, .. } => {
                 let changes = changes.iter().map(|(change, server, _)| format!("{change:?} {server}"));
                 let drains = drains.iter().map(|drain| format!("Drain {}", drain.server));
@@ -94,6 +104,9 @@ impl GroupTask {
                 Action::Launch { release, servers } => {
                     works.extend((0..*servers).filter_map(|_| self.launch(*release, &step.why, now)));
                 }
+                Action::LaunchIn { release, slot } => works.extend(self.launch_in(*release, *slot, &step.why, now)),
+                Action::Stage { release, slot } => works.extend(self.stage(*release, *slot, &step.why, now)),
+                Action::HandOver { server } => works.extend(self.hand_over(server, &step.why, now)),
                 Action::Stop { server } => works.push(self.stop(server, &step.why, now)),
                 Action::Destroy { server } => works.push(self.destroy(server, &step.why, now)),
                 Action::MarkRolloutDone | Action::MarkRolloutFailed | Action::Revert { .. } => {
@@ -107,6 +120,16 @@ impl GroupTask {
     }
 
     fn launch(&mut self, release: ReleaseId, why: &str, now: Timestamp) -> Option<Work> {
+        let (verified, spec) = self.new_spec(release)?;
+        self.servers.insert(spec.server.clone(), self.new_server(&spec, release, None, now));
+        let intention = self.intend(&spec.server, "launch", why, now);
+        let prepare = self.prepared.insert(verified.release().image);
+        let volumes = slots::Before::default();
+        Some(Work::Launch { release: Box::new(verified), spec: Box::new(spec), prepare, volumes, intention })
+    }
+
+    /// What a new server of a release is launched with, without volumes.
+    pub(super) fn new_spec(&self, release: ReleaseId) -> Option<(VerifiedRelease, LaunchSpec)> {
         let verified = self.admitted.get(&release)?.result.as_ref().ok()?.clone();
         let image = self.images.get(&verified.release().image)?.clone();
         let spec = LaunchSpec {
@@ -116,15 +139,18 @@ impl GroupTask {
             manifest: image.manifest,
             limits: self.row.spec.limits,
             secrets: Arc::default(),
+            volumes: Vec::new(),
         };
-        let id = spec.server.clone();
-        self.servers.insert(id.clone(), self.new_server(&spec, release, now));
-        let intention = self.intend(&id, "launch", why, now);
-        let prepare = self.prepared.insert(image.digest);
-        Some(Work::Launch { release: Box::new(verified), spec: Box::new(spec), prepare, intention })
+        Some((verified, spec))
     }
 
-    fn new_server(&self, spec: &LaunchSpec, release: ReleaseId, now: Timestamp) -> Server {
+    pub(super) fn new_server(
+        &self,
+        spec: &LaunchSpec,
+        release: ReleaseId,
+        slot: Option<u32>,
+        now: Timestamp,
+    ) -> Server {
         let row = ServerRow {
             id: spec.server.clone(),
             group: self.row.name.clone(),
@@ -141,6 +167,7 @@ impl GroupTask {
             rebuild: false,
             touched: false,
             reason: None,
+            slot,
         };
         Server::new(row, true)
     }
@@ -161,6 +188,9 @@ impl GroupTask {
 
     fn stop(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Work {
         self.step_to(id, ServerState::Stopping);
+        if let Some(slot) = self.servers[id].row.slot {
+            self.stopped.entry(slot).or_insert_with(Instant::now);
+        }
         let intention = self.intend(id, "stop", why, now);
         let (generation, limit) = (self.servers[id].row.generation, self.stop_limit(id));
         Work::Stop { server: id.clone(), generation, limit, intention }
@@ -237,7 +267,7 @@ impl GroupTask {
     }
 
     /// Marks a server as busy and writes down what is about to be done to it.
-    fn intend(&mut self, id: &ServerId, action: &'static str, why: &str, at: Timestamp) -> IntentionId {
+    pub(super) fn intend(&mut self, id: &ServerId, action: &'static str, why: &str, at: Timestamp) -> IntentionId {
         let number = self.shared.intention();
         if let Some(server) = self.servers.get_mut(id) {
             server.busy = Some(number);
@@ -342,6 +372,7 @@ impl Server {
             known_since: Instant::now(),
             launched: Instant::now(),
             services: watch::Sender::new(Vec::<ServiceStatus>::new()),
+            waiting: None,
             watch: None,
         }
     }
@@ -356,10 +387,20 @@ async fn carry_out(
 ) {
     let done = async || shared.fail_point(|| format!("{name}: after action")).await;
     match work {
-        Work::Launch { release, spec, prepare, intention } => {
-            let result = launch(shared, &release, &spec, prepare).await;
+        Work::Stage { release, spec, prepare, intention } => {
+            let result = stage(shared, &release, &spec, prepare).await;
             done().await;
-            tell(Ended::Launched { server: spec.server, intention, result });
+            tell(Ended::Staged { server: spec.server, intention, result });
+        }
+        Work::Launch { release, spec, prepare, volumes, intention } => {
+            let ready = slots::prepare(shared, &volumes).await;
+            let prepared = ready.is_ok();
+            let result = match ready {
+                Ok(()) => launch(shared, &release, &spec, prepare).await,
+                Err(error) => Err(error),
+            };
+            done().await;
+            tell(Ended::Launched { server: spec.server, intention, prepared, result });
         }
         Work::Route { changes, drains, .. } => {
             let result = match routed {
@@ -401,6 +442,21 @@ async fn launch(
         Err(EngineError::Failed { .. }) => shared.engine.launch(release, &spec).await,
         answer => answer,
     }
+}
+
+/// Makes a server up to the point where it needs its volumes.
+async fn stage(
+    shared: &Shared,
+    release: &VerifiedRelease,
+    spec: &LaunchSpec,
+    prepare: bool,
+) -> Result<(), EngineError> {
+    if prepare {
+        shared.engine.prepare(release.release().image).await?;
+    }
+    let mut spec = spec.clone();
+    spec.secrets = secrets(shared, release).await?;
+    crate::volumes::ability(shared)?.stage(release, &spec).await
 }
 
 /// The secrets that a release's configuration names.

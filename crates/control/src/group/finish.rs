@@ -32,14 +32,28 @@ pub(super) enum End {
 impl GroupTask {
     pub(super) fn ended(&mut self, ended: Ended) {
         match ended {
-            Ended::Launched { server, intention, result } => {
+            Ended::Launched { server, intention, prepared, result } => {
                 let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
                 if !self.close(&server, intention, &outcome) {
                     return;
                 }
+                if !prepared {
+                    self.volumes_not_prepared(&server);
+                }
                 match result {
-                    Ok(seen) => self.launched(&server, &seen),
+                    Ok(seen) => {
+                        self.volumes_given(&server);
+                        self.launched(&server, &seen);
+                    }
                     Err(error) => self.fail(&server, format!("it could not be launched: {}", chain(&error)), End::Gone),
+                }
+            }
+            Ended::Staged { server, intention, result } => {
+                let outcome = result.as_ref().map_or_else(|error| chain(error), |()| "ok".to_owned());
+                if self.close(&server, intention, &outcome)
+                    && let Err(error) = result
+                {
+                    self.fail(&server, format!("it could not be made: {}", chain(&error)), End::Gone);
                 }
             }
             Ended::Readiness { server, result } => match result {
@@ -58,6 +72,7 @@ impl GroupTask {
                 if self.close(&server, intention, &outcome) {
                     // Whatever went wrong, `destroy` removes a server that runs as well.
                     self.note_end(&server);
+                    self.volumes_free(&server);
                     self.step_to(&server, ServerState::Stopped);
                 }
             }
@@ -101,6 +116,7 @@ impl GroupTask {
         // As exact as it is kept on disk.
         server.row.ready = Some(Duration::from_micros(after.as_micros() as u64));
         server.watch = None;
+        self.note_hand_over(id);
         self.step_to(id, ServerState::Ready);
         self.watch_over(id);
     }
@@ -165,6 +181,7 @@ impl GroupTask {
     }
 
     fn gone(&mut self, id: &ServerId) {
+        self.volumes_free(id);
         if let Some(mut server) = self.servers.remove(id) {
             server.row.state = ServerState::Gone;
             self.batch.forget_server(id);

@@ -32,6 +32,8 @@ impl GroupTask {
             release: self.row.release,
             count: if self.row.removing { 0 } else { self.row.spec.count },
             policy: self.row.spec.rollout.clone(),
+            slots: !self.row.spec.volumes.is_empty(),
+            unmade: self.unmade(),
             healing: self.row.spec.healing,
             admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
         }
@@ -87,6 +89,7 @@ impl GroupTask {
             healing: self.healing(),
             live: self.live(),
             sources: None,
+            volumes: self.volumes(),
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
         }
@@ -273,6 +276,8 @@ impl Server {
             in_traffic: self.row.in_traffic,
             busy: self.busy.is_some(),
             running: self.running,
+            slot: self.row.slot,
+            staged: self.busy.is_none() && self.waiting.is_some(),
             replace: self.row.rebuild || self.row.limits != *limits,
         }
     }
@@ -288,6 +293,7 @@ impl Server {
             started_at: Some(self.row.launched_at.to_string()),
             ready: self.row.ready,
             touched: self.row.touched,
+            slot: self.row.slot,
             reason: self.row.reason.clone(),
         }
     }

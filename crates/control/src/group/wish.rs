@@ -12,7 +12,7 @@ use kiln_model::{
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{GroupTask, Wish};
+use super::{Data, GroupTask, Wish};
 use crate::{
     db::{GroupRow, PastRelease, Record},
     handle::ControlError,
@@ -45,6 +45,7 @@ impl GroupTask {
         self.batch.release(&self.row.name, &release);
         self.releases.insert(id, release);
         self.row.spec = wish.spec;
+        self.note_policies();
         self.row.evidence = wish.evidence;
         self.row.removing = false;
         self.row.origins = wish.origins;
@@ -98,6 +99,7 @@ impl GroupTask {
         desired.release = wish.release.id();
         desired.count = wish.spec.count;
         desired.policy = wish.spec.rollout.clone();
+        desired.slots = !wish.spec.volumes.is_empty();
         desired.healing = wish.spec.healing;
         let mut observed = self.observed();
         for server in &mut observed.servers {
@@ -111,7 +113,7 @@ impl GroupTask {
         });
     }
 
-    pub(super) fn rollback(&mut self) -> Result<(), ControlError> {
+    pub(super) fn rollback(&mut self, data: Data) -> Result<(), ControlError> {
         let progress = self.row.progress.as_ref();
         let unfinished = progress.filter(|p| p.state != plan::RolloutState::Done).and_then(|p| p.stable);
         let earlier = || {
@@ -121,7 +123,12 @@ impl GroupTask {
         let back = unfinished.filter(|stable| *stable != self.row.release).or_else(earlier);
         let back = back.ok_or_else(|| ControlError::NoEarlierRelease(self.row.name.clone()))?;
         let from = self.row.release;
-        self.record("rollback", None, json!({"from": from, "to": back}), "somebody asked for it".to_owned());
+        let with_data = data == Data::OfThen;
+        if with_data {
+            self.data_of(&back)?;
+        }
+        let inputs = json!({"from": from, "to": back, "with_data": with_data});
+        self.record("rollback", None, inputs, "somebody asked for it".to_owned());
         self.back_to(back);
         Ok(())
     }

@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt as _, future::join_all};
 use kiln_api::Event;
 use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
-use kiln_model::{FrozenConfig, ServerId, Suite, VerifiedRelease, evidence::TestOutcome, fleet::Limits};
+use kiln_model::{
+    ByteSize, FrozenConfig, ServerId, Suite, VerifiedRelease, VolumeName,
+    evidence::TestOutcome,
+    fleet::Limits,
+    volume::{self, Attachment, Filesystem, Source},
+};
 use kiln_runtime::values::{Values, masked_part};
 
 use super::{Events, HarnessError, Subject, conformance, expect::Expect, outcome, readiness, test};
@@ -18,6 +23,8 @@ pub(super) struct Boot {
     pub(super) tests: Vec<TestOutcome>,
 }
 
+/// The size of a volume under test: only what is written of it takes room.
+const VOLUME_OF_TESTS: ByteSize = ByteSize::mib(1024);
 /// The generation of a test server: its id is never used twice.
 const GENERATION: u64 = 1;
 
@@ -37,6 +44,7 @@ pub(super) async fn run(
         manifest: subject.manifest.clone(),
         limits: Limits::default(),
         secrets: subject.secrets.clone(),
+        volumes: volumes(subject),
     };
     let live = &subject.live;
     let _lent = live.live.as_ref().map(|all| all.lend(&spec.server, live.values.clone()));
@@ -52,6 +60,17 @@ pub(super) async fn run(
     launched.map_err(failed)?;
     destroyed.map_err(|source| HarnessError::Destroy { name: subject.name.clone(), image: subject.image, source })?;
     Ok(boot.expect("a server that was launched was tested"))
+}
+
+/// A test server's volumes are its own and gone with it. What they begin with, the subject says.
+fn volumes(subject: &Subject) -> Vec<Attachment> {
+    let throwaway = |name: &VolumeName| Source::Throwaway {
+        from: subject.volumes.get(name).cloned(),
+        size: VOLUME_OF_TESTS,
+        filesystem: Filesystem::Ext4,
+    };
+    let needed = volume::needed(&subject.manifest);
+    needed.map(|needed| Attachment { name: needed.name.clone(), source: throwaway(needed.name) }).collect()
 }
 
 fn new_id(subject: &Subject) -> ServerId {

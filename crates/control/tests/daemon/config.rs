@@ -94,7 +94,8 @@ async fn root_a_change_of_configuration_alone_is_tested_rolled_out_and_rolled_ba
     assert_eq!(bench.group().await.release, second.release);
 
     fs::remove_file(&file).unwrap();
-    let rolled = bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap() }).await.unwrap();
+    let rolled =
+        bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false }).await.unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
     assert_eq!(bench.page(&at).await, "hello ");
     assert_eq!(bench.group().await.release, first.release);
@@ -227,7 +228,8 @@ async fn root_secrets_that_no_release_to_go_back_to_names_are_collected() {
         fs::File::open(file).unwrap().set_modified(long_ago).unwrap();
     }
     assert_eq!(bench.client.gc().await.unwrap().secrets, 1, "the release that runs and the one before keep theirs");
-    let rolled = bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap() }).await.unwrap();
+    let rolled =
+        bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false }).await.unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
     bench.purge().await;
 }

@@ -21,3 +21,4 @@ mod observing;
 mod registry;
 mod sources;
 mod throwaway;
+mod volumes;

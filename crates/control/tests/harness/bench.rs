@@ -72,6 +72,7 @@ impl Bench {
 
     pub async fn run(&self, manifest: ImageManifest, tests: Vec<Test>) -> SuiteRun {
         let subject = Subject {
+            volumes: Default::default(),
             name: manifest.name.clone(),
             image: ImageDigest(Digest::of(b"x")),
             manifest: Arc::new(manifest),

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,8 +20,9 @@ use kiln_model::{
     SuiteDigest,
     evidence::{self, Envelope, Report, SigningKey, TestOutcome, Verdict},
     fleet::{EvidencePolicy, ImageRef, Publish, RolloutPolicy, Strategy},
-    manifest::{Protocol, Service, Stop},
+    manifest::{Protocol, Service, Stop, Writable, WritableKind},
     trust::{TrustPolicy, TrustedKey},
+    volume::{Hooks, ScaleFrom, VolumePolicy},
 };
 use kiln_testkit::{FakeEngine, Manners};
 
@@ -46,11 +50,22 @@ pub fn manifest() -> ImageManifest {
     ImageManifest::new("hello".parse().unwrap(), BTreeMap::from([("web".parse().unwrap(), service)]))
 }
 
+/// An image whose data is a volume that further slots are cloned from.
+pub fn with_volume() -> ImageManifest {
+    let name = "data".parse().unwrap();
+    let kind = WritableKind::Volume { name, hooks: Hooks::default(), scale_from: ScaleFrom::Clone };
+    let mut manifest = manifest();
+    manifest.writable = vec![Writable { path: "/data".into(), kind, user: "root".into(), mode: 0o755 }];
+    manifest
+}
+
 /// Images whose evidence is a list of reports.
 #[derive(Default)]
 pub struct Shelf {
     pub reports: Mutex<BTreeMap<ImageDigest, Vec<Envelope>>>,
     pub revoked: Mutex<Vec<ImageDigest>>,
+    /// Whether their data is a volume.
+    pub volumes: AtomicBool,
 }
 
 impl Shelf {
@@ -82,7 +97,7 @@ impl Releases for Shelf {
         Ok(ImageInfo {
             digest: *image,
             name,
-            manifest: Arc::new(manifest()),
+            manifest: Arc::new(if self.volumes.load(Ordering::SeqCst) { with_volume() } else { manifest() }),
             suite: suite(),
             origin: ImageOrigin::Baked,
         })
@@ -167,6 +182,12 @@ pub fn group(count: u32) -> Group {
         },
         ..Group::new("hello@dev".parse().unwrap())
     }
+}
+
+/// A group of servers with a volume each.
+pub fn stateful(count: u32) -> Group {
+    let volumes = BTreeMap::from([("data".parse().unwrap(), VolumePolicy::new(kiln_model::ByteSize::mib(64)))]);
+    Group { volumes, ..group(count) }
 }
 
 pub fn web() -> GroupName {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnRevoked, OnSourceChange, Publish,
-    RolloutPolicy, Windows, healing, rollout, source, window,
+    RolloutPolicy, Strategy, Windows, healing, rollout, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -29,6 +29,7 @@ pub(crate) const GROUP: Keys = Keys {
         "on_source_change",
         "on_revoked",
         "limits",
+        "volume",
         "publish",
         "rollout",
         "healing",
@@ -106,10 +107,14 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let changes = table.get("on_source_change").map_or(Some(OnSourceChange::default()), |v| v.word(&ON_SOURCE_CHANGE));
     let revoked = table.get("on_revoked").map_or(Some(OnRevoked::default()), |v| v.word(&ON_REVOKED));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
+    let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
     let count_place = table.get("count").map(|v| v.place);
     let rollout =
         table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| rollout::read(&v, count.zip(count_place)));
+    if rollout.as_ref().is_some_and(|rollout| rollout.strategy == Strategy::BlueGreen) {
+        one_set_at_a_time(&table);
+    }
     let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
     let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
     let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
@@ -126,6 +131,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
                 on_source_change: changes?,
                 on_revoked: revoked?,
                 limits: limits?,
+                volumes: volumes?,
                 publish: publish?,
                 rollout: rollout?,
                 healing: healing?,
@@ -136,6 +142,18 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
         ))
     };
     (group(), listens)
+}
+
+/// A second set of servers cannot have the volumes that the first one has.
+fn one_set_at_a_time(table: &Table<'_>) {
+    if let (Some(volumes), Some(rollout)) = (table.get("volume"), table.get("rollout")) {
+        rollout.place.contradicts::<()>(
+            volumes.place,
+            "servers with volumes cannot be replaced blue/green: two sets of them would need the same volumes",
+            "the volumes",
+            "use `strategy = \"rolling\"`: each server hands its volumes to its successor",
+        );
+    }
 }
 
 fn group_name(entry: &Entry<'_>) -> Option<GroupName> {

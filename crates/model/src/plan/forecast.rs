@@ -53,6 +53,7 @@ pub fn forecast(
 /// What was under way comes to its good end.
 fn finish(server: &mut ServerView, now: Timestamp) {
     match server.state {
+        ServerState::Launching if server.staged => {}
         ServerState::Launching | ServerState::Starting => {
             (server.state, server.ready_at) = (ServerState::Ready, Some(now));
         }
@@ -68,6 +69,18 @@ fn carry_out(group: &GroupName, servers: &mut Vec<ServerView>, action: &Action, 
             let first = *launched;
             *launched += *count as usize;
             servers.extend((first..*launched).map(|n| ready_server(group, *release, n + 1, now)));
+        }
+        Action::LaunchIn { release, slot } | Action::Stage { release, slot } => {
+            *launched += 1;
+            let server = ready_server(group, *release, *launched, now);
+            let staged = matches!(action, Action::Stage { .. });
+            let state = if staged { ServerState::Launching } else { ServerState::Ready };
+            servers.push(ServerView { slot: Some(*slot), staged, state, ..server });
+        }
+        Action::HandOver { server } => {
+            each(servers, from_ref(server), |s| {
+                (s.state, s.staged, s.ready_at) = (ServerState::Ready, false, Some(now))
+            });
         }
         Action::AddToTraffic { server } => each(servers, from_ref(server), |s| s.in_traffic = true),
         Action::RemoveFromTraffic { server } => each(servers, from_ref(server), |s| s.in_traffic = false),
@@ -99,6 +112,8 @@ fn ready_server(group: &GroupName, release: ReleaseId, number: usize, now: Times
         in_traffic: false,
         busy: false,
         running: true,
+        slot: None,
+        staged: false,
         replace: false,
     }
 }

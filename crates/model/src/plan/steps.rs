@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{
     backoff::{self, Brake},
     count::Counts,
+    slots,
     types::{Action, GroupDesired, GroupObserved, PlannedAction, RolloutProgress, RolloutState, ServerView},
 };
 use crate::{fleet::Strategy, id::ServerId, server::ServerState};
@@ -21,7 +22,12 @@ pub(super) fn all(
 ) -> Vec<PlannedAction> {
     let mut steps: Vec<PlannedAction> = mark(rollout, previous).into_iter().collect();
     // Launches come first: they take longest, and nothing else waits for them or makes room for them.
-    steps.extend(launch(desired, observed, rollout, counts, healing, now));
+    if desired.slots {
+        let most = launches(desired, observed, rollout, counts, healing, now);
+        steps.extend(slots::fill(desired, observed, rollout, counts, most));
+    } else {
+        steps.extend(launch(desired, observed, rollout, counts, healing, now));
+    }
     let removals = remove(desired, rollout, counts);
     let going: Vec<&ServerId> = removals.iter().filter_map(|step| step.action.server()).collect();
     steps.extend(traffic(desired, observed, rollout, counts, &going, now));
@@ -32,7 +38,7 @@ pub(super) fn all(
     steps
 }
 
-fn because(action: Action, why: impl Into<String>) -> PlannedAction {
+pub(super) fn because(action: Action, why: impl Into<String>) -> PlannedAction {
     PlannedAction { action, why: why.into() }
 }
 
@@ -143,6 +149,7 @@ fn send_away(server: &ServerView, why: String) -> Option<PlannedAction> {
         _ if server.busy => None,
         ServerState::Ready if server.in_traffic => Some(because(Action::Drain { server: server.id.clone() }, why)),
         ServerState::Ready | ServerState::Starting => Some(because(Action::Stop { server: server.id.clone() }, why)),
+        ServerState::Launching if server.staged => Some(because(Action::Stop { server: server.id.clone() }, why)),
         _ => None,
     }
 }
@@ -153,6 +160,9 @@ fn surplus<'a>(
     rollout: &RolloutProgress,
     counts: &Counts<'a>,
 ) -> Vec<(&'a ServerView, String)> {
+    if desired.slots {
+        return slots::surplus(desired, rollout, counts);
+    }
     let count = desired.count as usize;
     let too_many = format!("{} servers are wanted, {} are there", desired.count, counts.live());
     if rollout.holds() && count > 0 {
@@ -199,6 +209,25 @@ fn missing(desired: &GroupDesired, rollout: &RolloutProgress, counts: &Counts<'_
     desired.count.saturating_sub(kept)
 }
 
+/// How many servers may be launched now.
+fn launches(
+    desired: &GroupDesired,
+    observed: &GroupObserved,
+    rollout: &RolloutProgress,
+    counts: &Counts<'_>,
+    healing: Option<&Brake>,
+    now: Timestamp,
+) -> u32 {
+    let missing = healing.map_or_else(|| missing(desired, rollout, counts), |brake| brake.servers);
+    // A slot has room for its own server, whatever the others have.
+    let room = if desired.slots { u32::MAX } else { desired.ceiling().saturating_sub(counts.live()) };
+    // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
+    let total = counts.live() + counts.leaving.len() as u32;
+    let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
+    let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
+    if may { missing.min(room).min(heap) } else { 0 }
+}
+
 fn launch(
     desired: &GroupDesired,
     observed: &GroupObserved,
@@ -207,14 +236,8 @@ fn launch(
     healing: Option<&Brake>,
     now: Timestamp,
 ) -> Option<PlannedAction> {
-    let missing = healing.map_or_else(|| missing(desired, rollout, counts), |brake| brake.servers);
-    let room = desired.ceiling().saturating_sub(counts.live());
-    // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
-    let total = counts.live() + counts.leaving.len() as u32;
-    let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
-    let servers = missing.min(room).min(heap);
-    let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
-    (servers > 0 && may).then(|| {
+    let servers = launches(desired, observed, rollout, counts, healing, now);
+    (servers > 0).then(|| {
         let release = counts.target;
         let mut why = launch_reason(desired, rollout, counts, servers);
         if let Some(held) = healing.and_then(|brake| brake.held) {

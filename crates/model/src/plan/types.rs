@@ -1,6 +1,6 @@
 //! What the planner is given and what it returns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub struct GroupDesired {
     pub count: u32,
     /// How to get there.
     pub policy: RolloutPolicy,
+    /// Whether its servers have volumes, and so slots: numbers below `count`, one server each.
+    pub slots: bool,
+    /// Slots whose volumes are still to be made from those of slot 0: they wait until it serves.
+    pub unmade: BTreeSet<u32>,
     /// How much of it is healed.
     pub healing: HealingPolicy,
     /// For every release that might be launched, whether it may be. One that is not listed may not.
@@ -76,6 +80,10 @@ pub struct ServerView {
     pub busy: bool,
     /// Whether something of it still runs.
     pub running: bool,
+    /// Its slot, where it has volumes.
+    pub slot: Option<u32>,
+    /// Whether it is made up to the point where it needs its volumes, and has not got them.
+    pub staged: bool,
     /// To be replaced although it is on the right release: a rebuild, or other limits.
     pub replace: bool,
 }
@@ -139,6 +147,25 @@ pub enum Action {
         /// How many.
         servers: u32,
     },
+    /// Launch the server of a slot, whose volumes nobody has.
+    LaunchIn {
+        /// The release; always an admitted one.
+        release: ReleaseId,
+        /// The slot.
+        slot: u32,
+    },
+    /// Make the successor of a server up to the point where it needs the volumes.
+    Stage {
+        /// The release; always an admitted one.
+        release: ReleaseId,
+        /// The slot.
+        slot: u32,
+    },
+    /// Give the volumes to a server that was made so far, and start its services.
+    HandOver {
+        /// The server.
+        server: ServerId,
+    },
     /// Put a ready server behind the gateway.
     AddToTraffic {
         /// The server.
@@ -186,7 +213,9 @@ impl Action {
     /// The word for people and scripts.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Launch { .. } => "launch",
+            Self::Launch { .. } | Self::LaunchIn { .. } => "launch",
+            Self::Stage { .. } => "stage",
+            Self::HandOver { .. } => "hand-over",
             Self::AddToTraffic { .. } => "route",
             Self::RemoveFromTraffic { .. } => "unroute",
             Self::SwitchTraffic { .. } => "switch",
@@ -205,6 +234,7 @@ impl Action {
             | Self::RemoveFromTraffic { server }
             | Self::Drain { server }
             | Self::Stop { server }
+            | Self::HandOver { server }
             | Self::Destroy { server } => Some(server),
             _ => None,
         }
@@ -270,6 +300,8 @@ impl GroupDesired {
     /// How many live servers there may be because of a launch.
     pub fn ceiling(&self) -> u32 {
         match self.policy.strategy {
+            // A successor is made while its predecessor still has the volumes.
+            Strategy::Rolling { max_surge, .. } if self.slots => self.count.saturating_add(max_surge.max(1)),
             // Neither more nor fewer servers allowed means no way forward: one more is taken rather than one fewer.
             Strategy::Rolling { max_surge: 0, max_unavailable: 0 } => self.count.saturating_add(1),
             Strategy::Rolling { max_surge, .. } => self.count.saturating_add(max_surge),
@@ -279,8 +311,19 @@ impl GroupDesired {
     /// How many servers must stay available.
     pub fn floor(&self) -> u32 {
         match self.policy.strategy {
+            // Two servers never have the volumes of a slot: for a moment, none has.
+            _ if self.slots => self.count.saturating_sub(self.unavailable().max(1)),
             Strategy::Rolling { max_unavailable, .. } => self.count.saturating_sub(max_unavailable),
             Strategy::BlueGreen => self.count,
+        }
+    }
+}
+
+impl GroupDesired {
+    fn unavailable(&self) -> u32 {
+        match self.policy.strategy {
+            Strategy::Rolling { max_unavailable, .. } => max_unavailable,
+            Strategy::BlueGreen => 0,
         }
     }
 }

@@ -7,10 +7,18 @@ use crate::{
     manifest::{Writable, WritableKind},
     size::ByteSize,
     text::{Entry, Keys, Table, Value},
+    volume::{Hooks, ScaleFrom},
 };
 
 /// The keys of a writable path.
-pub(crate) const KEYS: Keys = Keys { of: "a writable path", valid: &["tmpfs", "ephemeral", "volume", "user", "mode"] };
+pub(crate) const KEYS: Keys = Keys {
+    of: "a writable path",
+    valid: &["tmpfs", "ephemeral", "volume", "user", "mode", "scale_from", "quiesce", "resume"],
+};
+
+/// The keys that only a volume has.
+const OF_VOLUMES: [&str; 3] = ["scale_from", "quiesce", "resume"];
+const SCALE_FROM: [(&str, ScaleFrom); 2] = [("empty", ScaleFrom::Empty), ("clone", ScaleFrom::Clone)];
 
 const EXAMPLE: &str = "{ tmpfs = \"64MiB\" }";
 
@@ -20,7 +28,26 @@ pub(super) fn read_all<'d>(root: &Table<'d>) -> Option<Vec<Placed<'d, Writable>>
     let read: Vec<_> = table.entries().map(|entry| read(&entry)).collect();
     let read: Vec<_> = read.into_iter().collect::<Option<_>>()?;
     none_inside_another(&read);
+    volumes_are_distinct(&read);
     Some(read)
+}
+
+fn volumes_are_distinct(all: &[Placed<'_, Writable>]) {
+    let name = |writable: &Writable| match &writable.kind {
+        WritableKind::Volume { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    for (index, (writable, place)) in all.iter().enumerate() {
+        let Some(volume) = name(writable) else { continue };
+        if let Some((_, there)) = all[..index].iter().find(|(other, _)| name(other).as_ref() == Some(&volume)) {
+            place.contradicts::<()>(
+                *there,
+                format!("the volume `{volume}` is at two places"),
+                "it is here already",
+                "give one of them another name",
+            );
+        }
+    }
 }
 
 fn none_inside_another(all: &[Placed<'_, Writable>]) {
@@ -48,8 +75,13 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Placed<'d, Writable>> {
         table.one_of(&["tmpfs", "ephemeral", "volume"], "tmpfs = \"64MiB\"").and_then(|choice| match choice.key {
             "tmpfs" => size(&choice.value).map(|size| WritableKind::Tmpfs { size }),
             "ephemeral" => size(&choice.value).map(|size| WritableKind::Ephemeral { size }),
-            _ => volume(&choice),
+            _ => volume(&choice, &table),
         });
+    if !table.has("volume")
+        && let Some(value) = OF_VOLUMES.into_iter().find_map(|key| table.get(key))
+    {
+        value.place.report::<()>("only a volume has this", "remove it, or write `volume = \"data\"`");
+    }
     let user = table.get("user").map_or(Some("root".to_owned()), |v| v.checked("\"app\"", check::user));
     let mode = table.get("mode").map_or(Some(0o755), |v| command::mode(&v));
     Some((Writable { path: path?, kind: kind?, user: user?, mode: mode? }, entry.place))
@@ -80,10 +112,14 @@ fn size(value: &Value<'_>) -> Option<ByteSize> {
     value.size(ByteSize::bytes(64 << 10)..=ByteSize::bytes(1 << 40), "\"64MiB\"")
 }
 
-fn volume(entry: &Entry<'_>) -> Option<WritableKind> {
-    entry.value.parsed::<VolumeName>("\"data\"")?;
-    entry.place.report(
-        "volumes are not supported yet",
-        "use `ephemeral = \"1GiB\"` (the image's directory, changes go with the server) or `tmpfs = \"64MiB\"` (empty memory)",
-    )
+fn volume(entry: &Entry<'_>, table: &Table<'_>) -> Option<WritableKind> {
+    let name = entry.value.parsed::<VolumeName>("\"data\"");
+    let scale_from = table.get("scale_from").map_or(Some(ScaleFrom::Empty), |v| v.word(&SCALE_FROM));
+    let command = |key| table.get(key).map_or(Some(Vec::new()), |v| command::read(&v, command::Text::Words));
+    let (quiesce, resume) = (command("quiesce"), command("resume"));
+    Some(WritableKind::Volume {
+        name: name?,
+        hooks: Hooks { quiesce: quiesce?, resume: resume? },
+        scale_from: scale_from?,
+    })
 }

@@ -9,8 +9,9 @@ use super::{DurationText, ImageText, SizeText};
 use crate::{
     config::ConfigKey,
     fleet::{OnExpiry, OnRevoked, OnSourceChange},
-    id::{BindingName, GroupName},
+    id::{BindingName, GroupName, VolumeName},
     manifest::Protocol,
+    volume::Filesystem,
 };
 
 /// A Kiln fleet: the groups of servers wanted in one environment.
@@ -47,6 +48,8 @@ pub struct Group {
     pub on_revoked: Option<OnRevoked>,
     /// Limits of each server.
     pub limits: Option<Limits>,
+    /// The volumes of each server, by the names that the image gives them.
+    pub volume: Option<BTreeMap<VolumeName, Volume>>,
     /// Ports of the host that lead to this group.
     pub publish: Option<Vec<Publish>>,
     /// How the group moves from one release to another.
@@ -160,6 +163,33 @@ pub struct RegistryTls {
     pub certificate: Option<String>,
     /// Key (PEM) of that certificate.
     pub key: Option<String>,
+}
+
+/// A volume of each server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Its size: `1GiB`. A greater one grows the volume while it is in use; it is never made smaller.
+    pub size: SizeText,
+    /// The file system of a new one; `ext4` where nothing is said.
+    pub filesystem: Option<Filesystem>,
+    /// One that no server wants any more is kept for so long; `30d` where nothing is said.
+    pub retain: Option<DurationText>,
+    /// Snapshots by the clock; none where nothing is said.
+    pub snapshots: Option<Snapshots>,
+}
+
+/// Snapshots by the clock.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshots {
+    /// One every so often: `1h`.
+    pub every: DurationText,
+    /// So many are kept.
+    #[schemars(range(min = 1, max = 1000))]
+    pub keep: u32,
+    /// The newest one is restored and tested on a throwaway server every so often; never where nothing is said.
+    pub drill: Option<DurationText>,
 }
 
 /// Limits of each server.

@@ -18,6 +18,7 @@ use crate::{
     config::ConfigKey,
     id::{BindingName, ImageName, ServiceName, VolumeName},
     manifest::{BindingTest, Protocol, Restart},
+    volume::ScaleFrom,
 };
 
 /// A Kiln recipe: what an image is made from and what must hold in it.
@@ -435,12 +436,18 @@ pub struct EphemeralWritable {
     pub mode: Option<ModeText>,
 }
 
-/// Data that outlives the server: reserved, not supported yet.
+/// Data that outlives the server.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeWritable {
     /// The volume's name.
     pub volume: VolumeName,
+    /// Where the volumes of slots other than 0 come from: `clone` makes each from slot 0's; `empty` where nothing is said.
+    pub scale_from: Option<ScaleFrom>,
+    /// Run inside, as the volume's user, before a snapshot; if it fails, none is taken.
+    pub quiesce: Option<Command>,
+    /// Run inside, as the volume's user, after a snapshot.
+    pub resume: Option<Command>,
     /// Owner of the directory; root where nothing is said.
     pub user: Option<UserText>,
     /// Mode of the directory; `0755` where nothing is said.

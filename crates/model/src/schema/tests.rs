@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{healing, overlay, rollout, source, text as fleet_text, window},
+    fleet::{healing, overlay, rollout, source, text as fleet_text, volume, window},
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -73,6 +73,8 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, fleet_text::PUBLISH, &["Publish"]);
     agree(&schema, fleet_text::EVIDENCE, &["Evidence"]);
     agree(&schema, rollout::KEYS, &["Rollout"]);
+    agree(&schema, volume::KEYS, &["Volume"]);
+    agree(&schema, volume::SNAPSHOTS, &["Snapshots"]);
     agree(&schema, healing::KEYS, &["Healing"]);
     agree(&schema, window::KEYS, &["Windows"]);
     agree(&schema, source::SOURCE, &["Source"]);

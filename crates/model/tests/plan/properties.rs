@@ -11,7 +11,7 @@ use proptest::{prelude::*, strategy::Strategy};
 use super::world::{Chance, FAIR, Weather, World, release};
 
 #[derive(Debug, Clone)]
-enum Happening {
+pub enum Happening {
     Want { release: u8, count: u32 },
     Rebuild,
     Refuse { release: u8 },
@@ -37,7 +37,7 @@ fn weather() -> impl Strategy<Value = Weather> {
     })
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+pub fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         3 => (1u8..5, 0u32..7).prop_map(|(release, count)| Happening::Want { release, count }),
         1 => Just(Happening::Rebuild),
@@ -49,7 +49,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn happen(world: &mut World, what: &Happening) {
+pub fn happen(world: &mut World, what: &Happening) {
     match what {
         Happening::Want { release: n, count } => world.want(release(*n), *count),
         Happening::Rebuild => {

@@ -1,6 +1,6 @@
 //! A small world to plan in: servers that start slowly, fail and leave, and a check of every plan.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use kiln_model::{
@@ -62,6 +62,8 @@ impl World {
                 release: release(1),
                 count,
                 policy,
+                slots: false,
+                unmade: BTreeSet::new(),
                 healing: HealingPolicy::default(),
                 admissions,
             },
@@ -156,7 +158,7 @@ impl World {
         let server = self.server(id);
         server.busy = false;
         let state = match action {
-            Action::Launch { .. } => ServerState::Starting,
+            Action::Launch { .. } | Action::LaunchIn { .. } | Action::HandOver { .. } => ServerState::Starting,
             Action::Drain { .. } => ServerState::Drained,
             Action::Stop { .. } => ServerState::Stopped,
             Action::Destroy { .. } => ServerState::Gone,
@@ -169,6 +171,7 @@ impl World {
             _ => server.in_traffic,
         };
         server.running &= !matches!(action, Action::Stop { .. });
+        server.staged |= matches!(action, Action::Stage { .. });
         if server.state != state {
             server.state = server.state.step(state).unwrap();
         }
@@ -176,13 +179,20 @@ impl World {
     fn begin(&mut self, action: &Action) {
         let servers = match action {
             Action::Launch { release, servers } => (0..*servers).map(|_| self.launch(*release)).collect(),
+            Action::LaunchIn { release, slot } | Action::Stage { release, slot } => {
+                let id = self.launch(*release);
+                self.server(&id).slot = Some(*slot);
+                vec![id]
+            }
             Action::SwitchTraffic { to, from } => to.iter().chain(from).cloned().collect(),
             other => other.server().cloned().into_iter().collect::<Vec<_>>(),
         };
         for id in servers {
             let server = self.server(&id);
-            assert!(!server.busy || matches!(action, Action::Launch { .. }), "{id} is busy: {action:?}");
+            let new = matches!(action, Action::Launch { .. } | Action::LaunchIn { .. } | Action::Stage { .. });
+            assert!(!server.busy || new, "{id} is busy: {action:?}");
             server.busy = true;
+            server.staged &= !matches!(action, Action::HandOver { .. });
             let state = match action {
                 Action::Drain { .. } => ServerState::Draining,
                 Action::Stop { .. } => ServerState::Stopping,
@@ -206,6 +216,8 @@ impl World {
             in_traffic: false,
             busy: true,
             running: true,
+            slot: None,
+            staged: false,
             replace: false,
         });
         id
@@ -223,6 +235,27 @@ impl World {
                 Action::Launch { release, servers } => {
                     assert!(*servers > 0 && live + servers <= self.desired.ceiling(), "{servers} more than the surge");
                     assert!(self.desired.admits(release), "a release that is not admitted");
+                }
+                Action::LaunchIn { release, slot } | Action::Stage { release, slot } => {
+                    let (staged, most) = (self.observed.servers.iter(), self.desired.ceiling() - self.desired.count);
+                    let staged = staged
+                        .filter(|s| s.staged && s.state == ServerState::Launching && s.slot < Some(self.desired.count));
+                    let staged = staged.filter(|s| s.release == next.rollout.target() && !s.replace);
+                    let given = |s: &&ServerView| {
+                        next.steps
+                            .iter()
+                            .any(|step| matches!(&step.action, Action::HandOver { server } if *server == s.id))
+                    };
+                    let staged = staged.filter(|s| !given(s)).count() as u32;
+                    let free = matches!(action, Action::LaunchIn { .. });
+                    assert!(free || staged < most, "more successors than the surge");
+                    assert!(self.desired.admits(release), "a release that is not admitted");
+                    assert!(*slot < self.desired.count, "a slot that is not wanted");
+                    assert!(!free || self.holders(*slot).is_empty(), "slot {slot}: {:?}", self.holders(*slot));
+                }
+                Action::HandOver { server } => {
+                    let slot = self.observed.servers.iter().find(|s| s.id == *server).unwrap().slot.unwrap();
+                    assert!(self.holders(slot).is_empty(), "slot {slot}: {:?}", self.holders(slot));
                 }
                 Action::Drain { server } | Action::Stop { server } => {
                     going += u32::from(self.counts_as_available(server, next));
@@ -249,6 +282,16 @@ impl World {
             let again = plan(&self.desired, &self.observed, Some(&next.rollout), self.now);
             assert_eq!(again, *next, "with nothing to do the plan must stay as it is");
         }
+    }
+    /// The servers of a slot that may have its volumes: PID 1 was given them and is not known to have ended.
+    pub fn holders(&self, slot: u32) -> Vec<&ServerId> {
+        let of_slot = self.observed.servers.iter().filter(|s| s.slot == Some(slot) && !s.staged);
+        let ended = |s: &&ServerView| match s.state {
+            ServerState::Stopped | ServerState::Gone => true,
+            ServerState::Failed => !s.running,
+            _ => false,
+        };
+        of_slot.filter(|s| !ended(s)).map(|s| &s.id).collect()
     }
     fn counts_as_available(&self, id: &ServerId, next: &Plan) -> bool {
         let server = self.observed.servers.iter().find(|s| s.id == *id).unwrap();

@@ -111,7 +111,8 @@ impl Bench {
     ) -> kiln_runtime::Result<Observed> {
         let manifest = Arc::new(manifest);
         let secrets = Arc::default();
-        let request = Request { server: id(name), generation, group: None, manifest, limits, secrets };
+        let volumes = Vec::new();
+        let request = Request { server: id(name), generation, group: None, manifest, limits, secrets, volumes };
         self.runtime().launch(&release(), &request)
     }
 
@@ -125,7 +126,8 @@ impl Bench {
     ) -> kiln_runtime::Result<Observed> {
         let (manifest, secrets) = (Arc::new(manifest), Arc::new(secrets));
         let server = id(name);
-        let request = Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets };
+        let volumes = Vec::new();
+        let request = Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets, volumes };
         let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
         self.runtime().launch(&release, &request)
     }

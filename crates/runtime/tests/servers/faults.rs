@@ -2,13 +2,19 @@
 
 use std::{os::unix::process::CommandExt as _, process::Command, sync::Arc};
 
+use kiln_model::volume::Filesystem;
 use kiln_runtime::{LaunchStep, Phase};
 
-use crate::bench::{Bench, IDLE, NO_LIMITS, eventually, id, image, tmpfs, writable};
+use crate::{
+    bench::{Bench, IDLE, NO_LIMITS, eventually, id, image, tmpfs, writable},
+    volumes,
+};
 
 /// Set in a copy of this test program that is to be killed in the middle of a launch.
 const DIE_AT: &str = "KILN_TEST_DIE_AT";
 const DIRECTORY: &str = "KILN_TEST_DIRECTORY";
+/// The number with which its server is given a volume, if it is.
+const FENCE: &str = "KILN_TEST_FENCE";
 
 #[test]
 fn root_a_launch_that_fails_leaves_nothing() {
@@ -32,22 +38,55 @@ fn root_helper_dies_at_a_step_of_a_launch() {
             }
         }));
     });
-    bench.launch("victim", image(IDLE));
+    match std::env::var(FENCE) {
+        Ok(fence) => {
+            drop(volumes::launch(&bench, "victim", volumes::kept("db.data.0", fence.parse().unwrap())).unwrap())
+        }
+        Err(_) => drop(bench.launch("victim", image(IDLE))),
+    }
+}
+
+/// Starts a copy of this program that launches a server and is killed at a step.
+fn killed_at(bench: &Bench, step: LaunchStep, fence: Option<u64>) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "faults::root_helper_dies_at_a_step_of_a_launch"]);
+    command.env(DIE_AT, format!("{step:?}")).env(DIRECTORY, bench.directory()).arg0("kiln-test-victim");
+    let status = command.envs(fence.map(|fence| (FENCE, fence.to_string()))).output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status.status), Some(9), "{step:?}: {status:?}");
+}
+
+#[test]
+fn root_a_launch_with_a_volume_killed_at_any_step_loses_no_line_and_gives_it_to_one_server() {
+    let mut bench = Bench::new();
+    bench.runtime().volumes().create(&"db.data.0".parse().unwrap(), volumes::SIZE, Filesystem::Ext4).unwrap();
+    for (number, step) in LaunchStep::ALL.into_iter().enumerate() {
+        bench.runtime = None;
+        let fence = 2 * number as u64 + 1;
+        killed_at(&bench, step, Some(fence));
+        bench.reopen();
+        let seen = bench.runtime().observe().unwrap();
+        assert_eq!(seen.len(), usize::from(step == LaunchStep::Done), "{step:?}: {seen:?}");
+        if step == LaunchStep::Done {
+            assert_eq!(bench.shell("victim", "wc -l < /var/data/log"), format!("{number}\n"));
+        }
+        // Also a victim that runs is not asked.
+        volumes::launch(&bench, "next", volumes::kept("db.data.0", fence + 1)).unwrap();
+        let seen = bench.runtime().observe().unwrap();
+        let running = seen.iter().filter(|server| server.phase == Phase::Running).count();
+        assert_eq!(running, 1, "{step:?}: {seen:?}");
+        let lines = bench.shell_as("next", "web", "echo line >> /var/data/log && sync && wc -l < /var/data/log");
+        assert_eq!(String::from_utf8(lines.stdout).unwrap(), format!("{}\n", number + 1), "{step:?}");
+        bench.runtime().destroy(&id("next"), 1).unwrap();
+        bench.runtime().destroy(&id("victim"), 1).unwrap();
+    }
 }
 
 #[test]
 fn root_a_launch_killed_at_any_step_leaves_nothing_or_a_server() {
     let mut bench = Bench::new();
-    for step in LaunchStep::ALL {
+    for step in LaunchStep::ALL.into_iter().filter(|step| *step != LaunchStep::Volumes) {
         bench.runtime = None;
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "faults::root_helper_dies_at_a_step_of_a_launch"])
-            .env(DIE_AT, format!("{step:?}"))
-            .env(DIRECTORY, bench.directory())
-            .arg0("kiln-test-victim")
-            .output()
-            .unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status.status), Some(9), "{step:?}: {status:?}");
+        killed_at(&bench, step, None);
         bench.reopen();
         let seen = bench.runtime().observe().unwrap();
         if step == LaunchStep::Done {

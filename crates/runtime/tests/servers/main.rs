@@ -7,3 +7,4 @@ mod faults;
 mod isolation;
 mod life;
 mod limits;
+mod volumes;

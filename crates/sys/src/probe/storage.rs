@@ -22,7 +22,7 @@ pub(super) fn nearest_existing(directory: &Path) -> PathBuf {
 }
 
 pub(super) fn checks(directory: &Path) -> Vec<Check> {
-    vec![free(directory), writable(directory), verity(directory), reflink(directory)]
+    vec![free(directory), writable(directory), verity(directory), reflink(directory), formatting()]
 }
 
 /// A file that has no name and is gone with its descriptor.
@@ -85,4 +85,28 @@ fn reflink(directory: &Path) -> Check {
     });
     let effect = "copies of large files take their time and their space";
     Check::tried("reflink", tried, State::Degraded, effect, "use XFS or btrfs for the state directory")
+}
+
+/// Programs that volumes are made and checked with, and the packages that have them.
+fn formatting() -> Check {
+    let name = "programs for volumes";
+    let there = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        std::env::split_paths(&path).chain(usual).any(|directory| directory.join(program).is_file())
+    };
+    let missing: Vec<_> =
+        ["mke2fs", "e2fsck", "resize2fs", "mkfs.xfs"].into_iter().filter(|program| !there(program)).collect();
+    if missing.is_empty() {
+        return Check::found(name, "mke2fs, e2fsck, resize2fs, mkfs.xfs");
+    }
+    let effect =
+        "servers with volumes may not be launched: ext4 needs the first three, XFS and a pool of its own the last";
+    Check::lacking(
+        name,
+        State::Degraded,
+        format!("no {}", missing.join(", ")),
+        effect,
+        "install e2fsprogs and xfsprogs",
+    )
 }

@@ -1,6 +1,9 @@
 //! The status for people.
 
-use kiln_api::status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status};
+use kiln_api::{
+    status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status},
+    volume::VolumeStatus,
+};
 
 use crate::ui::{self, table};
 
@@ -27,12 +30,21 @@ fn group(group: &GroupStatus) -> String {
     text.extend(group.healing.as_ref().map(|healing| format!("  {}\n", healing.reason)));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
+    text.extend(volumes(&group.volumes));
     if !group.servers.is_empty() {
         let lines: Vec<_> = group.servers.iter().map(server).collect();
         let servers = table::render(&["SERVER", "STATE", "RELEASE", "ADDRESS", "PID", "READY AFTER", ""], &lines);
         text.extend(servers.lines().map(|line| format!("  {line}\n")));
     }
     text
+}
+
+fn volumes(volumes: &[VolumeStatus]) -> Option<String> {
+    let lines: Vec<_> = volumes.iter().map(super::super::volume::line).collect();
+    (!lines.is_empty()).then(|| {
+        let table = table::render(&super::super::volume::HEADING, &lines);
+        table.lines().map(|line| format!("  {line}\n")).collect()
+    })
 }
 
 fn rollout(rollout: &RolloutStatus) -> String {
@@ -96,6 +108,7 @@ mod tests {
     fn unit_a_group_in_the_middle_of_a_rollout() {
         let release = |c: char| format!("sha256:{}", c.to_string().repeat(64));
         let server = |id: &str, state: &str, ready: Option<Duration>| ServerStatus {
+            slot: None,
             id: id.into(),
             state: state.into(),
             release: release('b'),
@@ -116,6 +129,7 @@ mod tests {
         };
         let status = Status {
             groups: vec![GroupStatus {
+                volumes: Vec::new(),
                 name: "web".into(),
                 image: release('a'),
                 config: release('c'),

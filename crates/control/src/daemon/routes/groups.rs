@@ -17,7 +17,7 @@ use super::{
     },
     Shared,
 };
-use crate::RebuildTarget;
+use crate::{Data, RebuildTarget};
 
 pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>) -> Response {
     stream::work(&app.clone(), |sink| async move { apply::apply(&app, request, &sink).await })
@@ -25,9 +25,10 @@ pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>)
 
 pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackRequest>) -> Response {
     stream::work(&app.clone(), |sink| async move {
+        let data = if request.with_data { Data::OfThen } else { Data::Kept };
         let groups = [request.group];
         let rolled = async {
-            app.control.rollback(&groups[0]).await?;
+            app.control.rollback(&groups[0], data).await?;
             app.keepers.renew(&groups);
             Ok::<_, Failure>(())
         };
