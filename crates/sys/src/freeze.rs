@@ -161,7 +161,11 @@ mod tests {
         let path = directory.join("image");
         let image = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
         image.set_len(16 << 20).unwrap();
-        let made = Command::new("mke2fs").args(["-q", "-F", "-t", "ext4"]).arg(&path).stdin(Stdio::null()).status();
+        let made = Command::new("mke2fs")
+            .args(["-q", "-F", "-b", "4096", "-t", "ext4"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .status();
         assert!(made.unwrap().success());
         let device = LoopDevice::attach(&image).unwrap();
         let source = device.path().display().to_string();
