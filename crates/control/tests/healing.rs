@@ -39,7 +39,7 @@ async fn host_healing_stops_when_too_much_went_down_says_so_and_goes_on_when_tol
     until("healing has stopped", async || ready(&control).await.len() == 16).await;
     let held = control.group_status(&web()).await.unwrap().healing.expect("status says so");
     assert_eq!((held.down, held.limit, held.waiting), (9, 5, 4));
-    assert!(held.reason.contains("9 servers of 20 went down within 10m") && held.reason.contains("`kiln heal web`"));
+    assert!(held.reason.contains("servers went down 9 times within 10m") && held.reason.contains("`kiln heal web`"));
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(ready(&control).await.len(), 16, "nothing more is healed");
     assert_eq!(control.heal(&web()).await.unwrap(), 9);

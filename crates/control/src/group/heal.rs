@@ -33,8 +33,8 @@ impl GroupTask {
         let within = kiln_model::duration::format(self.row.spec.healing.within);
         let HealingHeld { down, limit, waiting, until } = held;
         format!(
-            "healing has stopped: {down} servers of {count} went down within {within}, {limit} are healed and {waiting} wait until \
-             {until:.0}, or until somebody has looked and says `kiln heal {name}`"
+            "healing has stopped: servers went down {down} times within {within}, {limit} are healed; {waiting} of {count} are \
+             missing until {until:.0}, or until somebody has looked and says `kiln heal {name}`"
         )
     }
 

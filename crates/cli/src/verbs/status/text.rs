@@ -150,7 +150,7 @@ mod tests {
                     limit: 5,
                     waiting: 4,
                     until: "2026-11-27T12:10:00Z".into(),
-                    reason: "healing has stopped: 9 servers of 20 went down within 10m, 5 are healed and 4 wait until 2026-11-27T12:10:00Z, or until somebody has looked and says `kiln heal web`".into(),
+                    reason: "healing has stopped: servers went down 9 times within 10m, 5 are healed; 4 of 20 are missing until 2026-11-27T12:10:00Z, or until somebody has looked and says `kiln heal web`".into(),
                 }),
                 sources: Some(SourcesStatus {
                     on_change: "rollout".into(),
