@@ -12,9 +12,10 @@ use std::{
 };
 
 use kiln_boot::control::{Exec, Reply, Request};
+use kiln_sys::within;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags},
+    fs::{CWD, FileType, Mode, OFlags},
     io::Errno,
 };
 
@@ -198,8 +199,7 @@ fn find_inside(server: &Server, path: &str) -> Result<Option<OwnedFd>> {
     // Looked at after opening: while PID 1 was alive the number was its own.
     server.running()?;
     let root = opened.on("open", root)?;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
+    match within::open(&root, path, OFlags::PATH, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno).on("open inside the server", path),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_sys::mount::{Attributes, Setting};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid};
 
 use crate::error::{OnFile as _, Result, RuntimeError};
 
@@ -20,8 +20,8 @@ const MAX_DEPTH: usize = 64;
 /// Copies `path` of the tree at `root` to a new memory file system of at most `size` bytes. Owners are copied as the
 /// host sees them, and so stay what they are inside.
 pub(crate) fn copy_of(root: BorrowedFd<'_>, path: &str, size: u64) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let from = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).on("open", path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let from = kiln_sys::within::open(root, path, flags, Mode::empty()).on("open", path)?;
     let stat = rustix::fs::fstat(&from).on("look at", path)?;
     let text = size.to_string();
     let attributes = Attributes::NO_SUID | Attributes::NO_DEVICES;

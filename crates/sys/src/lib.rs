@@ -23,5 +23,6 @@ pub mod resize;
 pub mod seccomp;
 pub mod shelf;
 pub mod spawn;
+pub mod within;
 
 pub use error::{Outcome, Result, SysError};

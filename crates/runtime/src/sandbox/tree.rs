@@ -24,7 +24,7 @@ use kiln_sys::{
     mount::{self, Attributes, Depth, Setting},
     namespace,
 };
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::{Bind, Job, SandboxError, SandboxRoot, environment::Environment, failed, slot::Slot};
 
@@ -271,7 +271,7 @@ fn fill_dev(root: BorrowedFd<'_>, slot: &Slot) -> Result<(), SandboxError> {
 /// Opens a path of the tree without ever leaving it, whatever symbolic links it holds.
 fn inside(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o644) } else { Mode::empty() };
-    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    kiln_sys::within::open(root, path, flags, mode)
 }
 
 fn show_binds(root: BorrowedFd<'_>, users: BorrowedFd<'_>, binds: &[Bind]) -> Result<(), SandboxError> {
