@@ -120,7 +120,7 @@ pub(super) fn listed_in(bytes: &[u8]) -> Option<Vec<Described>> {
 /// The entries of a list, with whatever others wrote into them.
 pub(super) fn entries(bytes: &[u8]) -> Option<Vec<serde_json::Value>> {
     let mut index: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    match index["manifests"].take() {
+    match index.get_mut("manifests")?.take() {
         serde_json::Value::Array(manifests) => Some(manifests),
         _ => None,
     }
