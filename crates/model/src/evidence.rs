@@ -10,6 +10,7 @@
 mod approval;
 mod attestation;
 mod envelope;
+mod in_toto;
 mod provenance;
 mod statement;
 
@@ -19,8 +20,8 @@ pub use approval::{APPROVAL, Approval, Intent, is_approval, open_approval, seal_
 pub use attestation::{Attestation, AttestationError, Attested};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub use envelope::{MAX_ENVELOPE_BYTES, MAX_SIGNATURES, OpenError, key_id, open, pae, parse, peek, render, seal};
+pub use in_toto::StatementError;
 pub use provenance::{BUILD_TYPE, BUILDER, BakeInputs, Material, PROVENANCE, Provenance};
-pub use statement::StatementError;
 
 use serde::{Deserialize, Serialize};
 

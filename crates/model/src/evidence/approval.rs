@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Envelope, OpenError, STATEMENT, SigningKey, StatementError, envelope,
-    statement::{Descriptor, check_type, only},
+    Envelope, OpenError, SigningKey, StatementError, envelope,
+    in_toto::{self, Statement},
 };
 use crate::{
     digest::ImageDigest,
@@ -50,16 +50,6 @@ pub struct Approval {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Descriptor>,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-    predicate: Predicate,
-}
-
-#[derive(Serialize, Deserialize)]
 struct Predicate {
     channel: ChannelName,
     intent: Intent,
@@ -68,29 +58,17 @@ struct Predicate {
     reason: Option<Reason>,
 }
 
-/// Of any statement, what says which kind it is.
-#[derive(Deserialize)]
-struct Kind {
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-}
-
 /// Signs an approval.
 pub fn seal_approval(approval: &Approval, key: &SigningKey) -> Envelope {
     let Approval { name, image, channel, intent, at, reason } = approval.clone();
-    let statement = Statement {
-        kind: STATEMENT.to_owned(),
-        subject: vec![Descriptor::new(&name, image.0)],
-        predicate_type: APPROVAL.to_owned(),
-        predicate: Predicate { channel, intent, at, reason },
-    };
-    envelope::seal_payload(&serde_json::to_vec(&statement).expect("plain data always serialises"), key)
+    let (predicate, predicate_type) = (Predicate { channel, intent, at, reason }, APPROVAL.to_owned());
+    envelope::seal_payload(&Statement { name, image, predicate_type, predicate }.render(), key)
 }
 
 /// Whether an envelope says that it holds an approval, whoever signed it.
 pub fn is_approval(envelope: &Envelope) -> bool {
-    let kind = |payload: Vec<u8>| serde_json::from_slice::<Kind>(&payload).ok();
-    envelope::payload(envelope).ok().and_then(kind).is_some_and(|kind| kind.predicate_type == APPROVAL)
+    let kind = |payload: Vec<u8>| in_toto::predicate_type(&payload).ok();
+    envelope::payload(envelope).ok().and_then(kind).is_some_and(|kind| kind == APPROVAL)
 }
 
 /// Returns the approval in an envelope if a trusted key signed it, with all of those that did.
@@ -100,12 +78,7 @@ pub fn open_approval(envelope: &Envelope, keys: &[TrustedKey]) -> Result<(Approv
 }
 
 fn parse(payload: &[u8]) -> Result<Approval, StatementError> {
-    let kind: Kind = serde_json::from_slice(payload)?;
-    check_type("predicateType", &kind.predicate_type, APPROVAL)?;
-    let statement: Statement = serde_json::from_slice(payload)?;
-    check_type("_type", &statement.kind, STATEMENT)?;
-    let subject = only(statement.subject.iter(), "subject")?;
-    let Predicate { channel, intent, at, reason } = statement.predicate;
-    let image = ImageDigest(subject.sha256("subject")?);
-    Ok(Approval { name: subject.name.clone(), image, channel, intent, at, reason })
+    let Statement { name, image, predicate, .. } = Statement::<Predicate>::parse_kind(payload, APPROVAL)?;
+    let Predicate { channel, intent, at, reason } = predicate;
+    Ok(Approval { name, image, channel, intent, at, reason })
 }

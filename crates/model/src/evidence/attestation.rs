@@ -4,17 +4,15 @@
 //! image (where it comes from, what is in it) is for people and for other programs: what counts here is whose word it is and
 //! which image it is about.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Envelope, OpenError, STATEMENT, SigningKey, envelope};
-use crate::{
-    digest::{Digest, ImageDigest},
-    id::KeyName,
-    trust::TrustedKey,
+use super::{
+    Envelope, OpenError, SigningKey, envelope,
+    in_toto::{self, Statement},
 };
+use crate::{digest::ImageDigest, id::KeyName, trust::TrustedKey};
 
 /// What is said of an image.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,23 +53,6 @@ pub enum AttestationError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Subject>,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-    predicate: Value,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Subject {
-    #[serde(default)]
-    name: String,
-    digest: BTreeMap<String, String>,
-}
-
 impl Attestation {
     /// Signs it. The same statement and key always give the same bytes.
     pub fn seal(&self, key: &SigningKey) -> Envelope {
@@ -80,14 +61,8 @@ impl Attestation {
 
     /// The statement's bytes: what is signed.
     pub fn render(&self) -> Vec<u8> {
-        let digest = BTreeMap::from([("sha256".to_owned(), self.image.0.hex())]);
-        let statement = Statement {
-            kind: STATEMENT.to_owned(),
-            subject: vec![Subject { name: self.name.clone(), digest }],
-            predicate_type: self.predicate_type.clone(),
-            predicate: self.predicate.clone(),
-        };
-        serde_json::to_vec(&statement).expect("plain data always serialises")
+        let Self { name, image, predicate_type, predicate } = self.clone();
+        Statement { name, image, predicate_type, predicate }.render()
     }
 
     /// What an envelope says, whoever signed it: for people, never for a decision.
@@ -107,25 +82,12 @@ impl Attestation {
 
     /// What kind of thing an envelope says, whoever signed it.
     pub fn predicate_type(envelope: &Envelope) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Kind {
-            #[serde(rename = "predicateType")]
-            predicate_type: String,
-        }
-        let kind: Kind = serde_json::from_slice(&envelope::payload(envelope).ok()?).ok()?;
-        Some(kind.predicate_type)
+        in_toto::predicate_type(&envelope::payload(envelope).ok()?).ok()
     }
 
     fn parse(payload: &[u8]) -> Option<Self> {
-        let statement: Statement = serde_json::from_slice(payload).ok()?;
-        let [subject] = statement.subject.as_slice() else { return None };
-        let digest: Digest = format!("sha256:{}", subject.digest.get("sha256")?).parse().ok()?;
-        (statement.kind == STATEMENT).then(|| Self {
-            name: subject.name.clone(),
-            image: ImageDigest(digest),
-            predicate_type: statement.predicate_type,
-            predicate: statement.predicate,
-        })
+        let Statement { name, image, predicate_type, predicate } = Statement::parse(payload).ok()?;
+        Some(Self { name, image, predicate_type, predicate })
     }
 }
 
@@ -134,6 +96,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Digest;
 
     fn attestation() -> Attestation {
         let image = ImageDigest(Digest::of(b"image"));

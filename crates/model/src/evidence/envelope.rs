@@ -12,10 +12,7 @@ use base64::{
 };
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use super::{
-    Envelope, Opened, PAYLOAD_TYPE, Report, Signature,
-    statement::{self, StatementError},
-};
+use super::{Envelope, Opened, PAYLOAD_TYPE, Report, Signature, in_toto::StatementError, statement};
 use crate::{digest::Digest, id::KeyName, trust::TrustedKey};
 
 /// An envelope in its JSON form is at most this many bytes.

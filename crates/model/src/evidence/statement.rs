@@ -6,68 +6,15 @@
 //! unknown fields are ignored when reading, by the same rules. The lists of passed and failed tests are checked
 //! against the details, so that readers who know only the predicate see the same truth.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MatrixReport, Report, STATEMENT, TEST_RESULT, TestOutcome, Verdict};
-use crate::{
-    config::ConfigKey,
-    digest::{Digest, InvalidDigest},
+use super::{
+    MatrixReport, Report, TEST_RESULT, TestOutcome, Verdict,
+    in_toto::{Descriptor, Statement, StatementError, only},
 };
-
-/// Why a signed payload is not a report.
-#[derive(Debug, thiserror::Error)]
-pub enum StatementError {
-    /// Not the JSON of such a statement.
-    #[error("it is not the JSON of a test-result statement")]
-    Json(#[from] serde_json::Error),
-    /// Another type of statement or predicate.
-    #[error("its {field} is `{found}`")]
-    WrongType {
-        /// `_type` or `predicateType`.
-        field: &'static str,
-        /// What it says.
-        found: String,
-    },
-    /// It names not exactly one image, configuration or suite.
-    #[error("it names {count} times what must be named once: {what}")]
-    NotOne {
-        /// The thing.
-        what: &'static str,
-        /// How often it is named.
-        count: usize,
-    },
-    /// A digest is missing or invalid.
-    #[error("its {what} has no valid sha256 digest")]
-    Digest {
-        /// The thing.
-        what: &'static str,
-        /// What is wrong with the text.
-        #[source]
-        source: InvalidDigest,
-    },
-    /// The summary says something else than the tests.
-    #[error("its result and its tests contradict each other")]
-    Contradiction,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Descriptor>,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-    predicate: Predicate,
-}
-
-#[derive(PartialEq, Serialize, Deserialize)]
-pub(super) struct Descriptor {
-    #[serde(default)]
-    pub(super) name: String,
-    digest: BTreeMap<String, String>,
-}
+use crate::config::ConfigKey;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,8 +45,8 @@ const SUITE: &str = "suite";
 /// The statement's bytes: what is signed.
 pub(super) fn render(report: &Report) -> Vec<u8> {
     let statement = Statement {
-        kind: STATEMENT.to_owned(),
-        subject: vec![Descriptor::new(&report.name, report.image.0)],
+        name: report.name.clone(),
+        image: report.image,
         predicate_type: TEST_RESULT.to_owned(),
         predicate: Predicate {
             result: report.verdict,
@@ -115,7 +62,7 @@ pub(super) fn render(report: &Report) -> Vec<u8> {
             },
         },
     };
-    serde_json::to_vec(&statement).expect("plain data always serialises")
+    statement.render()
 }
 
 /// The configuration and the suite, then the further configurations of the suite.
@@ -127,15 +74,12 @@ fn configuration(report: &Report) -> Vec<Descriptor> {
 
 /// Reads a statement whose signature was checked.
 pub(super) fn parse(payload: &[u8]) -> Result<Report, StatementError> {
-    let statement: Statement = serde_json::from_slice(payload)?;
-    check_type("_type", &statement.kind, STATEMENT)?;
-    check_type("predicateType", &statement.predicate_type, TEST_RESULT)?;
+    let statement = Statement::<Predicate>::parse_kind(payload, TEST_RESULT)?;
     let Predicate { result, configuration, passed_tests, failed_tests, details } = statement.predicate;
-    let subject = only(statement.subject.iter(), "subject")?;
     let named = |name: &'static str| only(configuration.iter().filter(|d| d.name == name), name);
     let report = Report {
-        name: subject.name.clone(),
-        image: crate::ImageDigest(subject.sha256("subject")?),
+        name: statement.name,
+        image: statement.image,
         config: crate::ConfigDigest(named(CONFIGURATION)?.sha256(CONFIGURATION)?),
         suite: crate::SuiteDigest(named(SUITE)?.sha256(SUITE)?),
         verdict: result,
@@ -150,32 +94,4 @@ pub(super) fn parse(payload: &[u8]) -> Result<Report, StatementError> {
         && self::configuration(&report) == configuration
         && (result == Verdict::Failed || failed_tests.is_empty());
     if consistent { Ok(report) } else { Err(StatementError::Contradiction) }
-}
-
-pub(super) fn check_type(field: &'static str, found: &str, wanted: &str) -> Result<(), StatementError> {
-    if found == wanted {
-        return Ok(());
-    }
-    Err(StatementError::WrongType { field, found: found.chars().take(120).collect() })
-}
-
-pub(super) fn only<'a>(
-    mut found: impl Iterator<Item = &'a Descriptor>,
-    what: &'static str,
-) -> Result<&'a Descriptor, StatementError> {
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one),
-        (None, _) => Err(StatementError::NotOne { what, count: 0 }),
-        (Some(_), Some(_)) => Err(StatementError::NotOne { what, count: 2 + found.count() }),
-    }
-}
-
-impl Descriptor {
-    pub(super) fn new(name: &str, digest: Digest) -> Self {
-        Self { name: name.to_owned(), digest: BTreeMap::from([("sha256".to_owned(), digest.hex())]) }
-    }
-    pub(super) fn sha256(&self, what: &'static str) -> Result<Digest, StatementError> {
-        let hex = self.digest.get("sha256").map_or("", String::as_str);
-        format!("sha256:{hex}").parse().map_err(|source| StatementError::Digest { what, source })
-    }
 }
