@@ -22,6 +22,7 @@ mod peers;
 mod registry;
 mod replace;
 mod report;
+mod volume;
 mod whole;
 
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata.
+    /// metadata, volume.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -79,6 +80,7 @@ const ALL: &[(&str, Run)] = &[
     ("memory", memory::run),
     ("many", many::run),
     ("metadata", metadata::run),
+    ("volume", volume::run),
 ];
 
 /// Runs them. One that fails does not keep the others from being run.

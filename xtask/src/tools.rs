@@ -67,6 +67,7 @@ pub const TEST: &[Tool] = &[
 pub const BENCH: &[Tool] = &[
     tool("nginx", "nginx-light"),
     tool("wrk", "wrk"),
+    tool("fio", "fio"),
     tool("haproxy", "haproxy"),
     tool("runc", "runc"),
     tool("mmdebstrap", "mmdebstrap"),

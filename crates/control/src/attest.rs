@@ -44,7 +44,7 @@ pub fn provenance(store: &Store, keys: &Keys, baked: &Baked) -> Result<Digest, A
         builder: &builder,
         version: env!("CARGO_PKG_VERSION"),
     };
-    Ok(store.add_provenance(&baked.image, &provenance.attestation().seal(&keys.signing()?))?)
+    Ok(store.add_statement(&baked.image, &provenance.attestation().seal(&keys.signing()?))?)
 }
 
 /// What is in an image, as signed statements.

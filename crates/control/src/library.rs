@@ -104,7 +104,10 @@ impl Library for StoreLibrary {
         self.store.suite(suite).map_err(failed)
     }
     fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError> {
-        self.store.add_report(image, report).map_err(failed)
+        self.store.add_statement(image, report).map_err(failed)
+    }
+    fn approvals(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
+        self.store.approvals(image).map_err(failed)
     }
     fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError> {
         self.store.channels(name).map_err(failed)

@@ -39,6 +39,8 @@ pub trait Library: Releases + ImageTree {
     fn suite(&self, suite: &SuiteDigest) -> Result<Option<Suite>, ReleasesError>;
     /// Files a report under an image.
     fn add_report(&self, image: &ImageDigest, report: &Envelope) -> Result<Digest, ReleasesError>;
+    /// The approvals of an image.
+    fn approvals(&self, image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError>;
     /// Where the channels of a name point.
     fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError>;
     /// Where a channel points.

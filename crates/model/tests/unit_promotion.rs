@@ -87,7 +87,10 @@ fn asked(
     let channels = Channels::parse(&text, "kiln.toml").unwrap_or_else(|found| panic!("{}", found.render(false, 100)));
     let (name, channel, policy) = ("shop".parse().unwrap(), stable(), policy());
     let (image, suite, now) = (image(), suite(), now());
-    let case = Case { image, name: &name, suite, channel: &channel, evidence, stays, promotion, policy: &policy, now };
+    let (approvals, reports): (Vec<_>, Vec<_>) = evidence.iter().cloned().partition(evidence::is_approval);
+    let (name, channel, policy) = (&name, &channel, &policy);
+    let (reports, approvals) = (&reports[..], &approvals[..]);
+    let case = Case { image, name, suite, channel, reports, approvals, stays, promotion, policy, now };
     check(&channels, &case)
 }
 
@@ -190,13 +193,14 @@ fn unit_all_that_is_missing_is_said_at_once() {
 fn unit_a_revoked_image_is_promoted_nowhere() {
     let channels = Channels::default();
     let policy = TrustPolicy { revoked: [(image(), "a hole".to_owned())].into(), ..policy() };
-    let (name, channel, evidence) = ("shop".parse().unwrap(), stable(), [report("ci", 1)]);
+    let (name, channel, reports) = ("shop".parse().unwrap(), stable(), [report("ci", 1)]);
     let case = Case {
         image: image(),
         name: &name,
         suite: suite(),
         channel: &channel,
-        evidence: &evidence,
+        reports: &reports,
+        approvals: &[],
         stays: &[],
         promotion: None,
         policy: &policy,

@@ -26,6 +26,8 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 /// The guest needs about one minute; an emulated one on a busy machine several.
 const LIMIT_SECONDS: &str = "1500";
+/// What volumes need of a host.
+const FILE_SYSTEMS: [&str; 4] = ["mke2fs", "e2fsck", "resize2fs", "mkfs.xfs"];
 const INIT: &str = include_str!("guest/init.sh");
 const CHECKS: &str = include_str!("guest/checks.sh");
 /// Finds the disk, which the kernel has a module for.
@@ -122,7 +124,7 @@ impl Guest {
             fs::create_dir_all(tree.join(directory))?;
         }
         busybox(&tree)?;
-        for file in ["etc/passwd", "etc/group", "etc/ssl/certs/ca-certificates.crt"] {
+        for file in ["etc/passwd", "etc/group", "etc/mke2fs.conf", "etc/ssl/certs/ca-certificates.crt"] {
             fs::copy(Path::new("/").join(file), tree.join(file))?;
         }
         fs::write(tree.join("etc/resolv.conf"), "nameserver 192.0.2.1\n")?;
@@ -131,6 +133,12 @@ impl Guest {
         output(Command::new("depmod").arg("-b").arg(&tree).arg(name(&kernel.modules)))?;
         for (program, to) in programs()? {
             install(&program, &tree, to)?;
+        }
+        for program in FILE_SYSTEMS {
+            let found = crate::command::which(program).ok_or_else(|| format!("{program} is not installed"))?;
+            // Busybox has some of that name, of which Kiln knows nothing.
+            fs::remove_file(tree.join("bin").join(program)).or_else(absent)?;
+            install(&found, &tree, &format!("bin/{program}"))?;
         }
         executable(&tree.join("sbin/init"), INIT)?;
         executable(&tree.join("guest/checks.sh"), CHECKS)?;
@@ -230,6 +238,10 @@ fn busybox(tree: &Path) -> Outcome {
 fn executable(path: &Path, text: &str) -> Outcome {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// An empty directory, in place of what was there.

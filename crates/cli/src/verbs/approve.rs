@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context<'_>, arguments: &Approve) -> Result<Exit, Fa
     let inputs = json!({ "image": image.digest, "name": image.name, "channel": arguments.channel, "key": key_id });
     let reason = arguments.reason.as_ref().map_or("somebody asked for it", |reason| reason.as_str());
     audit::note(&places.state, "approve", inputs.clone(), reason)?;
-    store.add_report(&image.digest, &evidence::seal_approval(&approval, &key))?;
+    store.add_statement(&image.digest, &evidence::seal_approval(&approval, &key))?;
     context.ui.result(&inputs, || {
         let (name, short, channel) = (&image.name, image.digest.short(), &arguments.channel);
         let by: String = key_id.chars().take(16).collect();

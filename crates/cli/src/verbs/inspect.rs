@@ -42,12 +42,13 @@ fn details(store: &Store, record: &ImageRecord) -> Result<Value, Failure> {
     let mut value = images::to_json(record, &images::channels_of(store, record)?);
     value["manifest"] = json!(*record.manifest);
     value["tests"] = json!(store.suite(&record.suite)?.map(|suite| suite.tests));
-    value["reports"] = store.reports(&record.digest)?.iter().map(report).collect();
+    value["reports"] = store.reports(&record.digest)?.iter().map(signed).collect();
+    value["approvals"] = store.approvals(&record.digest)?.iter().map(signed).collect();
     Ok(value)
 }
 
-/// What a report says, and who signed it. Whether that is believed is decided at launch.
-fn report(envelope: &Envelope) -> Value {
+/// What a statement says, and who signed it. Whether that is believed is decided at launch, or when a channel is moved.
+fn signed(envelope: &Envelope) -> Value {
     let signed: Vec<_> = envelope.signatures.iter().map(|signature| signature.keyid.as_str()).collect();
     let payload = base64::engine::general_purpose::STANDARD.decode(&envelope.payload).unwrap_or_default();
     let statement: Option<Value> = serde_json::from_slice(&payload).ok();

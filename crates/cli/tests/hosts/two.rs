@@ -132,7 +132,7 @@ fn root_no_way_to_cheat_leads_to_a_launch() {
     mallory.good(&["pull", &bare_at]);
     let file = |envelope: &Envelope, what: &str| {
         let store = mallory.store();
-        store.add_report(&bare, envelope).expect("filed");
+        store.add_statement(&bare, envelope).expect("filed");
         mallory.good(&["push", &format!("shop@{bare}"), &bare_at]);
         let pulled = there.good(&["pull", &bare_at]);
         assert!(pulled["reports"].as_u64().is_some_and(|count| count > 0), "{what}: {pulled}");

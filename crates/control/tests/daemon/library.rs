@@ -104,6 +104,9 @@ impl Library for Directories {
         fs::write(dir.join(Digest::of(&bytes).hex()), &bytes).map_err(failed)?;
         Ok(Digest::of(&bytes))
     }
+    fn approvals(&self, _image: &ImageDigest) -> Result<Vec<Envelope>, ReleasesError> {
+        Ok(Vec::new())
+    }
     fn channels(&self, name: &ImageName) -> Result<BTreeMap<ChannelName, ImageDigest>, ReleasesError> {
         let prefix = format!("channel-{name}-");
         let entries = fs::read_dir(&self.dir).map_err(failed)?.flatten();

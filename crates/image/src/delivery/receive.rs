@@ -269,7 +269,7 @@ impl Receive<'_> {
     fn keep_report(&self, whole: &Whole, envelope: Envelope, heard: &mut Heard) -> Result<(), DeliveryError> {
         let about = kiln_model::evidence::peek(&envelope).is_some_and(|report| report.image == whole.image);
         if about && self.room(whole, &envelope, heard)? {
-            self.store.add_report(&whole.image, &envelope)?;
+            self.store.add_statement(&whole.image, &envelope)?;
             heard.reports.push(envelope);
         }
         Ok(())

@@ -74,7 +74,7 @@ impl Sample {
             reads: Default::default(),
         };
         let envelope = evidence::seal(&report, &SigningKey::from_bytes(&[seed; 32]));
-        self.bench.store.add_report(image, &envelope).expect("kept");
+        self.bench.store.add_statement(image, &envelope).expect("kept");
     }
 
     pub(super) fn push(&self, image: &ImageDigest, to: &str) -> Result<Pushed, DeliveryError> {

@@ -1,9 +1,9 @@
-//! Reports and provenance as OCI referrers: an artifact manifest whose `subject` is the image and whose one layer is the
+//! Reports, provenance and approvals as OCI referrers: an artifact manifest whose `subject` is the image and whose one layer is the
 //! DSSE envelope.
 
 use kiln_model::{
     Digest, ImageDigest,
-    evidence::{Attestation, Envelope, PROVENANCE},
+    evidence::{Attestation, Envelope, PROVENANCE, is_approval},
 };
 
 use super::{
@@ -14,18 +14,9 @@ use super::{
 use crate::oci::{Artifact, Manifest};
 
 impl Store {
-    /// Keeps a report on an image; the same report twice is one. The digest is that of the artifact manifest.
-    pub fn add_report(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
-        self.add_statement(image, envelope)
-    }
-
-    /// Keeps a statement of where an image comes from, beside those that are there.
-    pub fn add_provenance(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
-        self.add_statement(image, envelope)
-    }
-
-    /// Keeps anything that somebody signed of an image, beside what is there.
-    pub(crate) fn add_statement(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
+    /// Keeps something that somebody signed of an image (a report, where it comes from, an approval) beside what is there; the same
+    /// twice is one. The digest is that of the artifact manifest.
+    pub fn add_statement(&self, image: &ImageDigest, envelope: &Envelope) -> Result<Digest, StoreError> {
         let statement = Artifact::statement(self.subject(image)?, envelope);
         if self.statement_digests(image)?.contains(&statement.digest()) {
             return Ok(statement.digest());
@@ -53,14 +44,28 @@ impl Store {
         batch.publish()
     }
 
-    /// The reports on an image, in no particular order: they carry their own times.
+    /// The reports on an image, in no particular order: they carry their own times. What is neither provenance nor an approval is
+    /// taken for one; whatever else it is, is for a report's reader to refuse.
     pub fn reports(&self, image: &ImageDigest) -> Result<Vec<Envelope>, StoreError> {
-        Ok(self.statements(image)?.into_iter().filter(|envelope| !is_provenance(envelope)).collect())
+        self.statements_that(image, |envelope| !is_provenance(envelope) && !is_approval(envelope))
     }
 
     /// Where an image comes from, as its makers say it, in no particular order.
     pub fn provenance(&self, image: &ImageDigest) -> Result<Vec<Envelope>, StoreError> {
-        Ok(self.statements(image)?.into_iter().filter(is_provenance).collect())
+        self.statements_that(image, is_provenance)
+    }
+
+    /// Who says that an image may go to a channel, in no particular order.
+    pub fn approvals(&self, image: &ImageDigest) -> Result<Vec<Envelope>, StoreError> {
+        self.statements_that(image, is_approval)
+    }
+
+    fn statements_that(
+        &self,
+        image: &ImageDigest,
+        wanted: impl Fn(&Envelope) -> bool,
+    ) -> Result<Vec<Envelope>, StoreError> {
+        Ok(self.statements(image)?.into_iter().filter(wanted).collect())
     }
 
     /// Everything that somebody signed of an image.
@@ -89,7 +94,7 @@ impl Store {
     }
 }
 
-/// Whether an envelope says where an image comes from. Whatever else it is, is for a report's reader to refuse.
+/// Whether an envelope says where an image comes from.
 fn is_provenance(envelope: &Envelope) -> bool {
     Attestation::predicate_type(envelope).is_some_and(|kind| kind == PROVENANCE)
 }

@@ -89,8 +89,8 @@ fn root_gc_keeps_what_is_referenced() {
         };
         images.push(bench.bake(&recipe).expect("baked").image);
     }
-    bench.store.add_report(&images[1], &envelope("one")).expect("kept");
-    bench.store.add_report(&images[2], &envelope("two")).expect("kept");
+    bench.store.add_statement(&images[1], &envelope("one")).expect("kept");
+    bench.store.add_statement(&images[2], &envelope("two")).expect("kept");
     let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48);
     let would = bench.store.gc(&[images[2]], later, true).expect("planned");
     assert_eq!(would.images, [images[1]], "the channel's, the running and the newest one stay");
@@ -127,14 +127,14 @@ fn root_documents_are_readable_by_the_composefs_library() {
 fn root_reports_are_kept_once_and_bound_to_their_image() {
     let bench = Bench::new();
     let image = bench.shell_base();
-    let one = bench.store.add_report(&image, &envelope("one")).expect("kept");
-    assert_eq!(bench.store.add_report(&image, &envelope("one")).expect("kept"), one);
-    bench.store.add_report(&image, &envelope("two")).expect("kept");
+    let one = bench.store.add_statement(&image, &envelope("one")).expect("kept");
+    assert_eq!(bench.store.add_statement(&image, &envelope("one")).expect("kept"), one);
+    bench.store.add_statement(&image, &envelope("two")).expect("kept");
     let mut found: Vec<_> = bench.store.reports(&image).expect("readable").into_iter().map(|e| e.payload).collect();
     found.sort();
     assert_eq!(found, ["one", "two"]);
     let other = ImageDigest(kiln_model::Digest::of(b"other"));
-    assert!(matches!(bench.store.add_report(&other, &envelope("one")), Err(StoreError::NotFound(_))));
+    assert!(matches!(bench.store.add_statement(&other, &envelope("one")), Err(StoreError::NotFound(_))));
     assert!(bench.store.reports(&other).expect("readable").is_empty());
 }
 

@@ -27,8 +27,10 @@ pub struct Case<'a> {
     pub suite: SuiteDigest,
     /// The channel that is to point to it.
     pub channel: &'a ChannelName,
-    /// All that is signed of the image.
-    pub evidence: &'a [Envelope],
+    /// The reports on the image.
+    pub reports: &'a [Envelope],
+    /// The approvals of the image, whatever channel they are for.
+    pub approvals: &'a [Envelope],
     /// When which channel of the name pointed to it.
     pub stays: &'a [Stay],
     /// The signature of whoever promotes, if there is one.
@@ -71,7 +73,7 @@ pub fn check(channels: &Channels, case: &Case<'_>) -> Result<Granted, Vec<Unmet>
 
 impl Case<'_> {
     fn vouched(&self, policy: &TrustPolicy) -> Result<Report, Refusal> {
-        trust::vouched(self.image, self.name, self.suite, self.evidence, policy, self.now)
+        trust::vouched(self.image, self.name, self.suite, self.reports, policy, self.now)
     }
 
     /// The reports again, as this channel wants them.
@@ -109,8 +111,7 @@ impl Case<'_> {
     /// Who has approved, each key once, with the time of its latest approval.
     fn approvals(&self, rule: &ChannelRule) -> BTreeMap<KeyName, Timestamp> {
         let mut found = BTreeMap::new();
-        let wanted = self.evidence.iter().filter(|_| rule.approvals > 0);
-        for envelope in wanted.filter(|envelope| evidence::is_approval(envelope)) {
+        for envelope in self.approvals.iter().filter(|_| rule.approvals > 0) {
             let Ok((approval, signers)) = evidence::open_approval(envelope, &self.policy.keys) else { continue };
             if !self.is_about(&approval, Intent::Approve) {
                 continue;

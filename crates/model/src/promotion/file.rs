@@ -13,9 +13,9 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{ChannelRule, Channels, ReportRule};
 use crate::{
     diagnostic::Diagnostics,
-    digest::SuiteDigest,
     id::{ChannelName, KeyName},
     text::{Document, Entry, Keys, Place, Table, Value},
+    trust::file,
 };
 
 /// The keys of the file.
@@ -71,7 +71,7 @@ fn channel<'d>(entry: &Entry<'d>) -> Option<Placed<'d>> {
         entry.place.report::<()>(error.to_string(), "for example: `[channel.stable]`");
     });
     let table = entry.value.table(CHANNEL, "{ after = \"staging\" }")?;
-    let promoters = table.get("promoters").map_or(Some(Vec::new()), |v| keys(&v, "[\"release\"]"));
+    let promoters = table.get("promoters").map_or(Some(Vec::new()), |v| file::keys(&v, "[\"release\"]"));
     let (after, soak) = before(&table);
     let approvals = approvals(&table);
     let reports = reports(&table);
@@ -95,7 +95,7 @@ fn before(table: &Table<'_>) -> (Option<Option<ChannelName>>, Option<Duration>) 
 }
 
 fn approvals(table: &Table<'_>) -> Option<(u32, Vec<KeyName>)> {
-    let approvers = table.get("approvers").map_or(Some(Vec::new()), |v| keys(&v, "[\"alice\", \"bob\"]"));
+    let approvers = table.get("approvers").map_or(Some(Vec::new()), |v| file::keys(&v, "[\"alice\", \"bob\"]"));
     let Some(value) = table.get("approvals") else {
         return match table.get("approvers") {
             Some(only) => only.place.report("it is not said how many must approve", "add `approvals = 1`"),
@@ -114,7 +114,7 @@ fn reports(table: &Table<'_>) -> Option<Option<ReportRule>> {
     if !["keys", "threshold", "suites", "max_age"].iter().any(|key| table.has(key)) {
         return Some(None);
     }
-    let keys = table.get("keys").map_or(Some(Vec::new()), |v| self::keys(&v, "[\"ci\"]"));
+    let keys = table.get("keys").map_or(Some(Vec::new()), |v| file::keys(&v, "[\"ci\"]"));
     let threshold = table.get("threshold").map_or(Some(1), |v| {
         let threshold = v.integer::<u32>(1..=16, "2")?;
         match (table.get("keys"), &keys) {
@@ -123,11 +123,7 @@ fn reports(table: &Table<'_>) -> Option<Option<ReportRule>> {
             (None, _) => v.place.report("it is not said whose reports count", "add `keys = [\"ci\", \"nightly\"]`"),
         }
     });
-    let suites = table.get("suites").map_or(Some(Vec::new()), |v| {
-        let items = some(&v, "[\"sha256:…\"]")?;
-        let read: Vec<_> = items.iter().map(|item| item.parsed::<SuiteDigest>("[\"sha256:…\"]")).collect();
-        read.into_iter().collect()
-    });
+    let suites = table.get("suites").map_or(Some(Vec::new()), |v| file::suites(&v));
     let limits = Duration::from_secs(60)..=TEN_YEARS;
     let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(limits, "\"7d\"").map(Some));
     Some(Some(ReportRule { keys: keys?, threshold: threshold?, suites: suites?, max_age: max_age? }))
@@ -140,29 +136,4 @@ fn enough(value: &Value<'_>, wanted: u32, may: usize, list: Place<'_>, verb: &st
     let message = format!("{wanted} keys must {verb}, and only {may} may");
     value.place.contradicts::<()>(list, message, "these", "name more keys, or write a smaller number");
     false
-}
-
-fn keys(value: &Value<'_>, example: &str) -> Option<Vec<KeyName>> {
-    let mut read: Vec<KeyName> = Vec::new();
-    let mut wrong = false;
-    for item in some(value, example)? {
-        match item.parsed::<KeyName>(example) {
-            Some(key) if read.contains(&key) => {
-                item.place.report::<()>(format!("`{key}` is named twice; it counts once"), "leave one of the two out");
-                wrong = true;
-            }
-            Some(key) => read.push(key),
-            None => wrong = true,
-        }
-    }
-    (!wrong).then_some(read)
-}
-
-/// A list with something in it.
-fn some<'d>(value: &Value<'d>, example: &str) -> Option<Vec<Value<'d>>> {
-    let items = value.list(example)?;
-    match items.is_empty() {
-        true => value.place.report("the list is empty", format!("for example: `{example}`")),
-        false => Some(items),
-    }
 }

@@ -192,6 +192,15 @@ impl<'d> Value<'d> {
         }
     }
 
+    /// A list with something in it.
+    pub fn filled_list(&self, example: &str) -> Option<Vec<Value<'d>>> {
+        let items = self.list(example)?;
+        match items.is_empty() {
+            true => self.place.report("the list is empty", format!("for example: `{example}`")),
+            false => Some(items),
+        }
+    }
+
     /// A table with these keys. `example` is what to write where it is none.
     pub fn table(&self, keys: Keys, example: &str) -> Option<Table<'d>> {
         match self.value {

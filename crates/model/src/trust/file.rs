@@ -56,7 +56,7 @@ fn rule<'d>(value: &Value<'d>, above: &[PlacedPattern<'d>]) -> (Option<TrustRule
     let Some(table) = value.table(RULE, "{ images = [\"*\"], keys = [\"ci\"] }") else { return (None, Vec::new()) };
     let images = table.required("images", "images = [\"*\"]").and_then(|v| patterns(&v, above));
     let keys_value = table.required("keys", "keys = [\"ci\", \"this-host\"]");
-    let keys = keys_value.as_ref().and_then(keys);
+    let keys = keys_value.as_ref().and_then(|v| keys(v, "[\"ci\", \"this-host\"]"));
     let threshold = table.get("threshold").map_or(Some(1), |v| {
         let threshold = v.integer::<u32>(1..=16, "2")?;
         let (count, place) = (keys.as_ref()?.len(), keys_value.as_ref()?.place);
@@ -79,7 +79,7 @@ fn rule<'d>(value: &Value<'d>, above: &[PlacedPattern<'d>]) -> (Option<TrustRule
 
 /// A pattern that an earlier one covers would never decide anything.
 fn patterns<'d>(value: &Value<'d>, above: &[PlacedPattern<'d>]) -> Option<Vec<PlacedPattern<'d>>> {
-    let items = some(value, "[\"*\"]")?;
+    let items = value.filled_list("[\"*\"]")?;
     let mut read: Vec<PlacedPattern<'d>> = Vec::new();
     let mut wrong = false;
     for item in items {
@@ -100,12 +100,12 @@ fn patterns<'d>(value: &Value<'d>, above: &[PlacedPattern<'d>]) -> Option<Vec<Pl
     (!wrong).then_some(read)
 }
 
-fn keys(value: &Value<'_>) -> Option<Vec<KeyName>> {
-    let items = some(value, "[\"ci\"]")?;
+/// Names of keys, each once.
+pub(crate) fn keys(value: &Value<'_>, example: &str) -> Option<Vec<KeyName>> {
     let mut read: Vec<KeyName> = Vec::new();
     let mut wrong = false;
-    for item in items {
-        match item.parsed::<KeyName>("[\"ci\", \"this-host\"]") {
+    for item in value.filled_list(example)? {
+        match item.parsed::<KeyName>(example) {
             Some(key) if read.contains(&key) => {
                 item.place.report::<()>(format!("`{key}` is named twice; it counts once"), "leave one of the two out");
                 wrong = true;
@@ -117,17 +117,9 @@ fn keys(value: &Value<'_>) -> Option<Vec<KeyName>> {
     (!wrong).then_some(read)
 }
 
-fn suites(value: &Value<'_>) -> Option<Vec<SuiteDigest>> {
-    let items = some(value, "[\"sha256:…\"]")?;
+/// Suites, of which one must have passed.
+pub(crate) fn suites(value: &Value<'_>) -> Option<Vec<SuiteDigest>> {
+    let items = value.filled_list("[\"sha256:…\"]")?;
     let read: Vec<_> = items.iter().map(|item| item.parsed::<SuiteDigest>("[\"sha256:…\"]")).collect();
     read.into_iter().collect()
-}
-
-/// A list with something in it.
-fn some<'d>(value: &Value<'d>, example: &str) -> Option<Vec<Value<'d>>> {
-    let items = value.list(example)?;
-    match items.is_empty() {
-        true => value.place.report("the list is empty", format!("for example: `{example}`")),
-        false => Some(items),
-    }
 }

@@ -32,7 +32,7 @@ pub(super) fn judge(
     now: Timestamp,
 ) -> (Vec<Opened>, Vec<Refusal>) {
     let (mut counting, mut refusals) = (Vec::new(), Vec::new());
-    for envelope in envelopes.iter().filter(|envelope| !evidence::is_approval(envelope)) {
+    for envelope in envelopes {
         let judged = signed(about, rule, envelope, policy).and_then(|opened| concerns(about, opened, now));
         match judged {
             Ok(opened) => counting.push(opened),

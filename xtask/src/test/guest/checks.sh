@@ -24,8 +24,8 @@ clean() {
     ! grep -e kiln -e composefs /proc/mounts && ! ls /sys/fs/cgroup/kiln/*/slot-* 2>/dev/null && ! ip link | grep kiln
 }
 
-# One at a time: each counts on being alone in its process. Volumes need programs that make file systems, which the guest lacks.
-check servers /guest/servers --test-threads 1 --skip volume
+# One at a time: each counts on being alone in its process.
+check servers /guest/servers --test-threads 1
 check sandbox /guest/sandbox --test-threads 1
 check doctor kiln doctor
 check up kiln up /guest/hello

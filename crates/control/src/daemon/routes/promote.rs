@@ -89,14 +89,18 @@ async fn check(
     };
     let (channels, stays) = blocking(read).await?;
     let library = app.library.clone();
-    let signed = move || Ok((library.reports(&digest)?, library.policy(EvidencePolicy::default())?));
-    let (evidence, policy) = blocking(signed).await?;
+    let signed = move || {
+        let policy = library.policy(EvidencePolicy::default())?;
+        Ok((library.reports(&digest)?, library.approvals(&digest)?, policy))
+    };
+    let (reports, approvals, policy) = blocking(signed).await?;
     let case = Case {
         image: digest,
         name: &image.name,
         suite: image.suite,
         channel: &request.to,
-        evidence: &evidence,
+        reports: &reports,
+        approvals: &approvals,
         stays: &stays,
         promotion: request.signed.as_ref(),
         policy: &policy,

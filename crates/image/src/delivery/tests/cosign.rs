@@ -44,7 +44,7 @@ pub(super) fn add_provenance(sample: &Sample, image: ImageDigest) -> Envelope {
     let id = evidence::key_id(&key().verifying_key());
     let provenance = Provenance { name: &name, image, inputs: &BakeInputs::default(), builder: &id, version: "0.1.0" };
     let envelope = provenance.attestation().seal(&key());
-    sample.bench.store.add_provenance(&image, &envelope).expect("kept");
+    sample.bench.store.add_statement(&image, &envelope).expect("kept");
     envelope
 }
 
@@ -122,7 +122,7 @@ fn root_cosign_refuses_attestations_of_another_image() {
     let to = reference(&at);
     // Somebody files the provenance of another image under this one.
     let envelope = add_provenance(&sample, other);
-    sample.bench.store.add_provenance(&sample.image, &envelope).expect("kept");
+    sample.bench.store.add_statement(&sample.image, &envelope).expect("kept");
     let request =
         PushRequest { image: sample.image, to: &to, registries: no_registries(), cache: &cache, cosign: Some(&[]) };
     push(&sample.bench.store, &request, &|_| {}).expect("pushed");
