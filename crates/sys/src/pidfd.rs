@@ -14,7 +14,13 @@ use crate::error::{Attempt as _, Outcome, Result, SysError};
 pub fn open(pid: u32) -> Result<OwnedFd> {
     let action = || format!("open process {pid}");
     let pid = Pid::from_raw(pid as i32).ok_or_else(|| SysError { action: action(), outcome: Outcome::Invalid })?;
-    rustix::process::pidfd_open(pid, PidfdFlags::empty()).attempt(action)
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        // Said of a number whose process is gone while its session or group goes on; which of the two depends on the kernel.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
+            Err(SysError { action: action(), outcome: Outcome::Gone })
+        }
+        other => other.attempt(action),
+    }
 }
 
 /// A number that no other process of this boot has or will have: the inode of the process's descriptor. Needs Linux 6.9;

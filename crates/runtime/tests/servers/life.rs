@@ -139,7 +139,12 @@ fn root_a_record_of_another_process_is_not_adopted() {
     assert!(matches!(bench.runtime().observe().unwrap()[0].phase, Phase::Exited { .. }));
     bench.runtime().destroy(&id("mine"), 1).unwrap();
     let pid = rustix::process::Pid::from_raw(real as i32);
-    let (_, end) = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG).unwrap().unwrap();
+    let mut end = None;
+    eventually(|| {
+        end = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG).unwrap();
+        end.is_some()
+    });
+    let (_, end) = end.unwrap();
     assert_eq!(end.terminating_signal(), Some(9), "its control group gave it away");
 }
 
@@ -229,7 +234,7 @@ fn root_an_interactive_command_has_a_terminal_of_its_own() {
     while let Ok(count @ 1..) = terminal.read(&mut buffer) {
         text.extend(&buffer[..count]);
         // Earlier, the terminal's echo of it could stand in the middle of what the command writes.
-        if !said && String::from_utf8_lossy(&text).contains("31 99") {
+        if !said && String::from_utf8_lossy(&text).contains("31 99\r\n") {
             terminal.write_all(b"words\n").unwrap();
             said = true;
         }

@@ -10,6 +10,8 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+# Debian loads it at boot, for /dev/loop-control.
+modprobe loop
 echo "kernel $(uname -r), controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
 sh /guest/checks.sh
 poweroff -f
