@@ -36,6 +36,9 @@ pub struct GroupStatus {
     /// Healing that has stopped because too much went down; null where it goes on.
     #[serde(default)]
     pub healing: Option<HealingStatus>,
+    /// How its number of servers follows its load; null where it does not.
+    #[serde(default)]
+    pub scaling: Option<ScalingStatus>,
     /// Its live keys; null where it has none.
     #[serde(default)]
     pub live: Option<LiveStatus>,
@@ -64,6 +67,19 @@ pub struct HealingStatus {
     /// When the next will be healed if nothing else happens, RFC 3339.
     pub until: String,
     /// All that in words, and what to do.
+    pub reason: String,
+}
+
+/// A group whose number of servers follows its load.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScalingStatus {
+    /// Never fewer servers.
+    pub min: u32,
+    /// Never more.
+    pub max: u32,
+    /// What each is to carry: `200 requests/s`.
+    pub target: String,
+    /// What was decided last, and why.
     pub reason: String,
 }
 

@@ -7,7 +7,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::ServiceState,
     render::{Files, TemplateFailure},
     setup::Operation,
 };
@@ -32,13 +31,8 @@ pub struct Packet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// All operations are done.
+    /// All operations are done. After a packet with a boot part it is a server, and its services are started.
     Done,
-    /// It is a server, and its services are started.
-    Running {
-        /// How they are.
-        services: Vec<ServiceState>,
-    },
     /// PID 1 ends because of this.
     Failed {
         /// What was tried, as the end of "could not …".

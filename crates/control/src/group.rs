@@ -12,6 +12,7 @@ mod begin;
 mod finish;
 mod heal;
 mod revoked;
+mod scale;
 mod slots;
 mod view;
 mod wish;
@@ -27,7 +28,7 @@ use std::{
 };
 
 use kiln_api::{Event, status::GroupStatus};
-use kiln_engine::{EngineError, Observed, ServiceStatus, StopOutcome};
+use kiln_engine::{EngineError, Observed, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
     config::SecretHash,
@@ -35,7 +36,7 @@ use kiln_model::{
 };
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::Instant,
 };
 
@@ -91,6 +92,8 @@ pub(crate) enum Message {
     Kept(oneshot::Sender<Kept>),
     /// What the engine sees.
     Snapshot(Instant, Arc<Part>),
+    /// What the gateway says of a group that follows its load.
+    Load(scale::Reading),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
 }
@@ -119,6 +122,13 @@ pub(crate) struct Wish {
     pub origins: Option<kiln_model::config::SecretHash>,
 }
 
+/// A turn of starting: kept until the server is ready, or for as long as others can be made to wait for it.
+pub(crate) struct Turn {
+    /// Its services' time limits count from here.
+    begun: Instant,
+    _held: Option<OwnedSemaphorePermit>,
+}
+
 /// The end of something that was under way.
 pub(crate) enum Ended {
     Launched {
@@ -126,6 +136,7 @@ pub(crate) enum Ended {
         intention: IntentionId,
         /// Whether its volumes were made ready for it, where it has some.
         prepared: bool,
+        turn: Turn,
         result: Result<Observed, EngineError>,
     },
     /// It is made up to the point where it needs its volumes.
@@ -191,7 +202,6 @@ struct Server {
     /// When the engine last confirmed it, or it was taken over from disk. A snapshot begun before says nothing about it.
     known_since: Instant,
     launched: Instant,
-    services: watch::Sender<Vec<ServiceStatus>>,
     /// What it is launched with, once it is given its volumes; none for one that is not waiting for them.
     waiting: Option<Box<slots::Waiting>>,
     /// The task that waits for it to become ready, and then watches whether it still works.
@@ -223,6 +233,8 @@ pub(crate) struct GroupTask {
     stranded: Option<Instant>,
     /// Why less is healed than is missing.
     held: Option<HealingHeld>,
+    /// Who reads its load, where it follows that.
+    scaler: Option<scale::Scaler>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
     /// When the servers of slots were asked to end, for whoever takes over.
@@ -261,6 +273,7 @@ impl GroupTask {
             seen: Arc::default(),
             stranded: None,
             held: None,
+            scaler: None,
             last_failure: None,
             stopped: BTreeMap::new(),
             routing: 0,
@@ -351,6 +364,7 @@ impl GroupTask {
             }
             Message::Kept(answer) => drop(answer.send(self.kept())),
             Message::Snapshot(begun, part) => self.see(begun, part),
+            Message::Load(reading) => self.take_load(reading),
             Message::Ended(ended) => self.ended(ended),
         }
     }
@@ -372,6 +386,7 @@ impl GroupTask {
         let now = self.shared.now();
         self.look_at_volumes(now);
         self.renew_by_age(now);
+        self.follow_load();
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);
         self.note_held(next.held);

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, atomic::AtomicI64},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use kiln_model::{
     fleet::{EvidencePolicy, OnSourceChange, Windows},
     plan::{GroupDesired, GroupObserved},
 };
-use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,6 +55,8 @@ pub struct ControlOptions {
     pub fail_point: Arc<dyn FailPoint>,
     /// The secrets that configurations name; without them no release that has some is launched.
     pub secrets: Option<Arc<SecretStore>>,
+    /// The load of groups that follow it is read so often.
+    pub load_every: Duration,
 }
 
 impl ControlOptions {
@@ -64,6 +67,7 @@ impl ControlOptions {
             clock: Arc::new(Timestamp::now),
             fail_point: Arc::new(NeverFails),
             secrets: None,
+            load_every: Duration::from_secs(5),
         }
     }
 }
@@ -242,6 +246,7 @@ impl Control {
             db,
             live: Arc::new(live),
             book: Book::new(std::mem::take(&mut loaded.volumes)),
+            starts: Arc::new(Semaphore::new(engine.starts_at_once())),
             engine,
             releases,
             secrets: options.secrets,
@@ -249,10 +254,10 @@ impl Control {
             routes,
             events,
             clock: options.clock,
+            load_every: options.load_every,
             fail: options.fail_point,
             end,
             next_intention: AtomicI64::new(loaded.next_intention),
-            look: Arc::default(),
         });
         let control = Self { shared, groups: Groups::default(), changes: Arc::default() };
         control.take_over(loaded, version).await?;

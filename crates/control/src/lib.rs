@@ -44,5 +44,5 @@ pub use handle::{
 };
 pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
-pub use traffic::{Backend, Bound, Drained, Route, Routes, Traffic, TrafficError};
+pub use traffic::{Backend, Bound, Carried, Drained, Route, Routes, Traffic, TrafficError};
 pub use volumes::VolumesError;

@@ -1,5 +1,4 @@
-//! The one task that looks at the engine: when a hint comes, when somebody waits for something that gives no hint, and now
-//! and then without a reason.
+//! The one task that looks at the engine: when a hint comes, and now and then without a reason.
 //!
 //! Hints carry no truth. Whatever they say, the full set of servers is read again, and every group whose part of it is another
 //! than before gets its part; now and then every group does. Hints that arrive while it is being read are answered by one
@@ -12,7 +11,7 @@ use kiln_engine::{Hint, Observed};
 use kiln_model::{GroupName, ServerId};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use crate::{handle::Groups, shared::Shared};
@@ -64,10 +63,12 @@ pub(crate) async fn run(shared: Arc<Shared>, groups: Groups, mut hints: Receiver
         let everybody = tokio::select! {
             hint = hints.recv() => match hint {
                 Ok(_) | Err(RecvError::Lagged(_)) => false,
-                // The engine gives no hints any more: it is looked at by the clock and on demand.
-                Err(RecvError::Closed) => timeout(TICK, shared.look.notified()).await.is_err(),
+                // The engine gives no hints any more: it is looked at by the clock.
+                Err(RecvError::Closed) => {
+                    tokio::time::sleep(TICK).await;
+                    true
+                }
             },
-            () = shared.look.notified() => false,
             () = tokio::time::sleep(TICK) => true,
         };
         hints = hints.resubscribe();

@@ -19,7 +19,6 @@ use kiln_model::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -31,6 +30,8 @@ const FIRST_ATTEMPT: Duration = Duration::from_millis(50);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
+/// What is known of a service that is too late is not waited for longer.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// A service without a check must run within this time.
 const RUNS_WITHIN: Duration = Duration::from_secs(30);
 /// So much of an answer is read to find its status line.
@@ -42,10 +43,6 @@ pub(crate) struct Watched {
     pub server: ServerId,
     pub address: Option<Ipv4Addr>,
     pub manifest: Arc<ImageManifest>,
-    /// What PID 1 says of its services, as it comes in.
-    pub services: watch::Receiver<Vec<ServiceStatus>>,
-    /// Asks the observer to look at the engine now.
-    pub look: Arc<Notify>,
     /// When the server was launched: time limits count from here.
     pub launched: Instant,
 }
@@ -67,16 +64,16 @@ async fn ready(watched: &Watched, name: &ServiceName, service: &Service) -> Resu
     let deadline = watched.launched + within;
     match tokio::time::timeout_at(deadline, check).await {
         Ok(()) => Ok(()),
-        Err(_) => Err(late(watched, name, service, within)),
+        Err(_) => Err(late(watched, name, service, within).await),
     }
 }
 
-fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Duration) -> String {
+async fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Duration) -> String {
     let check = service.readiness.as_ref().map_or_else(|| "it does not run".to_owned(), |r| unanswered(&r.check));
-    let services = watched.services.borrow();
-    let exit = services.iter().find(|s| s.name == *name).and_then(|s| {
-        let times = s.starts;
-        s.last_exit.as_ref().map(|exit| format!("; its process ended ({exit}) after {times} starts"))
+    let status = timeout(LAST_LOOK, status(watched, name)).await.ok().flatten();
+    let exit = status.and_then(|status| {
+        let times = status.starts;
+        status.last_exit.map(|exit| format!("; its process ended ({exit}) after {times} starts"))
     });
     let within = kiln_model::duration::format(within);
     format!("service `{name}` was not ready within {within}: {check}{}", exit.unwrap_or_default())
@@ -92,19 +89,19 @@ pub(crate) fn unanswered(check: &ServiceCheck) -> String {
 }
 
 /// Returns when PID 1 says that the service runs; at once where an engine does not tell. A service that starts, or a task
-/// that ends well, gives no hint, so the engine is looked at again and again.
+/// that ends well, gives no hint, so it is asked again and again.
 async fn runs(watched: &Watched, name: &ServiceName) {
-    let mut services = watched.services.clone();
-    let up = |all: &Vec<ServiceStatus>| all.iter().find(|s| s.name == *name).is_none_or(|s| s.up);
     let mut pause = FIRST_LOOK;
-    while !up(&services.borrow_and_update()) {
-        watched.look.notify_one();
-        if let Ok(Err(_)) = timeout(pause, services.changed()).await {
-            // Nobody reports any more: the watch is being given up, and its answer is not wanted.
-            std::future::pending::<()>().await;
-        }
+    while watched.engine.inside().is_some() && !status(watched, name).await.is_some_and(|status| status.up) {
+        sleep(pause).await;
         pause = (pause * 2).min(LONGEST_LOOK);
     }
+}
+
+/// What PID 1 says of a service; none where it does not answer.
+async fn status(watched: &Watched, name: &ServiceName) -> Option<ServiceStatus> {
+    let services = watched.engine.inside()?.services(&watched.server).await.ok()?;
+    services.into_iter().find(|service| service.name == *name)
 }
 
 async fn poll(watched: &Watched, service: &Service, check: &ServiceCheck, within: Duration) {
@@ -165,11 +162,11 @@ async fn http_ok(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
             break;
         }
     }
-    Ok(status(&answer).is_some_and(|status| (200..400).contains(&status)))
+    Ok(status_of(&answer).is_some_and(|status| (200..400).contains(&status)))
 }
 
 /// The status of an HTTP/1 answer (RFC 9112, section 4).
-fn status(answer: &[u8]) -> Option<u16> {
+fn status_of(answer: &[u8]) -> Option<u16> {
     let rest = answer.strip_prefix(b"HTTP/1.")?;
     std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok()
 }
@@ -182,14 +179,14 @@ pub(crate) fn stop_limit(manifest: &ImageManifest) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::status;
+    use super::status_of;
 
     #[test]
     fn only_a_status_line_has_a_status() {
-        assert_eq!(status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
-        assert_eq!(status(b"HTTP/1.0 500\r\n"), Some(500));
+        assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\n"), Some(204));
+        assert_eq!(status_of(b"HTTP/1.0 500\r\n"), Some(500));
         for bad in ["", "HTTP/1.", "HTTP/2 200", "SSH-2.0", "HTTP/1.1 2x0 "] {
-            assert_eq!(status(bad.as_bytes()), None, "{bad}");
+            assert_eq!(status_of(bad.as_bytes()), None, "{bad}");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What all reconcilers share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use kiln_api::Event;
 use kiln_engine::Engine;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,18 +28,20 @@ pub(crate) struct Shared {
     pub live: Arc<Live>,
     pub book: Book,
     pub engine: Arc<dyn Engine>,
+    /// Turns of starting: more at once than the engine can use make every one late.
+    pub starts: Arc<Semaphore>,
     pub releases: Arc<dyn Releases>,
     pub secrets: Option<Arc<SecretStore>>,
     pub traffic: Arc<dyn Traffic>,
     pub routes: RoutesHandle,
     pub events: broadcast::Sender<Event>,
     pub clock: Clock,
+    /// The load of a group that follows it is read so often.
+    pub load_every: Duration,
     pub fail: Arc<dyn FailPoint>,
     /// Cancelled at the end, in order or not: every task stops where it stands.
     pub end: CancellationToken,
     pub next_intention: AtomicI64,
-    /// Asks the observer to look at the engine now.
-    pub look: Arc<Notify>,
 }
 
 impl Shared {

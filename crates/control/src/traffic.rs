@@ -54,6 +54,17 @@ pub struct Bound {
     pub bound: u16,
 }
 
+/// What a server carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The server.
+    pub server: ServerId,
+    /// Requests or connections since the gateway's start.
+    pub served: u64,
+    /// Requests or connections under way.
+    pub in_flight: u64,
+}
+
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
@@ -87,4 +98,6 @@ pub trait Traffic: Send + Sync + 'static {
     /// Sends a server nothing new and returns when nothing is in flight there, or when `limit` is over and the rest
     /// was cut. A server that is not in the table is drained at once.
     async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError>;
+    /// What the servers of the table carry; one that is behind several ports comes once for each.
+    async fn load(&self) -> Result<Vec<Carried>, TrafficError>;
 }

@@ -91,8 +91,6 @@ pub struct Observed {
     pub pid: Option<u32>,
     /// When it was launched, Unix milliseconds.
     pub started_at_ms: i64,
-    /// Services, where known.
-    pub services: Vec<ServiceStatus>,
 }
 
 /// How a stop went.
@@ -171,6 +169,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Starts a server of a verified release and returns when PID 1 runs. A repeated call returns the same server. A
     /// test server ([`kiln_model::trust::Purpose::Test`]) is kept on an isolated network.
     async fn launch(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError>;
+    /// How many servers that start at once it makes the best of.
+    fn starts_at_once(&self) -> usize;
     /// Everything of ours that exists, always the full set.
     async fn observe(&self) -> Result<Vec<Observed>, EngineError>;
     /// Asks PID 1 to stop all services, each within its grace, and returns when it is gone; kills at `limit`.
@@ -281,6 +281,8 @@ pub struct Process {
 /// Looking and acting inside a server. Optional ability of an engine.
 #[async_trait::async_trait]
 pub trait Inside: Send + Sync {
+    /// What PID 1 says of the services.
+    async fn services(&self, server: &ServerId) -> Result<Vec<ServiceStatus>, EngineError>;
     /// Runs a command as a user (name or number) and waits for its end, at most `limit`. Outputs are cut at `max_bytes` each.
     async fn exec(
         &self,

@@ -78,14 +78,6 @@ fn request(spec: &LaunchSpec) -> Request {
 
 fn observed(seen: kiln_runtime::Observed) -> Observed {
     let record = seen.record;
-    let service = |state: protocol::ServiceState| {
-        Some(ServiceStatus {
-            name: state.name.parse().ok()?,
-            up: state.up,
-            starts: state.starts,
-            last_exit: state.last_exit,
-        })
-    };
     Observed {
         server: record.server,
         generation: record.generation,
@@ -100,8 +92,12 @@ fn observed(seen: kiln_runtime::Observed) -> Observed {
         },
         address: record.address,
         started_at_ms: record.started_at_ms,
-        services: seen.services.into_iter().filter_map(service).collect(),
     }
+}
+
+fn service(state: protocol::ServiceState) -> Option<ServiceStatus> {
+    let protocol::ServiceState { name, up, starts, last_exit, .. } = state;
+    Some(ServiceStatus { name: name.parse().ok()?, up, starts, last_exit })
 }
 
 #[async_trait::async_trait]
@@ -120,6 +116,11 @@ impl Engine for LocalEngine {
         let request = request(spec);
         let action = || format!("launch server {}", spec.server);
         self.blocking(action, move |runtime| runtime.launch(&release, &request)).await.map(observed)
+    }
+
+    /// A start is work for a processor, with short waits for the kernel and for the services.
+    fn starts_at_once(&self) -> usize {
+        4 * std::thread::available_parallelism().map_or(1, usize::from)
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, EngineError> {
@@ -168,6 +169,13 @@ impl Engine for LocalEngine {
 
 #[async_trait::async_trait]
 impl Inside for LocalEngine {
+    async fn services(&self, server: &ServerId) -> Result<Vec<ServiceStatus>, EngineError> {
+        let id = server.clone();
+        let action = || format!("ask {server} for its services");
+        let states = self.blocking(action, move |runtime| runtime.services(&id)).await?;
+        Ok(states.into_iter().filter_map(service).collect())
+    }
+
     async fn exec(
         &self,
         server: &ServerId,

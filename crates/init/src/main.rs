@@ -45,7 +45,7 @@ fn main() {
     let Some(socket) = kernel::inherited_socket() else { std::process::exit(2) };
     let (answer, server) = match prepare(&socket) {
         Ok(None) => return,
-        Ok(Some(server)) => (Answer::Running { services: server.states() }, Some(server)),
+        Ok(Some(server)) => (Answer::Done, Some(server)),
         Err(NotRendered::Kernel(Failure { action, errno })) => {
             (Answer::Failed { action, errno: errno.raw_os_error() }, None)
         }

@@ -5,6 +5,7 @@ mod fit;
 pub(crate) mod healing;
 pub(crate) mod overlay;
 pub(crate) mod rollout;
+pub(crate) mod scaling;
 pub(crate) mod source;
 pub(crate) mod text;
 mod values;
@@ -19,6 +20,7 @@ pub(crate) use self::fit::{literal, words};
 pub use self::{
     files::{FleetFiles, FleetText, Origin},
     healing::HealingPolicy,
+    scaling::{Floor, Measure, Pace, Scaling, Target},
     values::NoVariable,
     window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
 };
@@ -78,8 +80,11 @@ impl Default for EvidencePolicy {
 pub struct Group {
     /// Which image.
     pub image: ImageRef,
-    /// How many servers.
+    /// How many servers; where their number follows the load, how many there are at least.
     pub count: u32,
+    /// How their number follows the load; none where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// Environment variables of every service, part of the configuration.
     pub environment: BTreeMap<String, String>,
     /// Values of the image's configuration keys, or where they come from.
@@ -145,6 +150,7 @@ impl Group {
         Self {
             image,
             count: 1,
+            scaling: None,
             environment: BTreeMap::new(),
             config: BTreeMap::new(),
             bindings: BTreeMap::new(),

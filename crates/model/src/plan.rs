@@ -29,6 +29,7 @@ mod chance;
 mod count;
 mod forecast;
 mod progress;
+mod scale;
 mod slots;
 mod steps;
 mod types;
@@ -37,6 +38,7 @@ pub use age::aged;
 pub use back::{Past, way_back};
 pub use backoff::{BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
 pub use forecast::forecast;
+pub use scale::{Load, ScaleDecision, ScaleMemory, scale};
 pub use types::{
     Action, Admission, Failure, GroupDesired, GroupObserved, HealingHeld, Plan, PlannedAction, RolloutProgress,
     RolloutState, ServerView,

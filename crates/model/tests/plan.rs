@@ -4,6 +4,8 @@
 mod cases;
 #[path = "plan/properties.rs"]
 mod properties;
+#[path = "plan/scale.rs"]
+mod scale;
 #[path = "plan/slots.rs"]
 mod slots;
 #[path = "plan/world.rs"]

@@ -13,7 +13,6 @@ use std::{
 };
 
 use kiln_boot::{
-    control::ServiceState,
     render::TemplateFailure,
     spec::{Answer, Packet},
 };
@@ -85,8 +84,8 @@ impl Berth {
         Ok(())
     }
 
-    /// Sends a packet and waits for PID 1's answer: the states of services it has started.
-    pub(crate) fn tell(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> Result<Vec<ServiceState>> {
+    /// Sends a packet and waits until PID 1 has done what it says.
+    pub(crate) fn tell(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let bytes = serde_json::to_vec(packet).map_err(std::io::Error::from).on("send to", "PID 1")?;
         let sent = fds::send(self.socket.as_fd(), &bytes, fds);
         if !matches!(&sent, Err(error) if error.outcome == Outcome::Disconnected) {
@@ -95,7 +94,7 @@ impl Berth {
         self.answer()
     }
 
-    fn answer(&self) -> Result<Vec<ServiceState>> {
+    fn answer(&self) -> Result<()> {
         let silent = || RuntimeError::Init { action: "answer".into(), source: Outcome::TimedOut };
         if !fds::wait_readable(self.socket.as_fd(), PATIENCE)? {
             return Err(silent());
@@ -103,8 +102,7 @@ impl Berth {
         let mut buffer = vec![0; 64 << 10];
         let (count, _) = fds::receive(self.socket.as_fd(), &mut buffer)?;
         match serde_json::from_slice(&buffer[..count]) {
-            Ok(Answer::Done) => Ok(Vec::new()),
-            Ok(Answer::Running { services }) => Ok(services),
+            Ok(Answer::Done) => Ok(()),
             Ok(Answer::Failed { action, errno }) => {
                 Err(RuntimeError::Init { action, source: Outcome::from_errno(errno) })
             }

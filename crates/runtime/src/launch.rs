@@ -13,7 +13,6 @@ use std::{
 };
 
 use kiln_boot::{
-    control::ServiceState,
     setup::Operation,
     spec::{BootSpec, Packet},
 };
@@ -98,7 +97,7 @@ impl LaunchStep {
 pub type Probe = Arc<dyn Fn(LaunchStep) + Send + Sync>;
 
 /// Launches a server. On failure nothing is left of it.
-pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
+pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
     if !request.volumes.is_empty() {
         let staged = inner.take_staged(&request.server, request.generation)?;
         let staged = staged.map_or_else(|| stage(inner, release, request), Ok)?;
@@ -122,13 +121,9 @@ pub(crate) fn stage(inner: &Inner, release: &VerifiedRelease, request: &Request)
     Ok(Staged { berth, files, record, plan, fds })
 }
 
-/// A server, and how its services were when they had been started.
-pub(crate) type Launched = (Server, Vec<ServiceState>);
-
-fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
-    let (berth, files, (record, services)) =
-        take_berth(inner, release, request, |launching, berth| launching.run(berth))?;
-    Ok((server(berth, files, record, request), services))
+fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
+    let (berth, files, record) = take_berth(inner, release, request, |launching, berth| launching.run(berth))?;
+    Ok(server(berth, files, record, request))
 }
 
 /// Does something in a new berth. On failure nothing is left.
@@ -175,11 +170,11 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// Gives it its volumes and starts its services. On failure nothing is left of it.
-    fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Launched> {
+    fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
         let Self { berth, files, record, plan, fds } = self;
         let launching = Launching { inner, release, request, files: &files };
         match launching.finish(&berth, record, plan, fds) {
-            Ok((record, services)) => Ok((server(berth, files, record, request), services)),
+            Ok(record) => Ok(server(berth, files, record, request)),
             Err(error) => {
                 discard(inner, berth, &files)?;
                 Err(error)
@@ -201,7 +196,7 @@ struct Launching<'a> {
 }
 
 impl Launching<'_> {
-    fn run(&self, berth: &mut Berth) -> Result<(Record, Vec<ServiceState>)> {
+    fn run(&self, berth: &mut Berth) -> Result<Record> {
         let (record, plan, fds) = self.make(berth)?;
         self.start(berth, record, plan.operations, plan.boot, &fds)
     }
@@ -217,13 +212,7 @@ impl Launching<'_> {
     }
 
     /// Gives a server that was made so far its volumes, and starts it.
-    fn finish(
-        &self,
-        berth: &Berth,
-        mut record: Record,
-        plan: Plan,
-        mut fds: Vec<OwnedFd>,
-    ) -> Result<(Record, Vec<ServiceState>)> {
+    fn finish(&self, berth: &Berth, mut record: Record, plan: Plan, mut fds: Vec<OwnedFd>) -> Result<Record> {
         record.volumes = volumes::held(self.request);
         self.files.write(&record)?;
         let given = self.inner.give(self.request, &berth.users)?;
@@ -249,15 +238,15 @@ impl Launching<'_> {
         operations: Vec<Operation>,
         boot: BootSpec,
         fds: &[OwnedFd],
-    ) -> Result<(Record, Vec<ServiceState>)> {
+    ) -> Result<Record> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let told = berth.tell(&Packet { operations, boot: Some(boot) }, &fds);
-        let services = told.map_err(|error| self.name_template(error))?;
+        told.map_err(|error| self.name_template(error))?;
         self.inner.reached(LaunchStep::Started);
         record.progress = Progress::Launched;
         self.files.write(&record)?;
         self.inner.reached(LaunchStep::Done);
-        Ok((record, services))
+        Ok(record)
     }
 
     fn begin(&self, berth: &Berth) -> Result<Record> {

@@ -104,8 +104,6 @@ pub struct Observed {
     pub record: Record,
     /// Where it is in its life.
     pub phase: Phase,
-    /// Its services, while PID 1 answers.
-    pub services: Vec<ServiceState>,
 }
 
 /// A server, found by its address.
@@ -211,14 +209,13 @@ impl Runtime {
             }
             self.inner.destroy(&existing)?;
         }
-        let (server, services) = launch::launch(&self.inner, release, request)?;
-        let server = Arc::new(server);
+        let server = Arc::new(launch::launch(&self.inner, release, request)?);
         if let Some(process) = server.process() {
             self.inner.watch.add(&request.server, process)?;
         }
         self.inner.servers().insert(request.server.clone(), Arc::clone(&server));
         self.inner.watch.tell(&request.server);
-        Ok(Observed { record: server.record.clone(), phase: Phase::Running, services })
+        Ok(Observed { record: server.record.clone(), phase: Phase::Running })
     }
 
     /// Every server that exists on this host, running or not.
@@ -269,6 +266,11 @@ impl Runtime {
         self.inner.destroy(&existing)?;
         self.inner.watch.tell(server);
         Ok(())
+    }
+
+    /// What PID 1 of a server that runs says of its services.
+    pub fn services(&self, server: &ServerId) -> Result<Vec<ServiceState>> {
+        self.inner.find(server)?.services()
     }
 
     /// Runs a command inside to its end, at most `limit`; keeps at most `max_bytes` of each output.
@@ -370,7 +372,5 @@ fn check_generation(server: &Server, asked: u64) -> Result<()> {
 }
 
 fn see(server: &Server) -> Result<Observed> {
-    let phase = server.phase()?;
-    let services = if matches!(phase, Phase::Exited { .. }) { Vec::new() } else { server.services() };
-    Ok(Observed { record: server.record.clone(), phase, services })
+    Ok(Observed { record: server.record.clone(), phase: server.phase()? })
 }

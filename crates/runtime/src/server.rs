@@ -18,7 +18,7 @@ use kiln_model::config::Secrets;
 use kiln_sys::{cgroup, pidfd};
 
 use crate::{
-    control::Control,
+    control::{Control, unexpected},
     error::{Result, RuntimeError},
     record::{Files, Record, start_ticks},
 };
@@ -129,12 +129,11 @@ impl Server {
         })
     }
 
-    /// States of the services; none where PID 1 does not answer.
-    pub(crate) fn services(&self) -> Vec<ServiceState> {
-        let asked = Control::connect(&self.files.control()).and_then(|mut control| control.ask(&Request::Status, &[]));
-        match asked {
-            Ok((Reply::Status { services }, _)) => services,
-            _ => Vec::new(),
+    /// What PID 1 says of the services.
+    pub(crate) fn services(&self) -> Result<Vec<ServiceState>> {
+        match Control::connect(&self.files.control())?.ask(&Request::Status, &[])? {
+            (Reply::Status { services }, _) => Ok(services),
+            (other, _) => Err(unexpected(&self.record.server, other)),
         }
     }
 

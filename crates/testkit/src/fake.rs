@@ -82,6 +82,7 @@ struct State {
 
 struct Fake {
     seen: Observed,
+    services: Vec<ServiceStatus>,
     shows_at: Instant,
 }
 
@@ -172,7 +173,7 @@ impl FakeEngine {
                 return;
             }
             if let Some(fake) = self.state().servers.get_mut(&server) {
-                fake.seen.services.iter_mut().for_each(|service| service.up = true);
+                fake.services.iter_mut().for_each(|service| service.up = true);
             }
             self.hint(&server);
         });
@@ -244,19 +245,14 @@ impl State {
         self.launches += 1;
         let seen = self.new_server(release, image, spec);
         let shows_at = Instant::now() + self.manners.shows_after;
-        self.servers.insert(spec.server.clone(), Fake { seen: seen.clone(), shows_at });
+        let services = spec.manifest.services.keys().map(starting).collect();
+        self.servers.insert(spec.server.clone(), Fake { seen: seen.clone(), services, shows_at });
         self.deeds.push(Deed::Launched(spec.server.clone(), release));
         Ok(seen)
     }
 
     fn new_server(&self, release: ReleaseId, image: ImageDigest, spec: &LaunchSpec) -> Observed {
         let [_, _, high, low] = self.launches.to_be_bytes();
-        let service = |name: &kiln_model::ServiceName| ServiceStatus {
-            name: name.clone(),
-            up: false,
-            starts: 1,
-            last_exit: None,
-        };
         Observed {
             server: spec.server.clone(),
             generation: spec.generation,
@@ -267,16 +263,19 @@ impl State {
             address: Some(Ipv4Addr::new(10, 9, high, low)),
             pid: Some(100_000 + self.launches),
             started_at_ms: i64::from(self.launches),
-            services: spec.manifest.services.keys().map(service).collect(),
         }
     }
 
     fn exit(&mut self, server: &ServerId, reason: &str, killed: bool) {
         if let Some(fake) = self.servers.get_mut(server) {
             fake.seen.phase = Phase::Exited { reason: reason.to_owned(), killed };
-            fake.seen.services.iter_mut().for_each(|service| service.up = false);
+            fake.services.iter_mut().for_each(|service| service.up = false);
         }
     }
+}
+
+fn starting(name: &kiln_model::ServiceName) -> ServiceStatus {
+    ServiceStatus { name: name.clone(), up: false, starts: 1, last_exit: None }
 }
 
 /// What was begun goes on, also if whoever asked has died.
@@ -296,6 +295,9 @@ impl Engine for FakeEngine {
     async fn launch(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
         let pair = release.release();
         outliving(self.clone().do_launch(pair.id(), pair.image, spec.clone())).await
+    }
+    fn starts_at_once(&self) -> usize {
+        1024
     }
     async fn observe(&self) -> Result<Vec<Observed>, EngineError> {
         let now = Instant::now();

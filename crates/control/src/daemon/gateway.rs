@@ -22,7 +22,7 @@ use kiln_gateway::{
 use kiln_model::ServerId;
 use tokio::sync::watch;
 
-use crate::traffic::{Bound, Drained, Routes, Traffic, TrafficError};
+use crate::traffic::{Bound, Carried, Drained, Routes, Traffic, TrafficError};
 
 /// Pause between two looks at the gateway.
 const LOOK: Duration = Duration::from_millis(250);
@@ -200,6 +200,14 @@ impl Traffic for GatewayTraffic {
     async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError> {
         let drained = self.0.client.drain(server, limit).await.map_err(said)?;
         Ok(Drained { cut: drained.cut as u64, waited: Duration::from_millis(drained.waited_ms) })
+    }
+
+    async fn load(&self) -> Result<Vec<Carried>, TrafficError> {
+        let status = self.0.client.clone().with_patience(Duration::ZERO).status().await.map_err(said)?;
+        let backends = status.routes.into_iter().flat_map(|route| route.backends);
+        let carried =
+            |b: client::BackendStatus| Carried { server: b.server, served: b.served, in_flight: b.in_flight as u64 };
+        Ok(backends.map(carried).collect())
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the gateway counts for each server, summed up by release.
 //!
-//! The gateway knows servers and not releases, and forgets a server that leaves. So it is asked every few seconds, and whenever a
-//! server has been drained; what was answered since the last look is added to the server's release. A gateway that begins
-//! anew begins at nothing.
+//! The gateway knows servers and not releases, and forgets a server that leaves. So it is asked now and then, when the
+//! metrics are, and whenever a server has been drained or has failed; what was answered since the last look is added to the
+//! server's release. A gateway that begins anew begins at nothing.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 use super::App;
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(30);
 /// Releases whose sums are kept.
 const RELEASES: usize = 64;
 
@@ -89,10 +89,10 @@ pub(super) async fn look(app: &App) {
 pub(super) async fn keep_looking(app: Arc<App>) {
     let mut events = app.control.subscribe();
     loop {
-        let drained = async {
+        let leaves = async {
             loop {
                 match events.recv().await {
-                    Ok(Event::Server { state, .. }) if state == "drained" => return,
+                    Ok(Event::Server { state, .. }) if state == "drained" || state == "failed" => return,
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
@@ -100,8 +100,10 @@ pub(super) async fn keep_looking(app: Arc<App>) {
         };
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
-            () = drained => {}
+            () = leaves => {}
         }
+        // One look is enough for all that have left by now.
+        events = events.resubscribe();
         look(&app).await;
     }
 }

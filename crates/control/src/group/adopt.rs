@@ -36,15 +36,14 @@ impl GroupTask {
         server.known_since = Instant::now() - std::time::Duration::from_secs(5);
         if let Some(seen) = runs {
             (server.row.address, server.row.pid) = (seen.address.or(server.row.address), seen.pid);
-            server.services.send_replace(seen.services.clone());
         }
         match (server.row.state, runs.is_some()) {
             (ServerState::Launching, true) => {
                 self.volumes_given(id);
                 self.step_to(id, ServerState::Starting);
-                self.watch(id);
+                self.watch(id, None);
             }
-            (ServerState::Starting, true) => self.watch(id),
+            (ServerState::Starting, true) => self.watch(id, None),
             (ServerState::Ready, true) => {
                 self.batch.server(&server.row);
                 self.watch_over(id);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kiln_engine::{EngineError, LaunchSpec, Observed, ServiceStatus};
+use kiln_engine::{EngineError, LaunchSpec, Observed};
 use kiln_model::{
     ReleaseId, ServerId, ServerState, VerifiedRelease,
     config::Secrets,
@@ -12,11 +12,11 @@ use kiln_model::{
 use rand::RngExt as _;
 use serde_json::json;
 use tokio::{
-    sync::{oneshot, watch},
-    time::Instant,
+    sync::oneshot,
+    time::{Instant, timeout_at},
 };
 
-use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, slots, wish::step_event};
+use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, Turn, slots, wish::step_event};
 use crate::{
     bound,
     db::{Intention, IntentionId, ServerRow},
@@ -25,6 +25,9 @@ use crate::{
     shared::Shared,
     traffic::Route,
 };
+
+/// A server that takes longer to become ready lets others begin meanwhile.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// What is left to be done outside once a pass is on disk.
 pub(super) enum Work {
@@ -297,11 +300,6 @@ impl GroupTask {
             Work::Route { table, .. } => Some(self.shared.routes.update(self.row.name.clone(), table.clone())),
             _ => None,
         };
-        if let Work::Launch { spec, .. } = &work
-            && let Some(server) = self.servers.get_mut(&spec.server)
-        {
-            server.launched = Instant::now();
-        }
         self.shared.spawn(async move {
             shared.fail_point(|| format!("{name}: before action")).await;
             let tell = |ended| drop(mailbox.send(Message::Ended(ended)));
@@ -310,7 +308,7 @@ impl GroupTask {
     }
 
     /// Waits for a new server to become ready.
-    pub(super) fn watch(&mut self, id: &ServerId) {
+    pub(super) fn watch(&mut self, id: &ServerId, turn: Option<Turn>) {
         let Some((watched, bound)) = self.watched(id) else { return };
         let (mailbox, server, launched) = (self.mailbox.clone(), id.clone(), watched.launched);
         let task = self.shared.spawn(async move {
@@ -318,7 +316,14 @@ impl GroupTask {
                 readiness::wait(watched).await?;
                 bound::wait(&bound, bound::WITHIN).await
             };
-            let result = ready.await.map(|()| launched.elapsed());
+            tokio::pin!(ready);
+            let early = timeout_at(launched + LONGEST_TURN, &mut ready).await;
+            drop(turn);
+            let result = match early {
+                Ok(result) => result,
+                Err(_) => ready.await,
+            };
+            let result = result.map(|()| launched.elapsed());
             drop(mailbox.send(Message::Ended(Ended::Readiness { server, result })));
         });
         self.keep_watch(id, &task);
@@ -352,8 +357,6 @@ impl GroupTask {
             server: id.clone(),
             address: server.row.address,
             manifest: image.manifest.clone(),
-            services: server.services.subscribe(),
-            look: self.shared.look.clone(),
             launched: server.launched,
         };
         Some((watched, bound))
@@ -371,7 +374,6 @@ impl Server {
             running,
             known_since: Instant::now(),
             launched: Instant::now(),
-            services: watch::Sender::new(Vec::<ServiceStatus>::new()),
             waiting: None,
             watch: None,
         }
@@ -393,6 +395,8 @@ async fn carry_out(
             tell(Ended::Staged { server: spec.server, intention, result });
         }
         Work::Launch { release, spec, prepare, volumes, intention } => {
+            let held = shared.starts.clone().acquire_owned().await.ok();
+            let turn = Turn { begun: Instant::now(), _held: held };
             let ready = slots::prepare(shared, &volumes).await;
             let prepared = ready.is_ok();
             let result = match ready {
@@ -400,7 +404,7 @@ async fn carry_out(
                 Err(error) => Err(error),
             };
             done().await;
-            tell(Ended::Launched { server: spec.server, intention, prepared, result });
+            tell(Ended::Launched { server: spec.server, intention, prepared, turn, result });
         }
         Work::Route { changes, drains, .. } => {
             let result = match routed {

@@ -8,7 +8,7 @@ use kiln_model::{ServerId, ServerState, plan::Failure};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Ended, GroupTask, Place, TrafficChange};
+use super::{Ended, GroupTask, Place, TrafficChange, Turn};
 use crate::{db::IntentionId, observer::Part, routes::Routed};
 
 /// An engine may take this long until `observe` shows a server that it launched.
@@ -32,7 +32,7 @@ pub(super) enum End {
 impl GroupTask {
     pub(super) fn ended(&mut self, ended: Ended) {
         match ended {
-            Ended::Launched { server, intention, prepared, result } => {
+            Ended::Launched { server, intention, prepared, turn, result } => {
                 let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
                 if !self.close(&server, intention, &outcome) {
                     return;
@@ -43,7 +43,7 @@ impl GroupTask {
                 match result {
                     Ok(seen) => {
                         self.volumes_given(&server);
-                        self.launched(&server, &seen);
+                        self.launched(&server, &seen, turn);
                     }
                     Err(error) => self.fail(&server, format!("it could not be launched: {}", chain(&error)), End::Gone),
                 }
@@ -94,14 +94,13 @@ impl GroupTask {
         true
     }
 
-    fn launched(&mut self, id: &ServerId, seen: &Observed) {
+    fn launched(&mut self, id: &ServerId, seen: &Observed, turn: Turn) {
         if let Some(server) = self.servers.get_mut(id) {
             (server.row.address, server.row.pid) = (seen.address, seen.pid);
-            server.known_since = Instant::now();
-            server.services.send_replace(seen.services.clone());
+            (server.launched, server.known_since) = (turn.begun, Instant::now());
         }
         self.step_to(id, ServerState::Starting);
-        self.watch(id);
+        self.watch(id, Some(turn));
         // It may have ended before its launch was answered; what was seen then is not told twice.
         let ended = self.seen.servers.get(id).filter(|seen| matches!(seen.phase, Phase::Exited { .. })).cloned();
         if let Some(ended) = ended {
@@ -248,11 +247,6 @@ impl GroupTask {
         if server.row.state == ServerState::Launching {
             return;
         }
-        server.services.send_if_modified(|services| {
-            let changed = *services != seen.services;
-            services.clone_from(&seen.services);
-            changed
-        });
         let ended = matches!(seen.phase, Phase::Exited { .. });
         server.running &= !ended;
         if let (Phase::Exited { reason, killed }, true) = (&seen.phase, expects_life(server.row.state)) {

@@ -87,6 +87,7 @@ impl GroupTask {
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
             healing: self.healing(),
+            scaling: self.scaling(),
             live: self.live(),
             sources: None,
             volumes: self.volumes(),

@@ -44,7 +44,8 @@ impl GroupTask {
         let release = crate::db::PastRelease { settled, ..wish.release };
         self.batch.release(&self.row.name, &release);
         self.releases.insert(id, release);
-        self.row.spec = wish.spec;
+        let count = self.count_under(&wish.spec);
+        self.row.spec = kiln_model::Group { count, ..wish.spec };
         self.note_policies();
         self.row.evidence = wish.evidence;
         self.row.removing = false;
@@ -97,7 +98,7 @@ impl GroupTask {
         let mut desired = self.desired();
         desired.revision += 1;
         desired.release = wish.release.id();
-        desired.count = wish.spec.count;
+        desired.count = self.count_under(&wish.spec);
         desired.policy = wish.spec.rollout.clone();
         desired.slots = !wish.spec.volumes.is_empty();
         desired.healing = wish.spec.healing;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_api::error::chain;
-use kiln_engine::{Engine, Observed, Phase};
+use kiln_engine::{Engine, Observed, Phase, ServiceStatus};
 use kiln_model::{
     ImageManifest, ServerId, ServiceName,
     manifest::{Service, ServiceCheck},
@@ -126,8 +126,7 @@ async fn wait_for(
 }
 
 async fn running(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Result<(), String> {
-    let observed = find(engine, server).await?.ok_or("the server is gone")?;
-    match observed.services.iter().find(|service| service.name == *name) {
+    match status(engine, server, name).await? {
         Some(service) if service.up => Ok(()),
         Some(_) => Err("it does not run".to_owned()),
         None => Err("it was not started".to_owned()),
@@ -135,10 +134,15 @@ async fn running(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> 
 }
 
 async fn last_exit(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Option<String> {
-    let observed = find(engine, server).await.ok()??;
-    let service = observed.services.into_iter().find(|service| service.name == *name)?;
+    let service = status(engine, server, name).await.ok()??;
     let last = service.last_exit?;
     Some(format!("it was started {} times and last ended with {last}", service.starts))
+}
+
+async fn status(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Result<Option<ServiceStatus>, String> {
+    let inside = engine.inside().ok_or("this engine does not tell how services are")?;
+    let services = inside.services(server).await.map_err(|e| chain(&e))?;
+    Ok(services.into_iter().find(|service| service.name == *name))
 }
 
 /// Returns when a server has ended, with what is known of its end.

@@ -12,8 +12,8 @@ use std::{
 
 use jiff::Timestamp;
 use kiln_control::{
-    Backend, Bound, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases, ReleasesError,
-    Routes, Settled, Traffic, TrafficError, Wanted,
+    Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases,
+    ReleasesError, Routes, Settled, Traffic, TrafficError, Wanted,
 };
 use kiln_model::{
     Digest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageManifest, Release, ReleaseId, ServerId, Suite,
@@ -123,6 +123,10 @@ pub struct Gate {
     pub away: Mutex<bool>,
     pub drain: Mutex<Duration>,
     pub drained: Mutex<Vec<ServerId>>,
+    /// Requests that come each second, to all servers together.
+    pub rate: Mutex<f64>,
+    /// What each server has answered, and until when.
+    pub served: Mutex<(Option<std::time::Instant>, BTreeMap<ServerId, f64>)>,
 }
 
 impl Gate {
@@ -168,6 +172,22 @@ impl Traffic for Gate {
         tokio::time::sleep(waited).await;
         self.drained.lock().unwrap().push(server.clone());
         Ok(Drained { cut: 0, waited })
+    }
+    async fn load(&self) -> Result<Vec<Carried>, TrafficError> {
+        if *self.away.lock().unwrap() {
+            return Err(TrafficError::Unavailable("the gateway is away".into()));
+        }
+        let now = std::time::Instant::now();
+        let backends: Vec<Backend> = self.backends().into_iter().filter(|backend| !backend.draining).collect();
+        let (until, served) = &mut *self.served.lock().unwrap();
+        let passed = until.replace(now).map_or(Duration::ZERO, |until| now - until);
+        let each = *self.rate.lock().unwrap() * passed.as_secs_f64() / backends.len().max(1) as f64;
+        let carried = backends.into_iter().map(|backend| {
+            let total = served.entry(backend.server.clone()).or_default();
+            *total += each;
+            Carried { server: backend.server, served: *total as u64, in_flight: 0 }
+        });
+        Ok(carried.collect())
     }
 }
 
@@ -240,7 +260,7 @@ impl World {
     pub async fn open_dying(&self, fail_point: Arc<dyn FailPoint>) -> Control {
         self.open_with(ControlOptions { fail_point, ..self.options() }).await
     }
-    async fn open_with(&self, options: ControlOptions) -> Control {
+    pub async fn open_with(&self, options: ControlOptions) -> Control {
         Control::open(options, Arc::new(self.engine.clone()), self.shelf.clone(), self.gate.clone()).await.unwrap()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fleet, Group, ImageRef, Limits, Strategy, source, text};
+use super::{Fleet, Group, ImageRef, Limits, Scaling, Strategy, scaling, source, text};
 use crate::{
     config::{ConfigKey, ConfigSource},
     diagnostic::{Diagnostics, shown},
@@ -33,7 +33,7 @@ pub(super) struct Overlay {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct GroupOverlay {
     image: Option<ImageRef>,
-    count: Option<u32>,
+    count: Option<(u32, Option<Scaling>)>,
     environment: BTreeMap<String, String>,
     /// Values of keys.
     pub config: BTreeMap<ConfigKey, ConfigSource>,
@@ -65,7 +65,9 @@ impl GroupOverlay {
         if let Some(image) = &self.image {
             group.image = image.clone();
         }
-        group.count = self.count.unwrap_or(group.count);
+        if let Some((count, scaling)) = &self.count {
+            (group.count, group.scaling) = (*count, scaling.clone());
+        }
         group.environment.extend(self.environment.clone());
         group.config.extend(self.config.clone());
         group.limits = Limits {
@@ -109,14 +111,14 @@ fn unknown<T>(entry: &Entry<'_>, fleet: &Fleet) -> Option<T> {
     )
 }
 
-fn count(table: &Table<'_>, base: &Group) -> Option<Option<u32>> {
+fn count(table: &Table<'_>, base: &Group) -> Option<Option<(u32, Option<Scaling>)>> {
     let Some(value) = table.get("count") else { return Some(None) };
-    let count = value.integer::<u32>(0..=text::MAX_COUNT, "3")?;
+    let (count, scaling) = scaling::read(&value)?;
     match base.rollout.strategy {
         Strategy::Rolling { max_unavailable, .. } if count > 0 && max_unavailable > count => value.place.report(
             format!("`max_unavailable` of this group is {max_unavailable}, and here it has {count} servers"),
             format!("write at least {max_unavailable}, or a smaller `max_unavailable` in fleet.toml"),
         ),
-        _ => Some(Some(count)),
+        _ => Some(Some((count, scaling))),
     }
 }

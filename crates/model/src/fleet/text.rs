@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnRevoked, OnSourceChange, Publish,
-    RolloutPolicy, Strategy, Windows, healing, rollout, source, volume, window,
+    RolloutPolicy, Strategy, Windows, healing, rollout, scaling, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -100,7 +100,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let name = group_name(entry);
     let Some(table) = entry.value.table(GROUP, "{ image = \"hello\" }") else { return (None, vec![]) };
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
-    let count = table.get("count").map_or(Some(1), |v| v.integer(0..=MAX_COUNT, "3"));
+    let counted = table.get("count").map_or(Some((1, None)), |v| scaling::read(&v));
     let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| read_environment(&v));
     let config = table.get("config").map_or(Some(BTreeMap::new()), |v| source::read_all(&v));
     let bindings = table.get("service_binding").map_or(Some(BTreeMap::new()), |v| source::bindings(&v));
@@ -110,8 +110,9 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
     let count_place = table.get("count").map(|v| v.place);
-    let rollout =
-        table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| rollout::read(&v, count.zip(count_place)));
+    let rollout = table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| {
+        rollout::read(&v, counted.as_ref().map(|(count, _)| *count).zip(count_place))
+    });
     if rollout.as_ref().is_some_and(|rollout| rollout.strategy == Strategy::BlueGreen) {
         one_set_at_a_time(&table);
     }
@@ -121,10 +122,12 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
     let group = || {
         let (image, environment) = (image?, environment?);
+        let (count, scaling) = counted?;
         Some((
             name?,
             Group {
-                count: count?,
+                count,
+                scaling,
                 environment,
                 config: config?,
                 bindings: bindings?,

@@ -82,14 +82,14 @@ impl Default for Windows {
 impl Windows {
     /// Whether planned work may begin now.
     pub fn allow(&self, now: Timestamp) -> bool {
-        let now = self.time_zone.zone().to_datetime(now);
+        let now = zone(&self.time_zone).to_datetime(now);
         let within = |windows: &[Window]| windows.iter().any(|window| window.holds(now));
         (self.open.is_empty() || within(&self.open)) && !within(&self.closed)
     }
 }
 
 impl Window {
-    fn holds(&self, now: DateTime) -> bool {
+    pub(super) fn holds(&self, now: DateTime) -> bool {
         let minute = now.hour() as u16 * 60 + now.minute() as u16;
         let (from, to) = self.hours.unwrap_or((0, MINUTES));
         let today = self.days.hold(now.date()) && minute >= from && (minute < to || to <= from);
@@ -109,10 +109,8 @@ impl Days {
     }
 }
 
-impl ZoneName {
-    fn zone(&self) -> TimeZone {
-        TimeZoneDatabase::bundled().get(&self.0).expect("a zone's name was looked up when it was read")
-    }
+pub(super) fn zone(name: &ZoneName) -> TimeZone {
+    TimeZoneDatabase::bundled().get(&name.0).expect("a zone's name was looked up when it was read")
 }
 
 /// Reads the windows of a group.

@@ -33,9 +33,8 @@ pub struct FleetToml {
 pub struct Group {
     /// Which image: `hello` (channel `dev`), `hello@stable` or `hello@sha256:…`.
     pub image: ImageText,
-    /// How many servers; 1 where nothing is said.
-    #[schemars(range(max = 10_000))]
-    pub count: Option<u32>,
+    /// How many servers, as a number or as limits between which they follow their load; 1 where nothing is said.
+    pub count: Option<Count>,
     /// Environment variables of every service: the group's configuration, part of the release.
     pub environment: Option<BTreeMap<String, String>>,
     /// Values of the image's configuration keys, or where they come from.
@@ -62,6 +61,70 @@ pub struct Group {
     pub windows: Option<Windows>,
 }
 
+/// How many servers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Count {
+    /// So many.
+    Fixed(#[schemars(range(max = 10_000))] u32),
+    /// As many as their load asks for.
+    Scaled(Scaled),
+}
+
+/// As many servers as their load asks for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scaled {
+    /// Never fewer.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub min: u32,
+    /// Never more.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max: u32,
+    /// What each server is to carry: one of these.
+    pub target: ScaleTarget,
+    /// How fast it grows; at once, and again after `10s`, where nothing is said.
+    pub scale_out: Option<ScalePace>,
+    /// How fast it shrinks: after `5m` of less load where nothing is said.
+    pub scale_in: Option<ScalePace>,
+    /// Never fewer at certain times.
+    pub schedule: Option<Vec<ScaleFloor>>,
+    /// The clock of the schedule, by its name in the time zone database; `UTC` where nothing is said.
+    pub time_zone: Option<String>,
+}
+
+/// The load that one server is to carry.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleTarget {
+    /// Requests that the gateway sends to it each second.
+    pub requests_per_second: Option<f64>,
+    /// Requests under way, or connections of a port that is published as TCP.
+    pub connections: Option<f64>,
+}
+
+/// How fast a group changes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScalePace {
+    /// For growing, so long after the last change; for shrinking, so long with less load all the time.
+    pub wait: Option<DurationText>,
+    /// At most so many servers at once.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub step: Option<u32>,
+}
+
+/// Never fewer servers while a window is open.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleFloor {
+    /// When: `mon-fri 08:00-18:00`.
+    pub during: String,
+    /// Never fewer.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub min: u32,
+}
+
 /// The file of an environment, `fleet.staging.toml`: what differs there from fleet.toml.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -80,8 +143,7 @@ pub struct EnvironmentGroup {
     /// Which image.
     pub image: Option<ImageText>,
     /// How many servers.
-    #[schemars(range(max = 10_000))]
-    pub count: Option<u32>,
+    pub count: Option<Count>,
     /// Environment variables of every service, over those of fleet.toml.
     pub environment: Option<BTreeMap<String, String>>,
     /// Values of the image's configuration keys, over those of fleet.toml.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{healing, overlay, rollout, source, text as fleet_text, volume, window},
+    fleet::{healing, overlay, rollout, scaling, source, text as fleet_text, volume, window},
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -77,6 +77,10 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, volume::SNAPSHOTS, &["Snapshots"]);
     agree(&schema, healing::KEYS, &["Healing"]);
     agree(&schema, window::KEYS, &["Windows"]);
+    agree(&schema, scaling::KEYS, &["Scaled"]);
+    agree(&schema, scaling::TARGET, &["ScaleTarget"]);
+    agree(&schema, scaling::PACE, &["ScalePace"]);
+    agree(&schema, scaling::SCHEDULE, &["ScaleFloor"]);
     agree(&schema, source::SOURCE, &["Source"]);
     agree(&schema, source::PASSWORD, &["PasswordSource"]);
     agree(&schema, source::TLS, &["RegistryTls"]);

@@ -15,7 +15,7 @@ pub const PREFIX: u8 = 20;
 pub const SLOTS: u16 = 1023;
 
 /// The slots from here on are for build steps ([`super::Mode::Build`]); those before for servers.
-pub const FIRST_BUILD_SLOT: u16 = 960;
+pub const FIRST_BUILD_SLOT: u16 = 1007;
 
 /// Shared address space (RFC 6598), from which networks are chosen. On hosts that use it already (Tailscale), the
 /// benchmarking range of RFC 2544.

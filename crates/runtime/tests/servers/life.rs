@@ -12,7 +12,8 @@ fn root_a_server_starts_runs_commands_and_stops_cleanly() {
     let bench = Bench::new();
     let seen = bench.launch("one", image(&format!("echo $GREETING > /run/greeting; {IDLE}")));
     assert_eq!(seen.phase, Phase::Running);
-    assert!(seen.services[0].up, "{seen:?}");
+    let services = bench.runtime().services(&id("one")).unwrap();
+    assert!(services[0].up, "{services:?}");
     eventually(|| bench.shell("one", "cat /run/greeting") == "hello\n");
     assert_eq!(bench.shell("one", "id -u; hostname; cat /proc/1/comm"), "0\none\nkiln-init\n");
     let stopped = bench.runtime().stop(&id("one"), 1, Duration::from_secs(10)).unwrap();
@@ -90,8 +91,8 @@ fn root_services_are_restarted_and_tasks_are_not() {
     manifest.services.extend(BTreeMap::from([("flaky".parse().unwrap(), flaky), ("task".parse().unwrap(), task)]));
     bench.launch("mixed", manifest);
     eventually(|| bench.shell("mixed", "wc -l < /run/starts").trim() == "3");
-    let seen = &bench.runtime().observe().unwrap()[0];
-    let summary: Vec<_> = seen.services.iter().map(|state| (state.name.as_str(), state.up, state.starts)).collect();
+    let services = bench.runtime().services(&id("mixed")).unwrap();
+    let summary: Vec<_> = services.iter().map(|state| (state.name.as_str(), state.up, state.starts)).collect();
     assert_eq!(summary, [("flaky", true, 3), ("main", true, 1), ("task", true, 1)]);
 }
 
@@ -119,7 +120,8 @@ fn root_servers_outlive_the_runtime_and_are_adopted() {
     bench.reopen();
     let seen = bench.runtime().observe().unwrap();
     assert_eq!(seen[1].record, before.record);
-    assert_eq!((&seen[1].phase, seen[1].services[0].starts), (&Phase::Running, 1));
+    let services = bench.runtime().services(&id("kept")).unwrap();
+    assert_eq!((&seen[1].phase, services[0].starts), (&Phase::Running, 1));
     assert_eq!(seen[0].phase, Phase::Exited { reason: "service main ended: exit code 7".into(), killed: false });
     assert_eq!(bench.runtime().stop(&id("kept"), 1, Duration::from_secs(10)).unwrap(), Stopped::Clean);
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use kiln_engine::{EngineError, ExecResult, FileStatus, Inside, Phase, Process};
+use kiln_engine::{EngineError, ExecResult, FileStatus, Inside, Phase, Process, ServiceStatus};
 use kiln_model::ServerId;
 
 use super::FakeEngine;
@@ -33,6 +33,10 @@ fn run(command: &[String]) -> ExecResult {
 
 #[async_trait::async_trait]
 impl Inside for FakeEngine {
+    async fn services(&self, server: &ServerId) -> Result<Vec<ServiceStatus>, EngineError> {
+        self.alive(server)?;
+        Ok(self.state().servers.get(server).map(|fake| fake.services.clone()).unwrap_or_default())
+    }
     async fn exec(
         &self,
         server: &ServerId,

@@ -1,7 +1,9 @@
 //! The status for people.
 
 use kiln_api::{
-    status::{GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ServerStatus, SourcesStatus, Status},
+    status::{
+        GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SourcesStatus, Status,
+    },
     volume::VolumeStatus,
 };
 
@@ -27,6 +29,7 @@ fn group(group: &GroupStatus) -> String {
     );
     text.extend(group.rollout.as_ref().map(rollout));
     text.extend(group.live.as_ref().map(live));
+    text.extend(group.scaling.as_ref().map(scaling));
     text.extend(group.healing.as_ref().map(|healing| format!("  {}\n", healing.reason)));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
@@ -45,6 +48,11 @@ fn volumes(volumes: &[VolumeStatus]) -> Option<String> {
         let table = table::render(&super::super::volume::HEADING, &lines);
         table.lines().map(|line| format!("  {line}\n")).collect()
     })
+}
+
+fn scaling(scaling: &ScalingStatus) -> String {
+    let ScalingStatus { min, max, reason, .. } = scaling;
+    format!("  from {min} to {max} servers: {reason}\n")
 }
 
 fn rollout(rollout: &RolloutStatus) -> String {
@@ -145,6 +153,12 @@ mod tests {
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
                 live: Some(LiveStatus { version: 3, keys: 2, set: 1 }),
+                scaling: Some(ScalingStatus {
+                    min: 2,
+                    max: 20,
+                    target: "200 requests/s".into(),
+                    reason: "812.0 requests/s, of which each server is to carry 200; 20 servers are right".into(),
+                }),
                 healing: Some(HealingStatus {
                     down: 9,
                     limit: 5,

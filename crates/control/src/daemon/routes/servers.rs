@@ -10,7 +10,7 @@ use kiln_api::{
     request::{Done, TouchRequest},
     status::{GroupStatus, ServerStatus},
 };
-use kiln_engine::{Observed, ServiceStatus};
+use kiln_engine::ServiceStatus;
 use kiln_model::ServerId;
 
 use super::{
@@ -27,14 +27,18 @@ pub(super) async fn details(State(app): Shared, Path(id): Path<String>) -> Resul
         Some((group, server))
     });
     let (group, server) = found.ok_or_else(|| not_found(&id))?;
-    let observed = app.engine.observe().await?.into_iter().find(|observed| observed.server == id);
     let inside = app.engine.inside();
+    let services = match inside {
+        // Of one that has ended or is about to, PID 1 says nothing.
+        Some(inside) => inside.services(&id).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
     let control_socket = inside.and_then(|inside| inside.control_socket(&id));
     let log = inside.and_then(|inside| inside.spool(&id)).unwrap_or_default();
     Ok(Json(ServerDetails {
         control_socket: control_socket.map(|path| path.display().to_string()),
         log: log.iter().map(|path| path.display().to_string()).collect(),
-        ..describe(group, server, observed)
+        ..describe(group, server, services)
     }))
 }
 
@@ -43,13 +47,13 @@ fn not_found(id: &ServerId) -> ApiError {
         .help("run `kiln status` to see what there is")
 }
 
-fn describe(group: GroupStatus, status: ServerStatus, observed: Option<Observed>) -> ServerDetails {
+fn describe(group: GroupStatus, status: ServerStatus, services: Vec<ServiceStatus>) -> ServerDetails {
     let on_wanted = status.release == group.release;
     ServerDetails {
         group: group.name,
         config: if on_wanted { group.config } else { String::new() },
         status,
-        services: observed.into_iter().flat_map(|observed| observed.services).map(service).collect(),
+        services: services.into_iter().map(service).collect(),
         control_socket: None,
         log: Vec::new(),
     }
