@@ -37,7 +37,9 @@ fn log_socket(path: &str, via: &str) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(via)?)?;
     rustix::fs::chmod(via, Mode::from_raw_mode(0o666))?;
-    attach(copy_of(via)?.as_fd(), path)?;
+    let copy = copy_of(via)?;
+    kernel::mount_setattr(copy.as_fd(), u64::from(kiln_boot::setup::READ_ONLY))?;
+    attach(copy.as_fd(), path)?;
     rustix::fs::unlink(via)?;
     Ok(socket)
 }

@@ -160,7 +160,7 @@ fn nothing_else(table: &Table<'_>, to: &Value<'_>) -> bool {
     contradicted(table, to, &["ca", "certificate", "key", "receipt"], "no lines leave this group", "remove it")
 }
 
-fn contradicted(table: &Table<'_>, to: &Value<'_>, keys: &[&str], message: &str, help: &str) -> bool {
+fn contradicted(table: &Table<'_>, to: &Value<'_>, keys: &[&'static str], message: &str, help: &str) -> bool {
     let mut good = true;
     for value in keys.iter().filter_map(|key| table.get(key)) {
         value.place.contradicts::<()>(to.place, message, "the collector is here", help);
