@@ -12,8 +12,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, releases::Releases, routes::RoutesHandle,
-    traffic::Traffic, volumes::Book,
+    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, logs::Logs, releases::Releases,
+    routes::RoutesHandle, traffic::Traffic, volumes::Book,
 };
 
 /// Tells the time.
@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub db: Db,
     pub live: Arc<Live>,
     pub book: Book,
+    pub logs: Logs,
     pub engine: Arc<dyn Engine>,
     pub releases: Arc<dyn Releases>,
     pub secrets: Option<Arc<SecretStore>>,

@@ -90,6 +90,7 @@ impl GroupTask {
             live: self.live(),
             sources: None,
             volumes: self.volumes(),
+            logs: self.shared.logs.status(&self.row.name),
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
         }

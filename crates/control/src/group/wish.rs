@@ -46,6 +46,7 @@ impl GroupTask {
         self.releases.insert(id, release);
         self.row.spec = wish.spec;
         self.note_policies();
+        self.shared.logs.policy(&self.row.name, self.row.spec.logs.as_ref());
         self.row.evidence = wish.evidence;
         self.row.removing = false;
         self.row.origins = wish.origins;

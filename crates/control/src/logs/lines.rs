@@ -247,7 +247,8 @@ mod tests {
         let place = lines.place(Some(spool.0));
         assert_eq!(place.begin(), Some(1), "reading begins where the beginning of `two` is");
         let third = said(&mut lines, &spool.frame("a", b"\n\nthree\n"));
-        let expected = [((4, 0), 4, 0, "two".to_owned()), ((4, 1), 5, 0, String::new()), ((4, 2), 6, 0, "three".to_owned())];
+        let expected =
+            [((4, 0), 4, 0, "two".to_owned()), ((4, 1), 5, 0, String::new()), ((4, 2), 6, 0, "three".to_owned())];
         assert_eq!(third, expected);
         // The same from the place on, with what was read before read again.
         let (mut spool, mut again) = (Spool(1), Lines::at(&place));

@@ -7,7 +7,8 @@ const MAX_DATA: usize = 32 << 10;
 /// Numbers go from 1 to this, and then from 1 again.
 const LAST_TXNR: u32 = 999_999_999;
 /// What is said first.
-pub(super) const OFFER: &str = concat!("relp_version=0\nrelp_software=kiln,", env!("CARGO_PKG_VERSION"), "\ncommands=syslog");
+pub(super) const OFFER: &str =
+    concat!("relp_version=0\nrelp_software=kiln,", env!("CARGO_PKG_VERSION"), "\ncommands=syslog");
 
 /// One frame of a collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +123,9 @@ mod tests {
 
     #[test]
     fn unit_frames_are_read_as_librelp_writes_them() {
-        let bytes = b"1 rsp 92 200 OK\nrelp_version=0\nrelp_software=librelp,1.11.0,http://librelp.adiscon.com\ncommands=syslog\n2 rsp 6 200 OK\n0 serverclose 0\n";
+        let offer = "200 OK\nrelp_version=0\nrelp_software=librelp,1.11.0,http://librelp.adiscon.com\ncommands=syslog";
+        let text = format!("1 rsp {} {offer}\n2 rsp 6 200 OK\n0 serverclose 0\n", offer.len());
+        let bytes = text.as_bytes();
         let Parsed::Frame(open, size) = parse(bytes) else { panic!("{:?}", parse(bytes)) };
         assert_eq!((open.txnr, open.command, code(open.data)), (1, "rsp", Some(200)));
         let Parsed::Frame(answer, more) = parse(&bytes[size..]) else { panic!() };
@@ -130,7 +133,16 @@ mod tests {
         let close = Frame { txnr: 0, command: "serverclose", data: b"" };
         assert_eq!(parse(&bytes[size + more..]), Parsed::Frame(close, 16));
         (0..size).for_each(|cut| assert_eq!(parse(&bytes[..cut]), Parsed::Partial, "{cut}"));
-        for bad in ["x rsp 1 a\n", "1 r-p 1 a\n", "1 rsp 99999999999 a", "1 rsp 33000 a", "1 rsp 1 ab\n", "1 rsp 1a", " rsp", "1  1"] {
+        for bad in [
+            "x rsp 1 a\n",
+            "1 r-p 1 a\n",
+            "1 rsp 99999999999 a",
+            "1 rsp 33000 a",
+            "1 rsp 1 ab\n",
+            "1 rsp 1a",
+            " rsp",
+            "1  1",
+        ] {
             assert!(matches!(parse(bad.as_bytes()), Parsed::Broken(_)), "{bad}: {:?}", parse(bad.as_bytes()));
         }
         assert_eq!((after(1), after(LAST_TXNR)), (2, 1));

@@ -113,7 +113,9 @@ impl Reader {
             let read = at.file.read_at(&mut self.buffer, at.offset)?;
             match parse(&self.buffer[..read]) {
                 Parsed::Frame(..) => true,
-                Parsed::Damaged => other.is_some_and(|first| first >= next) || first(&self.paths[at.which])? > Some(next),
+                Parsed::Damaged => {
+                    other.is_some_and(|first| first >= next) || first(&self.paths[at.which])? > Some(next)
+                }
                 Parsed::Partial => false,
             }
         };

@@ -178,7 +178,9 @@ mod tests {
         for text in ["udp://127.0.0.1:514", "tcp://[::1]:601", "tls://logs.example.org:6514", "relp://a-b:2514"] {
             assert_eq!(text.parse::<Collector>().unwrap().to_string(), text);
         }
-        for text in ["", "a:1", "http://a:1", "tcp://a", "tcp://a:0", "tcp://a:x", "tcp://:1", "tcp://[a]:1", "tcp://a b:1"] {
+        for text in
+            ["", "a:1", "http://a:1", "tcp://a", "tcp://a:0", "tcp://a:x", "tcp://:1", "tcp://[a]:1", "tcp://a b:1"]
+        {
             assert!(text.parse::<Collector>().is_err(), "{text}");
         }
         for text in ["tcp://-a:1", "tcp://a\n:1", "tcp://user@a:1", "tcp://a/b:1"] {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, OnExpiry, OnRevoked, OnSourceChange, Publish,
-    RolloutPolicy, Strategy, Windows, healing, logs, rollout, source, volume, window,
+    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, OnExpiry, OnRevoked, OnSourceChange,
+    Publish, RolloutPolicy, Strategy, Windows, healing, logs, rollout, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -100,10 +100,7 @@ fn listens_are_distinct<'a, 'd: 'a>(listens: impl Iterator<Item = &'a PlacedList
     }
 }
 
-fn group<'d>(
-    entry: &Entry<'d>,
-    usual: Option<&LogsPolicy>,
-) -> (Option<(GroupName, Group)>, Vec<PlacedListen<'d>>) {
+fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupName, Group)>, Vec<PlacedListen<'d>>) {
     let name = group_name(entry);
     let Some(table) = entry.value.table(GROUP, "{ image = \"hello\" }") else { return (None, vec![]) };
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));

@@ -53,8 +53,18 @@ fn unit_nobody_can_speak_in_kilns_name() {
     let text = b"one\n<34>1 two\0\x1b[31m\ttab \xff\xfe";
     let (app, pid) = ("my app\u{e9}", "");
     let priority = Priority::daemon(Severity::Info);
-    Line { priority, time: &time(1_700_000_000_123_456_789), host: "web-1", app, pid, id: "stdout", own: &own, data: "", text }
-        .write(&mut line);
+    Line {
+        priority,
+        time: &time(1_700_000_000_123_456_789),
+        host: "web-1",
+        app,
+        pid,
+        id: "stdout",
+        own: &own,
+        data: "",
+        text,
+    }
+    .write(&mut line);
     let expected = b"<30>1 2023-11-14T22:13:20.123456Z web-1 my_app__ - stdout [kiln@32473 server=\"a\\\"\\]\\\\_\"] \
         one#012<34>1 two#000#033[31m\ttab \xff\xfe";
     assert_eq!(line.escape_ascii().to_string(), expected.escape_ascii().to_string());

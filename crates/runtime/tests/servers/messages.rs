@@ -16,7 +16,11 @@ fn spooled(bench: &Bench, server: &str) -> Vec<(Stream, String, Vec<u8>)> {
 }
 
 fn messages(bench: &Bench, server: &str) -> Vec<Vec<u8>> {
-    spooled(bench, server).into_iter().filter(|(stream, ..)| *stream == Stream::Syslog).map(|(.., bytes)| bytes).collect()
+    spooled(bench, server)
+        .into_iter()
+        .filter(|(stream, ..)| *stream == Stream::Syslog)
+        .map(|(.., bytes)| bytes)
+        .collect()
 }
 
 /// The socket as the host reaches it.
