@@ -186,7 +186,7 @@ pub struct ServerStatus {
     /// Its slot in the group, where it has volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
-    /// Why it failed, if it did.
+    /// Why it failed, if it did, or what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

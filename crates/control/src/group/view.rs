@@ -98,7 +98,14 @@ impl GroupTask {
 
     fn server_status(&self, server: &Server) -> ServerStatus {
         let release = self.releases.get(&server.row.release);
-        ServerStatus { image: release.map(|release| release.image.to_string()).unwrap_or_default(), ..server.status() }
+        let status = server.status();
+        let waits = self.shared.logs.is_waiting(&self.row.name, &server.row.id);
+        let why = || waits.then(|| "it has ended; its last log lines wait for the collector".to_owned());
+        ServerStatus {
+            image: release.map(|release| release.image.to_string()).unwrap_or_default(),
+            reason: status.reason.clone().or_else(why),
+            ..status
+        }
     }
 
     fn live(&self) -> Option<LiveStatus> {

@@ -4,7 +4,7 @@
 //! get one any time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -69,6 +69,8 @@ struct Running {
 struct Group {
     running: Option<Running>,
     servers: BTreeMap<ServerId, (String, [PathBuf; 2])>,
+    /// Those that have ended and wait for their collector.
+    waiting: BTreeSet<ServerId>,
 }
 
 /// What shippers take from outside.
@@ -197,11 +199,21 @@ impl Logs {
     pub async fn hand_over(&self, name: &GroupName, server: &ServerId) -> Option<HandOver> {
         let (answer, answered) = oneshot::channel();
         {
-            let groups = self.groups();
-            let group = groups.get(name).filter(|group| group.servers.contains_key(server))?;
+            let mut groups = self.groups();
+            let group = groups.get_mut(name).filter(|group| group.servers.contains_key(server))?;
             group.running.as_ref()?.commands.send(Command::End(server.clone(), answer)).ok()?;
+            group.waiting.insert(server.clone());
         }
-        answered.await.ok()
+        let handed = answered.await.ok();
+        if let Some(group) = self.groups().get_mut(name) {
+            group.waiting.remove(server);
+        }
+        handed
+    }
+
+    /// Whether a server that has ended waits for its collector.
+    pub fn is_waiting(&self, name: &GroupName, server: &ServerId) -> bool {
+        self.groups().get(name).is_some_and(|group| group.waiting.contains(server))
     }
 
     /// A server is gone, with its files.

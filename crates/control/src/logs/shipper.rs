@@ -162,6 +162,7 @@ impl Shipper {
             self.fill().await;
             self.end_servers().await;
             self.write_when_due();
+            self.tell_losses(false);
             self.count_when_due().await;
             match self.next().await {
                 Next::Command(None) => return self.write(),
@@ -209,7 +210,8 @@ impl Shipper {
         let retry = (self.link.is_none() && self.connecting.is_none() && self.wanted()).then_some(self.retry_at);
         let stalled = (self.link.is_some() && !self.flights.is_empty()).then(|| self.moved + STALLED);
         let unwatched = self.servers.values().any(Follow::is_unwatched).then(|| Instant::now() + COUNT_AGAIN);
-        let times = [retry, stalled, unwatched, self.write_at, self.count_at].into_iter().flatten();
+        let untold = self.told.filter(|_| !self.untold.is_empty()).map(|told| told + TELL_AGAIN);
+        let times = [retry, stalled, unwatched, untold, self.write_at, self.count_at].into_iter().flatten();
         times.chain(endings).min().unwrap_or(idle).min(idle)
     }
 

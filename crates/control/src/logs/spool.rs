@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{ErrorKind, Read as _},
+    io::ErrorKind,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -43,10 +43,10 @@ pub(crate) struct Reader {
     buffer: Vec<u8>,
 }
 
-#[derive(Debug)]
+/// No open file: hundreds of servers may be followed.
+#[derive(Debug, Clone, Copy)]
 struct At {
     which: usize,
-    file: File,
     offset: u64,
 }
 
@@ -62,7 +62,15 @@ impl Reader {
     }
 
     /// Gives the frames that come next, some at a time. A gap comes before them.
-    pub fn read(&mut self, mut give: impl FnMut(Option<Gap>, &Frame<'_>)) -> std::io::Result<Batch> {
+    pub fn read(&mut self, give: impl FnMut(Option<Gap>, &Frame<'_>)) -> std::io::Result<Batch> {
+        let batch = self.read_on(give);
+        if batch.as_ref().is_ok_and(|batch| batch.end) {
+            self.buffer = Vec::new();
+        }
+        batch
+    }
+
+    fn read_on(&mut self, mut give: impl FnMut(Option<Gap>, &Frame<'_>)) -> std::io::Result<Batch> {
         let mut batch = Batch::default();
         for _ in 0..ROUNDS {
             if self.at.is_none() {
@@ -86,8 +94,9 @@ impl Reader {
     /// Whether there was a frame.
     fn piece(&mut self, gap: Option<Gap>, give: &mut impl FnMut(Option<Gap>, &Frame<'_>)) -> std::io::Result<bool> {
         let (Some(at), Some(next)) = (&mut self.at, &mut self.next) else { return Ok(false) };
+        let Some(file) = open(&self.paths[at.which])? else { return Ok(false) };
         self.buffer.resize(PIECE, 0);
-        let read = at.file.read_at(&mut self.buffer, at.offset)?;
+        let read = file.read_at(&mut self.buffer, at.offset)?;
         let (mut rest, mut any) = (&self.buffer[..read], false);
         while let Parsed::Frame(frame, size) = parse(rest) {
             if frame.sequence != *next {
@@ -104,13 +113,14 @@ impl Reader {
 
     /// After nothing was found where the reader is: whether it is worth looking for another place.
     fn goes_on_elsewhere(&mut self) -> std::io::Result<bool> {
-        let (Some(at), Some(next)) = (&self.at, self.next) else { return Ok(false) };
-        let length = at.file.metadata()?.len();
+        let (Some(at), Some(next)) = (self.at, self.next) else { return Ok(false) };
+        let Some(file) = open(&self.paths[at.which])? else { return Ok(false) };
+        let length = file.metadata()?.len();
         let other = first(&self.paths[1 - at.which])?;
         let emptied = length < at.offset;
         // What stands here and is not the next frame: the file was emptied and has grown again, or was damaged.
         let strange = length > at.offset && {
-            let read = at.file.read_at(&mut self.buffer, at.offset)?;
+            let read = file.read_at(&mut self.buffer, at.offset)?;
             match parse(&self.buffer[..read]) {
                 Parsed::Frame(..) => true,
                 Parsed::Damaged => {
@@ -149,15 +159,13 @@ impl Reader {
 
     /// Looks through a file for a frame with this number or a greater one. At the end of the newest it waits.
     fn scan(&mut self, which: usize, next: u64) -> std::io::Result<bool> {
-        let file = File::open(&self.paths[which])?;
-        let mut bytes = Vec::new();
-        (&file).read_to_end(&mut bytes)?;
+        let bytes = std::fs::read(&self.paths[which])?;
         let Some(mut rest) = bytes.strip_prefix(MAGIC) else { return Ok(false) };
         while let Parsed::Frame(frame, size) = parse(rest) {
             if frame.sequence >= next {
                 self.next = Some(frame.sequence);
                 let offset = (bytes.len() - rest.len()) as u64;
-                self.at = Some(At { which, file, offset });
+                self.at = Some(At { which, offset });
                 return Ok(true);
             }
             rest = &rest[size..];
@@ -165,7 +173,7 @@ impl Reader {
         if first(&self.paths[1 - which])?.is_none_or(|other| other < next) {
             let offset = (bytes.len() - rest.len()) as u64;
             self.next = Some(next);
-            self.at = Some(At { which, file, offset });
+            self.at = Some(At { which, offset });
         }
         Ok(false)
     }
@@ -173,14 +181,19 @@ impl Reader {
 
 /// The number of a file's first frame; none if it has none (yet).
 fn first(path: &Path) -> std::io::Result<Option<u64>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
+    let Some(file) = open(path)? else { return Ok(None) };
     let mut head = [0; 20];
     let read = file.read_at(&mut head, 0)?;
     let sequence = head.last_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
     Ok(sequence.filter(|_| read == head.len() && head.starts_with(MAGIC)))
+}
+
+/// None where there is no such file (any more).
+fn open(path: &Path) -> std::io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A spool as PID 1 writes it, and real collectors.
 
+mod bench;
 mod collector;
 mod faults;
 mod transports;

@@ -130,8 +130,9 @@ async fn root_lines_that_a_collector_does_not_get_in_time_are_counted_in_the_aud
         "the rollout does not wait for the collector: {:?}",
         begun.elapsed()
     );
-    until("the old server is stopped", async || {
-        bench.group().await.servers.iter().any(|server| server.id == old && server.state == "stopped")
+    until("the old server waits for the collector", async || {
+        let waits = |reason: &String| reason.contains("wait for the collector");
+        bench.group().await.servers.iter().any(|server| server.id == old && server.reason.as_ref().is_some_and(waits))
     })
     .await;
     let spool = bench.directory.path().join("state/spool").join(&old);
@@ -153,5 +154,40 @@ async fn root_lines_that_a_collector_does_not_get_in_time_are_counted_in_the_aud
     let page = String::from_utf8(page.stdout).unwrap();
     assert!(page.contains(&format!("kiln_log_lines_lost_total{{group=\"web\"}} {expected}\n")), "{page}");
     assert!(page.contains("kiln_log_collector_up{group=\"web\"} 0\n"), "{page}");
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_disk_loses_lines_that_are_counted_and_the_server_goes_on() {
+    let collector = Collector::started(Program::Rsyslog, Transport::Relp).await;
+    let mut bench = Bench::with_small_disk(64).await;
+    let image = bench.image("one", "hello", |manifest, _| {
+        let script =
+            "i=0; while [ $i -lt 1500 ]; do echo line $i; i=$((i+1)); usleep 3000; done; echo done; exec sleep 1000";
+        let service = Service::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
+        manifest.services.insert("count".parse().unwrap(), service);
+    });
+    let mut request = wanted(image, &collector.policy());
+    request.fleet.groups.values_mut().for_each(|group| group.count = 1);
+    assert_ok(&finish(bench.client.apply(&request).await.unwrap()).await.0);
+    until("lines arrive", async || collector.lines().len() > 20).await;
+    let filler = bench.seen_state().join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    let block = [0; 4096];
+    let mut fill = || while std::io::Write::write_all(&mut file, &block).is_ok() {};
+    for _ in 0..20 {
+        fill();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fs::remove_file(&filler).unwrap();
+    drop(file);
+    until("its last line arrives", async || collector.lines().iter().any(|line| line.text() == "done")).await;
+    let lines = collector.lines();
+    let last = lines.iter().find(|line| line.text() == "done").unwrap().seq();
+    let arrived: std::collections::BTreeSet<u64> = lines.iter().map(Line::seq).filter(|seq| *seq <= last).collect();
+    let lost = bench.group().await.logs.unwrap().lost;
+    assert_eq!(arrived.len() as u64 + lost, last, "what arrived and what is lost is all there was");
+    assert!(lost > 0, "the disk was full");
+    assert_eq!(bench.group().await.ready, 1);
     bench.purge().await;
 }

@@ -193,6 +193,11 @@ impl Collector {
         bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(line).collect()
     }
 
+    /// How many lines that are.
+    pub fn count(&self) -> usize {
+        fs::read(self.path("lines")).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
+    }
+
     /// What it has once that is so much, or after a while.
     pub async fn have(&self, count: usize) -> Vec<Line> {
         let begun = Instant::now();
