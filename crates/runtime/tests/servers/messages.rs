@@ -114,3 +114,21 @@ fn root_a_flood_of_messages_starves_nobody_and_pid_1_stays_small() {
     println!("private memory of PID 1: {kib} KiB");
     assert!(kib <= 256, "{memory}");
 }
+
+#[test]
+fn root_a_spool_outlives_all_that_a_restart_of_the_host_takes_away() {
+    let mut bench = Bench::new();
+    bench.launch("one", image("echo before; exec sleep 1000"));
+    eventually(|| !spooled(&bench, "one").is_empty());
+    let pid = bench.runtime().observe().unwrap()[0].record.pid;
+    bench.runtime = None;
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+    std::fs::remove_dir_all(bench.options.run_dir.join("servers/one")).unwrap();
+    bench.reopen();
+    assert_eq!(bench.runtime().observe().unwrap(), []);
+    let spool = bench.runtime().spool(&id("one")).expect("its log is there");
+    assert_eq!(frames(&std::fs::read(&spool[0]).unwrap()).next().unwrap().bytes, b"before\n");
+    bench.runtime().destroy(&id("one"), 1).unwrap();
+    assert_eq!(bench.runtime().spool(&id("one")), None);
+    assert!(!spool[0].parent().unwrap().exists());
+}
