@@ -122,7 +122,8 @@ fn root_a_spool_outlives_all_that_a_restart_of_the_host_takes_away() {
     eventually(|| !spooled(&bench, "one").is_empty());
     let pid = bench.runtime().observe().unwrap()[0].record.pid;
     bench.runtime = None;
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
     std::fs::remove_dir_all(bench.options.run_dir.join("servers/one")).unwrap();
     bench.reopen();
     assert_eq!(bench.runtime().observe().unwrap(), []);
