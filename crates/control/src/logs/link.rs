@@ -15,6 +15,8 @@ use tokio::{
 use super::relp;
 use crate::sources::tls;
 
+/// For a good-bye.
+const CLOSE: Duration = Duration::from_secs(1);
 /// For a connection, its encryption and its greeting.
 const CONNECT: Duration = Duration::from_secs(10);
 /// So much is kept of what a collector said and that is no whole frame yet.
@@ -149,6 +151,8 @@ impl Link {
                 relp::Parsed::Frame(frame, size) => {
                     match frame.command {
                         "rsp" => answers.push((frame.txnr, relp::code(frame.data) == Some(200))),
+                        // What it said before counts first; then the connection ends.
+                        "serverclose" if !answers.is_empty() => break,
                         "serverclose" => return Err("it is shutting down".to_owned()),
                         _ => return Err("it says what is no RELP".to_owned()),
                     }
@@ -161,6 +165,21 @@ impl Link {
         }
         heard.drain(..used);
         Ok(Heard::Answers(answers))
+    }
+
+    /// Says good-bye, where that is the custom. What was sent stays sent, whether it is heard or not.
+    pub async fn close(self, txnr: u32) {
+        let Self::Stream { mut write, relp, .. } = self else { return };
+        let mut bye = Vec::new();
+        if relp {
+            relp::write(&mut bye, txnr, "close", b"");
+        }
+        let said = async {
+            write.write_all(&bye).await?;
+            write.shutdown().await
+        };
+        // A collector that is gone hears nothing.
+        timeout(CLOSE, said).await.is_ok_and(|said| said.is_ok());
     }
 
     /// RELP's greeting: command 1.

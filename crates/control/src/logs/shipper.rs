@@ -165,7 +165,10 @@ impl Shipper {
             self.tell_losses(false);
             self.count_when_due().await;
             match self.next().await {
-                Next::Command(None) => return self.write(),
+                Next::Command(None) => {
+                    self.say_good_bye();
+                    return self.write();
+                }
                 Next::Command(Some(command)) => self.command(command),
                 Next::News => {}
                 Next::Time => self.servers.values_mut().for_each(Follow::look),
@@ -219,6 +222,7 @@ impl Shipper {
         match command {
             Command::Policy(policy) => {
                 self.policy = policy;
+                self.say_good_bye();
                 self.disconnect();
                 (self.retry_at, self.pause) = (Instant::now(), FIRST_PAUSE);
             }
@@ -278,7 +282,6 @@ impl Shipper {
         let jitter = rand::rng().random_range(0.5..1.0);
         self.retry_at = Instant::now() + self.pause.mul_f64(jitter);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        self.count_at.get_or_insert_with(Instant::now);
         let mut away = self.counts.away.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, said)) = away.as_mut() {
             *said = reason;
@@ -290,6 +293,19 @@ impl Shipper {
         // Nobody need be listening.
         self.outside.events.send(event).ok();
         *away = Some(((self.outside.clock)(), reason));
+    }
+
+    fn say_good_bye(&mut self) {
+        if let Some(link) = self.link.take() {
+            // In the middle of a line nothing can be said.
+            let whole = self.out_at == self.out.len();
+            let txnr = relp::after(self.txnr);
+            tokio::spawn(async move {
+                if whole {
+                    link.close(txnr).await
+                }
+            });
+        }
     }
 
     /// Everything that has not arrived is read again.
@@ -494,22 +510,26 @@ impl Shipper {
         });
     }
 
-    /// Lines that wait. While they can be sent nobody need look for them: what is under way is what waits.
+    /// Lines that wait. Where they can be sent, those under way are all that do; else they are counted in the spools now and then.
     async fn count_when_due(&mut self) {
-        let mut waiting = (self.queue.len() + self.flights.len()) as u64;
-        if self.link.is_some() {
+        let behind = self.wanted() && (self.link.is_none() || self.queue.len() >= QUEUE);
+        if !behind {
             self.count_at = None;
-        } else if self.count_at.is_some_and(|at| at <= Instant::now()) {
-            for id in self.servers.keys().cloned().collect::<Vec<_>>() {
-                let Some(follow) = self.servers.remove(&id) else { continue };
-                let (follow, behind) = follow.behind().await;
-                waiting += behind;
-                self.servers.insert(id, follow);
-            }
-            self.count_at = (waiting > 0).then(|| Instant::now() + COUNT_AGAIN);
-        } else if self.count_at.is_some() {
+            let waiting = self.queue.len() + self.flights.len();
+            return self.counts.waiting.store(waiting as u64, Ordering::Relaxed);
+        }
+        let due = *self.count_at.get_or_insert_with(|| Instant::now() + COUNT_AGAIN);
+        if due > Instant::now() {
             return;
         }
+        let mut waiting = 0;
+        for id in self.servers.keys().cloned().collect::<Vec<_>>() {
+            let Some(follow) = self.servers.remove(&id) else { continue };
+            let (follow, behind) = follow.behind().await;
+            waiting += behind;
+            self.servers.insert(id, follow);
+        }
+        self.count_at = Some(Instant::now() + COUNT_AGAIN);
         self.counts.waiting.store(waiting, Ordering::Relaxed);
     }
 }
