@@ -305,6 +305,7 @@ async fn host_a_peer_that_is_no_collector_is_named_and_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+// The processor time of this process: each test is one of its own.
 async fn host_many_silent_servers_cost_nothing_and_each_is_heard_when_it_speaks() {
     let collector = Collector::started(Program::Rsyslog, Transport::Relp).await;
     let world = World::new();
