@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -98,6 +98,16 @@ async fn logger(file: &std::path::Path) {
     println!("PERF logger_cpu_s {:.4} logger_lines_per_s {speed:.0}", each(used, LINES));
 }
 
+/// A process that ends with whoever started it, also when that fails.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
+}
+
 /// rsyslog that reads a file and forwards it over RELP.
 async fn rsyslog(file: &std::path::Path) {
     let collector = Collector::started(Program::Rsyslog, Transport::Relp).await;
@@ -114,11 +124,10 @@ async fn rsyslog(file: &std::path::Path) {
     let begun = Instant::now();
     let mut command = Command::new(RSYSLOG);
     command.args(["-n", "-iNONE", "-f"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let child = Ends(command.spawn().unwrap());
     let speed = all_of(&collector, begun, FEWER).await;
-    let used = of(child.id());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let used = of(child.0.id());
+    drop(child);
     println!("PERF rsyslog_cpu_s {:.4} rsyslog_lines_per_s {speed:.0}", each(used, FEWER));
 }
 
