@@ -15,6 +15,7 @@ mod import;
 mod kiln;
 mod launch;
 mod load;
+mod logs;
 mod many;
 mod memory;
 mod metadata;
@@ -40,7 +41,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume.
+    /// metadata, volume, logs.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -81,6 +82,7 @@ const ALL: &[(&str, Run)] = &[
     ("many", many::run),
     ("metadata", metadata::run),
     ("volume", volume::run),
+    ("logs", logs::run),
 ];
 
 /// Runs them. One that fails does not keep the others from being run.

@@ -96,8 +96,8 @@ fn build(only: Option<&str>) -> Outcome<PathBuf> {
         Some(target) => build.args(["--bin", target]),
         None => build.arg("--bins"),
     };
-    // Half of all that is built is for this target alone.
-    if only.is_none_or(|target| target == "zookeeper") {
+    // Half of all that is built is for these targets alone.
+    if only.is_none_or(|target| matches!(target, "zookeeper" | "relp")) {
         build.args(["--features", "kiln-control"]);
     }
     run(build.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &directory))?;

@@ -46,6 +46,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Outcome {
     tools::need(tools::TEST, Missing::from_flag(options.install))?;
     tools::trixie::TEST.iter().try_for_each(tools::trixie::Foreign::fetch)?;
+    tools::unpacked::TEST.iter().try_for_each(tools::unpacked::Unpacked::fetch)?;
     let chosen = chosen(&options.packages);
     if let Some(example) = &options.example {
         return examples::run(Some(example));

@@ -1,6 +1,7 @@
 //! Programs that tests and benchmarks need on the host, and the Debian packages that have them. Kiln itself needs none.
 
 pub mod trixie;
+pub mod unpacked;
 
 use std::{env, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -60,6 +61,17 @@ pub const TEST: &[Tool] = &[
     tool("strip", "binutils"),
     tool("script", "bsdutils"),
     tool("dpkg-deb", "dpkg"),
+    tool("rsyslogd", "rsyslog"),
+    tool("/usr/lib/x86_64-linux-gnu/rsyslog/imrelp.so", "rsyslog-relp"),
+    tool("/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so", "rsyslog-openssl"),
+    tool("logger", "bsdutils"),
+    // What syslog-ng needs, which is unpacked and not installed (`unpacked`).
+    tool("/usr/lib/x86_64-linux-gnu/libivykis.so.0", "libivykis0"),
+    tool("/usr/lib/x86_64-linux-gnu/libnet.so.1", "libnet1"),
+    tool("/usr/lib/x86_64-linux-gnu/libwrap.so.0", "libwrap0"),
+    tool("/usr/lib/x86_64-linux-gnu/libpcre.so.3", "libpcre3"),
+    tool("/usr/lib/x86_64-linux-gnu/libjson-c.so.5", "libjson-c5"),
+    tool("/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0", "libglib2.0-0"),
     tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
 
@@ -77,6 +89,9 @@ pub const BENCH: &[Tool] = &[
     tool("umoci", "umoci"),
     tool("podman", "podman"),
     tool("openssl", "openssl"),
+    tool("rsyslogd", "rsyslog"),
+    tool("/usr/lib/x86_64-linux-gnu/rsyslog/imrelp.so", "rsyslog-relp"),
+    tool("logger", "bsdutils"),
 ];
 
 /// What to do about a missing program.

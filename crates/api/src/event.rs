@@ -183,6 +183,28 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// The collector of a group's log lines is away, or answers again.
+    Collector {
+        /// The group.
+        group: String,
+        /// The collector.
+        to: String,
+        /// `away`, `connected`.
+        state: String,
+        /// Why it is away.
+        reason: Option<String>,
+    },
+    /// Log lines of a server are gone without having arrived at their collector.
+    LogsLost {
+        /// The group.
+        group: String,
+        /// The server.
+        server: String,
+        /// How many.
+        lines: u64,
+        /// Why, in words.
+        reason: String,
+    },
     /// Something a person should know.
     Warning {
         /// What.
@@ -232,6 +254,8 @@ impl Event {
             Self::Rollout { .. } => "rollout",
             Self::Source { .. } => "source",
             Self::SourcesChanged { .. } => "sources_changed",
+            Self::Collector { .. } => "collector",
+            Self::LogsLost { .. } => "logs_lost",
             Self::Warning { .. } => "warning",
             Self::Result { .. } => "result",
         }

@@ -45,6 +45,9 @@ pub struct GroupStatus {
     /// The sources of its configuration that are watched; null where none is.
     #[serde(default)]
     pub sources: Option<SourcesStatus>,
+    /// What becomes of its log lines; null where they stay on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
     /// Its volumes.
@@ -53,6 +56,25 @@ pub struct GroupStatus {
     /// Releases whose evidence does not suffice any more: none of them can be launched.
     #[serde(default)]
     pub refused: Vec<RefusedStatus>,
+}
+
+/// Log lines that leave the host. Counts begin with the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogsStatus {
+    /// The collector.
+    pub to: String,
+    /// Why it is away; null where it answers, or was not needed yet.
+    pub away: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// Lines sent, those sent again included.
+    pub sent: u64,
+    /// Lines that have arrived: acknowledged (RELP), or taken by the kernel (UDP, TCP, TLS).
+    pub acknowledged: u64,
+    /// Lines that are gone without having arrived.
+    pub lost: u64,
+    /// Lines that wait, or are under way.
+    pub waiting: u64,
 }
 
 /// Healing that has stopped: it goes on by itself, or by `kiln heal`.
@@ -180,7 +202,7 @@ pub struct ServerStatus {
     /// Its slot in the group, where it has volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
-    /// Why it failed, if it did.
+    /// Why it failed, if it did, or what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -22,6 +22,13 @@ pub enum Operation {
     },
     /// Mounts a new file system.
     Mount(Mount),
+    /// Makes the socket of `/dev/log`, which PID 1 reads from then on, and mounts it on a file. Nothing inside can remove it.
+    LogSocket {
+        /// Where.
+        path: String,
+        /// Where it is made, in a file system of the server's own.
+        via: String,
+    },
     /// Mounts what came as a descriptor.
     Attach {
         /// Index in the message's descriptors.
@@ -105,6 +112,7 @@ impl fmt::Display for Operation {
             Self::Loopback => f.write_str("bring the loopback interface up"),
             Self::Hostname { name } => write!(f, "set the host name to {name}"),
             Self::Mount(mount) => write!(f, "mount {} at {}", mount.filesystem, mount.path),
+            Self::LogSocket { path, .. } => write!(f, "listen to log messages at {path}"),
             Self::Attach { path, .. } => write!(f, "mount a prepared tree at {path}"),
             Self::Move { from, to, .. } => write!(f, "move the mounts at {from} to {to}"),
             Self::ReadOnly { path } => write!(f, "make {path} read-only"),

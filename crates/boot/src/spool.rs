@@ -5,19 +5,20 @@
 //! | bytes | what |
 //! | --- | --- |
 //! | 4 | length of the rest, crc included |
-//! | 8 | sequence number: 1, 2, 3 … over both files |
+//! | 8 | number of its first line, over both files: 1 at first, and each frame takes [`Frame::lines`] of them |
 //! | 8 | nanoseconds of Unix time |
-//! | 1 | stream: 1 standard output, 2 standard error, 3 PID 1 itself |
+//! | 1 | stream: 1 standard output, 2 standard error, 3 PID 1 itself, 4 a message sent to `/dev/log` |
 //! | 1 | length of the service's name |
-//! | n | the service's name |
+//! | n | the service's name; none for a message sent to `/dev/log`, which says itself who sent it |
 //! | n | the bytes the service wrote |
 //! | 4 | crc32 (IEEE) of everything before, length included |
 //!
 //! A file that would grow over its limit is left and the other one is emptied and written. A reader takes the frames of
-//! both in order of their numbers; one that follows sees a gap in the numbers where it was too slow.
+//! both in order of their numbers; one that follows sees a gap in the numbers where it was too slow, as wide as the lines that
+//! are gone.
 
 /// The first bytes of a spool file.
-pub const MAGIC: &[u8; 8] = b"KILNSPL1";
+pub const MAGIC: &[u8; 8] = b"KILNSPL2";
 /// A frame's payload is at most this many bytes.
 pub const MAX_PAYLOAD: usize = 64 << 10;
 /// Bytes of a frame beside name and payload.
@@ -32,6 +33,8 @@ pub enum Stream {
     Stderr,
     /// What PID 1 says of a service: started, ended, restarted.
     Init,
+    /// One message sent to `/dev/log`, as it was sent.
+    Syslog,
 }
 
 impl Stream {
@@ -40,17 +43,18 @@ impl Stream {
             Self::Stdout => 1,
             Self::Stderr => 2,
             Self::Init => 3,
+            Self::Syslog => 4,
         }
     }
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Stdout, Self::Stderr, Self::Init].into_iter().find(|stream| stream.code() == code)
+        [Self::Stdout, Self::Stderr, Self::Init, Self::Syslog].into_iter().find(|stream| stream.code() == code)
     }
 }
 
 /// One piece of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// 1, 2, 3 … over both files.
+    /// The number of its first line: one more than the last of the frame before.
     pub sequence: u64,
     /// Nanoseconds of Unix time.
     pub nanos: u64,
@@ -68,6 +72,11 @@ impl Frame<'_> {
         OVERHEAD + self.service.len().min(255) + self.bytes.len().min(MAX_PAYLOAD)
     }
 
+    /// How many numbers it takes: one for each line that ends in it, and at least one.
+    pub fn lines(&self) -> u64 {
+        lines(self.stream, self.bytes)
+    }
+
     /// Appends the frame.
     pub fn write(&self, to: &mut Vec<u8>) {
         let start = to.len();
@@ -80,6 +89,17 @@ impl Frame<'_> {
         to.extend(&self.bytes[..self.bytes.len().min(MAX_PAYLOAD)]);
         let crc = crc32(&to[start..]);
         to.extend(crc.to_le_bytes());
+    }
+}
+
+/// How many numbers some output takes. A message is one, whatever is in it.
+pub fn lines(stream: Stream, bytes: &[u8]) -> u64 {
+    match stream {
+        Stream::Stdout | Stream::Stderr => {
+            let bytes = &bytes[..bytes.len().min(MAX_PAYLOAD)];
+            (bytes.iter().filter(|byte| **byte == b'\n').count() as u64).max(1)
+        }
+        Stream::Init | Stream::Syslog => 1,
     }
 }
 
@@ -200,5 +220,8 @@ mod tests {
         assert_eq!(frames(&file).count(), 1, "a damaged frame is not read");
         assert_eq!(parse(&[0; 64]), Parsed::Damaged);
         assert_eq!(parse(&[]), Parsed::Partial);
+        assert_eq!(frame(1, b"one\ntwo\nthr".as_slice()).lines(), 2);
+        assert_eq!(frame(1, b"on".as_slice()).lines(), 1);
+        assert_eq!(lines(Stream::Syslog, b"a\nb\n"), 1);
     }
 }

@@ -308,6 +308,7 @@ impl GroupTask {
 
     /// Runs until the group was removed and is gone.
     pub async fn run(mut self) {
+        self.shared.logs.policy(&self.row.name, self.row.spec.logs.as_ref());
         loop {
             let wake = self.pass().await;
             if self.is_gone() {
@@ -496,6 +497,7 @@ impl GroupTask {
         self.batch.forget_group(&self.row.name);
         self.orphan_all("its group was taken away");
         self.shared.live.forget(&self.row.name);
+        self.shared.logs.forget_group(&self.row.name);
         self.record("removed", None, json!({}), "its last server is gone".to_owned());
         self.write().await;
         for gone in self.removed.drain(..) {

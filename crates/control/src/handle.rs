@@ -28,6 +28,7 @@ use crate::{
     failpoint::{FailPoint, NeverFails},
     group::{self, Data, GroupTask, Mailboxes, Message, Wish},
     live::Live,
+    logs::Logs,
     moves::Move,
     observer::{self, Snapshot},
     releases::Releases,
@@ -241,12 +242,15 @@ impl Control {
         let parts = former_routes(&loaded);
         let routes = routes::start(traffic.clone(), events.clone(), version as u64, parts, end.clone());
         let hints = engine.hints();
+        let arrived = std::mem::take(&mut loaded.arrived);
+        let logs = Logs::new(db.clone(), events.clone(), options.clock.clone(), arrived, end.clone());
         let live = Live::new(db.clone(), options.clock.clone(), std::mem::take(&mut loaded.live));
         let shared = Arc::new(Shared {
             db,
             live: Arc::new(live),
             book: Book::new(std::mem::take(&mut loaded.volumes)),
             starts: Arc::new(Semaphore::new(engine.starts_at_once())),
+            logs,
             engine,
             releases,
             secrets: options.secrets,

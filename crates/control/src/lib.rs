@@ -20,6 +20,7 @@ pub mod keys;
 pub mod library;
 pub mod live;
 mod liveness;
+pub mod logs;
 pub mod metadata;
 pub mod moves;
 mod observer;

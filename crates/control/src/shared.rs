@@ -15,8 +15,8 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, releases::Releases, routes::RoutesHandle,
-    traffic::Traffic, volumes::Book,
+    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, logs::Logs, releases::Releases,
+    routes::RoutesHandle, traffic::Traffic, volumes::Book,
 };
 
 /// Tells the time.
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     pub db: Db,
     pub live: Arc<Live>,
     pub book: Book,
+    pub logs: Logs,
     pub engine: Arc<dyn Engine>,
     /// Turns of starting: more at once than the engine can use make every one late.
     pub starts: Arc<Semaphore>,

@@ -19,7 +19,7 @@ mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod keeper;
-mod tls;
+pub(crate) mod tls;
 mod watch;
 mod zookeeper;
 

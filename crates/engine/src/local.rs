@@ -226,6 +226,6 @@ impl Inside for LocalEngine {
     }
 
     fn spool(&self, server: &ServerId) -> Option<Vec<PathBuf>> {
-        self.runtime.files(server).map(|files| files.spool().to_vec())
+        self.runtime.spool(server).map(|paths| paths.to_vec())
     }
 }

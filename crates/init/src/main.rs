@@ -63,13 +63,14 @@ fn prepare(socket: &OwnedFd) -> Result<Option<server::Server>, NotRendered> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::thread::set_name(c"kiln-init").trying(|| "take a name".into())?;
     lockdown::hide_from_tracing()?;
+    let mut log = None;
     while let Some((bytes, fds)) = control::receive_packet(socket.as_fd()).trying(|| "receive a packet".into())? {
         let packet: Packet = serde_json::from_slice(&bytes)
             .map_err(|_| Failure { action: "understand a packet".into(), errno: Errno::PROTO })?;
         drop(bytes);
-        setup::execute(&packet.operations, &fds)?;
+        log = setup::execute(&packet.operations, &fds)?.or(log);
         if let Some(boot) = packet.boot {
-            return boot_server(boot, fds).map(Some);
+            return boot_server(boot, fds, log).map(Some);
         }
         answer_to(socket, &Answer::Done).trying(|| "answer".into())?;
     }
@@ -77,7 +78,7 @@ fn prepare(socket: &OwnedFd) -> Result<Option<server::Server>, NotRendered> {
 }
 
 /// Files are rendered after every right is given up, and before anything of the image runs.
-fn boot_server(mut boot: BootSpec, mut fds: Vec<OwnedFd>) -> Result<server::Server, NotRendered> {
+fn boot_server(mut boot: BootSpec, mut fds: Vec<OwnedFd>, log: Option<OwnedFd>) -> Result<server::Server, NotRendered> {
     let files = boot.files.take();
     let source = match &files {
         // The last descriptor, so that the numbers of the others stay what they are.
@@ -85,7 +86,7 @@ fn boot_server(mut boot: BootSpec, mut fds: Vec<OwnedFd>) -> Result<server::Serv
         Some(_) => Err(Errno::BADF).trying(|| "find a descriptor".into())?,
         None => None,
     };
-    let mut server = server::Server::new(boot, fds)?;
+    let mut server = server::Server::new(boot, fds, log)?;
     if let (Some(files), Some(source)) = (files, source) {
         render::render(&files, source)?;
     }

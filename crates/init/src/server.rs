@@ -11,6 +11,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags},
     io::Errno,
+    net::RecvFlags,
     process::{Pid, WaitOptions, WaitStatus},
     time::ClockId,
 };
@@ -26,6 +27,13 @@ use crate::{
 /// Bytes read from a service's pipe at once.
 const CHUNK: usize = 8 << 10;
 
+/// Messages read from `/dev/log` in one turn: a flood of them keeps nobody waiting for long.
+const MESSAGES: usize = 16;
+/// At the end, so many are read that were sent before.
+const LAST_MESSAGES: usize = 1024;
+/// The place of the first pipe among the descriptors that are watched.
+const PIPES: usize = 3;
+
 /// A server that runs.
 pub(crate) struct Server {
     services: Vec<Service>,
@@ -34,6 +42,8 @@ pub(crate) struct Server {
     listener: OwnedFd,
     signals: OwnedFd,
     null: OwnedFd,
+    /// What `/dev/log` leads to.
+    log: OwnedFd,
     connections: Vec<Connection>,
     /// Why it ends, once it does.
     ending: Option<Ending>,
@@ -41,7 +51,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// Takes what it needs of the descriptors and gives up every right that is not needed from here on.
-    pub(crate) fn new(boot: BootSpec, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
+    pub(crate) fn new(boot: BootSpec, fds: Vec<OwnedFd>, log: Option<OwnedFd>) -> Result<Self, Failure> {
+        let log = log.ok_or(Errno::BADF).trying(|| "find the socket of /dev/log".into())?;
         let filters: Vec<&OwnedFd> = boot.filters.iter().filter_map(|index| fds.get(*index)).collect();
         let signals = kernel::child_signals().trying(|| "listen for signals".into())?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -59,6 +70,7 @@ impl Server {
             services: boot.services.into_iter().map(Service::new).collect::<Result<_, _>>()?,
             signals,
             null,
+            log,
             connections: Vec::new(),
             ending: None,
         })
@@ -111,6 +123,9 @@ impl Server {
             let ready = self.wait()?;
             self.reap()?;
             self.read_output(&ready);
+            if ready.get(2) == Some(&true) {
+                self.read_messages(MESSAGES);
+            }
             self.serve_control(&ready);
             self.fire_timers();
         }
@@ -134,7 +149,7 @@ impl Server {
     fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let pipes = self.services.iter().flat_map(|service| &service.pipes).map(|pipe| pipe.reader.as_fd());
         let connections = self.connections.iter().map(|connection| connection.socket.as_fd());
-        [self.signals.as_fd(), self.listener.as_fd()].into_iter().chain(pipes).chain(connections)
+        [self.signals.as_fd(), self.listener.as_fd(), self.log.as_fd()].into_iter().chain(pipes).chain(connections)
     }
 
     fn next_timer(&self) -> Option<u64> {
@@ -174,7 +189,7 @@ impl Server {
         let mut buffer = [0; CHUNK];
         for (index, service) in self.services.iter().enumerate() {
             for (pipe, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
-                if ready.get(2 + 2 * index + pipe).copied().unwrap_or(true)
+                if ready.get(PIPES + 2 * index + pipe).copied().unwrap_or(true)
                     && let Ok(count) = rustix::io::read(&service.pipes[pipe].reader, &mut buffer)
                     && count > 0
                 {
@@ -184,8 +199,20 @@ impl Server {
         }
     }
 
+    /// What is longer than a piece is cut by the kernel.
+    fn read_messages(&mut self, most: usize) {
+        let mut buffer = [0; CHUNK];
+        for _ in 0..most {
+            match rustix::net::recv(&self.log, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => {}
+                Ok((count, _)) => self.spool.write("", Stream::Syslog, &buffer[..count]),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn serve_control(&mut self, ready: &[bool]) {
-        let first = 2 + 2 * self.services.len();
+        let first = PIPES + 2 * self.services.len();
         // Connections that ended while reaping have moved others: every one is asked, and none blocks.
         let any = ready.len() > first && ready[first..].contains(&true);
         let mut index = self.connections.len();
@@ -254,6 +281,7 @@ impl Server {
     /// Keeps the last output and says why it ends. What still runs inside is killed by the kernel with PID 1.
     fn finish(&mut self) -> Result<(), Failure> {
         self.read_output(&[]);
+        self.read_messages(LAST_MESSAGES);
         let killed = self.services.iter().filter(|service| service.killed).map(|service| service.spec.name.clone());
         let ending = match self.ending.take() {
             Some(Ending::Stopped { .. }) => Ending::Stopped { killed: killed.collect() },

@@ -14,17 +14,40 @@ use rustix::{
     fs::{CWD, FileType, Mode},
     io::Errno,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
 use crate::{Failure, Trying as _, kernel};
 
-/// Executes in order; the first failure ends it.
-pub(crate) fn execute(operations: &[Operation], fds: &[OwnedFd]) -> Result<(), Failure> {
-    operations.iter().try_for_each(|operation| one(operation, fds).trying(|| operation.to_string()))
+/// Executes in order; the first failure ends it. Answers with the socket of `/dev/log`, once it is made.
+pub(crate) fn execute(operations: &[Operation], fds: &[OwnedFd]) -> Result<Option<OwnedFd>, Failure> {
+    let mut log = None;
+    for operation in operations {
+        match operation {
+            Operation::LogSocket { path, via } => log = Some(log_socket(path, via).trying(|| operation.to_string())?),
+            other => one(other, fds).trying(|| other.to_string())?,
+        }
+    }
+    Ok(log)
+}
+
+/// The name it is made by is removed: what is mounted stays, and only PID 1 could unmount it.
+fn log_socket(path: &str, via: &str) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(via)?)?;
+    rustix::fs::chmod(via, Mode::from_raw_mode(0o666))?;
+    let copy = copy_of(via)?;
+    kernel::mount_setattr(copy.as_fd(), u64::from(kiln_boot::setup::READ_ONLY))?;
+    attach(copy.as_fd(), path)?;
+    rustix::fs::unlink(via)?;
+    Ok(socket)
 }
 
 fn one(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {
     match operation {
+        // Made by `execute`, which keeps it.
+        Operation::LogSocket { .. } => Ok(()),
         Operation::ForbidNamespaces => write("/stage/proc/sys/user/max_user_namespaces", "0"),
         Operation::Loopback => kernel::loopback_up(),
         Operation::Hostname { name } => rustix::system::sethostname(name.as_bytes()),

@@ -18,16 +18,16 @@ pub(crate) struct Spool {
 impl Spool {
     /// Starts with the first of two empty files.
     pub(crate) fn new(files: [OwnedFd; 2], limit: u64) -> Self {
-        Self { files, current: 0, offset: 0, limit, sequence: 0, frame: Vec::new() }
+        Self { files, current: 0, offset: 0, limit, sequence: 1, frame: Vec::new() }
     }
 
     /// Writes what a service wrote. A frame that the disk has no room for is lost and leaves a gap in the numbers: the
     /// server goes on.
     pub(crate) fn write(&mut self, service: &str, stream: Stream, bytes: &[u8]) {
-        self.sequence += 1;
         let nanos = rustix::time::clock_gettime(ClockId::Realtime);
         let nanos = nanos.tv_sec as u64 * 1_000_000_000 + nanos.tv_nsec as u64;
         let frame = Frame { sequence: self.sequence, nanos, stream, service, bytes };
+        self.sequence += frame.lines();
         let mut buffer = std::mem::take(&mut self.frame);
         buffer.clear();
         frame.write(&mut buffer);

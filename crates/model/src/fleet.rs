@@ -3,6 +3,7 @@
 mod files;
 mod fit;
 pub(crate) mod healing;
+pub(crate) mod logs;
 pub(crate) mod overlay;
 pub(crate) mod rollout;
 pub(crate) mod scaling;
@@ -20,6 +21,7 @@ pub(crate) use self::fit::{literal, words};
 pub use self::{
     files::{FleetFiles, FleetText, Origin},
     healing::HealingPolicy,
+    logs::{Collector, InvalidCollector, LogsPolicy, Transport},
     scaling::{Floor, Measure, Pace, Scaling, Target},
     values::NoVariable,
     window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
@@ -111,6 +113,9 @@ pub struct Group {
     /// When planned work may happen.
     #[serde(default)]
     pub windows: Windows,
+    /// Where its log lines go; nowhere if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsPolicy>,
     /// What happens when a source of its configuration gives another value.
     #[serde(default)]
     pub on_source_change: OnSourceChange,
@@ -161,6 +166,7 @@ impl Group {
             healing: HealingPolicy::default(),
             max_age: None,
             windows: Windows::default(),
+            logs: None,
             on_source_change: OnSourceChange::default(),
             on_revoked: OnRevoked::default(),
         }

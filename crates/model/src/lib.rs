@@ -26,6 +26,7 @@ pub mod schema;
 pub mod server;
 pub mod size;
 pub mod suite;
+pub mod syslog;
 mod text;
 pub mod trust;
 pub mod volume;

@@ -112,6 +112,21 @@ fn unit_values_of_keys() {
 }
 
 #[test]
+fn unit_logs() {
+    let group = "[group.web]\nimage = \"hello\"\n[group.web.logs]\n";
+    let pieces = [
+        "receipt = \"30s\"\n",
+        "to = \"http://a:1\"\nreceipt = \"2d\"\n",
+        "to = \"tcp://a\"\ncert = \"x\"\n",
+        "to = \"relp://a:1\"\nca = \"ca.pem\"\n",
+        "to = \"tls://a:1\"\nkey = \"k.pem\"\n",
+        "to = \"none\"\nreceipt = \"5s\"\n",
+    ]
+    .map(|keys| format!("{group}{keys}"));
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
 fn unit_evidence() {
     let group = "[group.web]\nimage = \"hello\"\n[evidence]\n";
     let pieces = ["max_age = \"0d\"\non_expiry = \"ignore\"\n", "max_age = 30\non_expiry = true\nmaxage = 1\n"]

@@ -91,6 +91,7 @@ pub fn common() -> Vec<Operation> {
         mount("devpts", "/dev/pts", NO_SUID | NO_EXECUTE, &[("mode", "0620"), ("ptmxmode", "0666"), ("gid", "5")]),
         mount("mqueue", "/dev/mqueue", data, &[]),
         mount("tmpfs", "/dev/shm", data, &[("mode", "1777"), ("size", "64m")]),
+        Operation::LogSocket { path: staged("/dev/log"), via: staged("/dev/shm/log") },
     ];
     operations.extend(READ_ONLY_PATHS.map(|path| Operation::ReadOnly { path: staged(path) }));
     operations.extend(MASKED.map(|path| Operation::Mask { path: staged(path), null: staged("/dev/null") }));

@@ -169,6 +169,10 @@ impl Inner {
         self.servers().get(server).cloned().ok_or_else(|| RuntimeError::Unknown(server.clone()))
     }
 
+    fn files_of(&self, server: &ServerId) -> Files {
+        Files::new(&self.options.run_dir, &self.options.state_dir, server)
+    }
+
     fn lock_of(&self, server: &ServerId) -> Arc<Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds or waits for are let go of.
@@ -261,7 +265,8 @@ impl Runtime {
             staged.discard(&self.inner)?;
         }
         let existing = self.inner.servers().get(server).cloned();
-        let Some(existing) = existing else { return Ok(()) };
+        // After a restart of the host nothing knows a server but its spool.
+        let Some(existing) = existing else { return self.inner.files_of(server).remove() };
         check_generation(&existing, generation)?;
         self.inner.destroy(&existing)?;
         self.inner.watch.tell(server);
@@ -315,6 +320,11 @@ impl Runtime {
     /// Where a server's files are on this host, if there is such a server.
     pub fn files(&self, server: &ServerId) -> Option<Files> {
         self.inner.find(server).ok().map(|server| server.files.clone())
+    }
+
+    /// The two files of a server's log, while they are there: they may outlive everything else of it.
+    pub fn spool(&self, server: &ServerId) -> Option<[std::path::PathBuf; 2]> {
+        Some(self.inner.files_of(server).spool()).filter(|paths| paths[0].exists())
     }
 
     /// Calls `listener` whenever a server was launched, has ended or was removed.

@@ -25,7 +25,12 @@ pub fn run(_bench: &Bench) -> Outcome<Vec<Row>> {
     if which("fio").is_none() {
         return Err("fio is not installed".into());
     }
-    let said = output(Command::new(test_program()?).args(["--ignored", "--exact", TEST, "--nocapture"]))?;
+    let said = output(Command::new(test_program("servers", "--test", Some("servers"))?).args([
+        "--ignored",
+        "--exact",
+        TEST,
+        "--nocapture",
+    ]))?;
     let said = String::from_utf8(said.stdout)?;
     let figures = figures(&said);
     let figure = |name: &str| figures.get(name).copied().ok_or_else(|| format!("no {name} in:\n{said}"));
@@ -68,23 +73,22 @@ pub fn run(_bench: &Bench) -> Outcome<Vec<Row>> {
     ])
 }
 
-/// The runtime's tests of servers.
-fn test_program() -> Outcome<String> {
-    let build =
-        ["test", "--workspace", "--release", "--no-run", "--test", "servers", "--message-format=json", "--quiet"];
-    for line in String::from_utf8(output(cargo().args(build))?.stdout)?.lines() {
+/// The test program of a target, built for release.
+pub(super) fn test_program(target: &str, kind: &str, name: Option<&str>) -> Outcome<String> {
+    let build = ["test", "--workspace", "--release", "--no-run", "--message-format=json", "--quiet", kind];
+    for line in String::from_utf8(output(cargo().args(build).args(name))?.stdout)?.lines() {
         let message: Value = serde_json::from_str(line)?;
-        if message["target"]["name"] == "servers"
+        if message["target"]["name"] == target
             && let Some(program) = message["executable"].as_str()
         {
             return Ok(program.to_owned());
         }
     }
-    Err("cargo names no tests of servers".into())
+    Err(format!("cargo names no tests of {target}").into())
 }
 
 /// `PERF name figure name figure …`
-fn figures(said: &str) -> BTreeMap<String, f64> {
+pub(super) fn figures(said: &str) -> BTreeMap<String, f64> {
     let mut figures = BTreeMap::new();
     for line in said.lines().filter_map(|line| line.split_once("PERF ").map(|(_, rest)| rest)) {
         let words: Vec<&str> = line.split_whitespace().collect();

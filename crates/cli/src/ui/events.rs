@@ -125,6 +125,13 @@ impl<'a> Shown<'a> {
             }
             // The suite and the rollout that it leads to are shown.
             Event::SourcesChanged { .. } => {}
+            Event::Collector { group, to, state, reason } => {
+                let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                self.ui.note(&format!("{} {group}: {to} is {state}{}", strong("logs"), dim(&reason)));
+            }
+            Event::LogsLost { server, lines, reason, .. } => {
+                self.ui.warn(&format!("{lines} log lines of {server} are lost: {reason}"));
+            }
             Event::Warning { message } => {
                 if self.warned.insert(message.clone()) {
                     self.ui.warn(message);

@@ -64,6 +64,11 @@ fn words(event: &Event) -> String {
             format!("{group} {key} from {source} {state}{why}")
         }
         Event::SourcesChanged { group, state, reason, .. } => format!("{group} {state}: {reason}"),
+        Event::Collector { group, to, state, reason } => {
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("{group} {to} {state}{why}")
+        }
+        Event::LogsLost { server, lines, reason, .. } => format!("{lines} lines of {server}: {reason}"),
         Event::Warning { message } => message.clone(),
         Event::Result { result, .. } => if *result == Outcome::Ok { "ok" } else { "failed" }.to_owned(),
     }

@@ -1,4 +1,4 @@
-//! `kiln logs`: what the services of a server or a group wrote.
+//! `kiln logs`: what the services of a server or a group wrote, and what they sent to `/dev/log`, by time.
 
 mod spool;
 
@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use kiln_api::{Client, host::ServerDetails};
 use kiln_boot::spool::Stream;
+use kiln_model::syslog;
 use serde_json::json;
 
 use self::spool::{Line, Spool};
@@ -19,9 +20,9 @@ const LOOK: u32 = 10;
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Logs) -> Result<Exit, Failure> {
     let client = Client::new(&context.state);
-    let mut spools = BTreeMap::new();
+    let (mut spools, mut held) = (BTreeMap::new(), Vec::new());
     find(&client, &arguments.target, &mut spools).await?;
-    show(context, arguments, &mut spools)?;
+    show(context, arguments, &mut spools, &mut held, u64::MAX)?;
     if !arguments.follow {
         return Ok(Exit::Ok);
     }
@@ -31,7 +32,9 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Logs) -> Result<Exit,
         if round % LOOK == 0 {
             find(&client, &arguments.target, &mut spools).await?;
         }
-        show(context, arguments, &mut spools)?;
+        // What was written before this moment is read now, from all servers: it is shown in its order.
+        let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(u64::MAX);
+        show(context, arguments, &mut spools, &mut held, now)?;
     }
     Ok(Exit::Ok)
 }
@@ -56,16 +59,34 @@ async fn find(client: &Client, target: &str, spools: &mut BTreeMap<String, Spool
     Ok(())
 }
 
-/// Shows what is new, in the order of time.
-fn show(context: &Context<'_>, arguments: &Logs, spools: &mut BTreeMap<String, Spool>) -> Result<(), Failure> {
-    let mut lines = Vec::new();
+/// Shows what is new and was written until then, in the order of time; the rest is held.
+fn show(
+    context: &Context<'_>,
+    arguments: &Logs,
+    spools: &mut BTreeMap<String, Spool>,
+    held: &mut Vec<(String, Line)>,
+    until: u64,
+) -> Result<(), Failure> {
     for (server, spool) in spools.iter_mut() {
-        lines.extend(spool.read()?.into_iter().map(|line| (server.clone(), line)));
+        let spooled = spool.read()?;
+        if spooled.lost > 0 {
+            context.ui.warn(&format!("{} lines of {server} are gone: they were overwritten", spooled.lost));
+        }
+        held.extend(spooled.lines.into_iter().map(|line| (server.clone(), line)));
     }
-    lines.sort_by_key(|(_, line)| (line.nanos, line.sequence));
-    let wanted = |line: &Line| arguments.service.as_ref().is_none_or(|service| *service == line.service);
-    lines.iter().filter(|(_, line)| wanted(line)).for_each(|(server, line)| print(context, server, line));
+    held.sort_by(|(a, one), (b, other)| (one.nanos, a, one.sequence).cmp(&(other.nanos, b, other.sequence)));
+    let due = held.partition_point(|(_, line)| line.nanos <= until);
+    let wanted = |line: &Line| arguments.service.as_ref().is_none_or(|service| *service == by(line));
+    held.drain(..due).filter(|(_, line)| wanted(line)).for_each(|(server, line)| print(context, &server, &line));
     Ok(())
+}
+
+/// The service that wrote a line, or what the sender of a message calls itself.
+fn by(line: &Line) -> &str {
+    match line.stream {
+        Stream::Syslog => syslog::parse(&line.bytes).tag.unwrap_or("syslog"),
+        _ => &line.service,
+    }
 }
 
 fn print(context: &Context<'_>, server: &str, line: &Line) {
@@ -73,10 +94,11 @@ fn print(context: &Context<'_>, server: &str, line: &Line) {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
         Stream::Init => "init",
+        Stream::Syslog => return message(context, server, line),
     };
     let text = String::from_utf8_lossy(&line.bytes);
     if context.ui.json() {
-        let time = jiff::Timestamp::from_nanosecond(line.nanos.into()).map(|time| time.to_string()).ok();
+        let time = time(line);
         let service = &line.service;
         return context
             .ui
@@ -87,4 +109,29 @@ fn print(context: &Context<'_>, server: &str, line: &Line) {
         let text = if line.stream == Stream::Init { ui::dim(text) } else { text.to_owned() };
         context.ui.out(&format!("{prefix} {text}"));
     }
+}
+
+/// A message sent to `/dev/log`.
+fn message(context: &Context<'_>, server: &str, line: &Line) {
+    let message = syslog::parse(&line.bytes);
+    let (text, tag) = (String::from_utf8_lossy(message.text), by(line));
+    if context.ui.json() {
+        return context.ui.line(&json!({
+            "server": server,
+            "service": line.service,
+            "stream": "syslog",
+            "time": time(line),
+            "priority": message.priority.to_string(),
+            "tag": message.tag,
+            "pid": message.pid,
+            "text": text,
+        }));
+    }
+    let pid = message.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
+    let prefix = ui::dim(&format!("{server} {tag}{pid} {}", message.priority));
+    text.lines().for_each(|text| context.ui.out(&format!("{prefix} {text}")));
+}
+
+fn time(line: &Line) -> Option<String> {
+    jiff::Timestamp::from_nanosecond(line.nanos.into()).map(|time| time.to_string()).ok()
 }

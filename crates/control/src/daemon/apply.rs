@@ -46,6 +46,9 @@ async fn try_apply(
     room(&app.options.state_dir)?;
     let images = resolve(app, &request).await?;
     request.fleet.spread(|name| images.get(name).map(|image| &image.manifest.config));
+    for logs in request.fleet.groups.values_mut().filter_map(|group| group.logs.as_mut()) {
+        logs.below(&request.directory);
+    }
     let frozen = freeze(app, &request, &images).await?;
     let (configs, lives): (Configs, Lives) =
         frozen.into_iter().map(|(name, froze)| ((name.clone(), froze.config), (name, froze.live))).unzip();

@@ -14,7 +14,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kiln_api::{Event, host::GatewayStatus, status::Status};
+use kiln_api::{
+    Event,
+    host::GatewayStatus,
+    status::{LogsStatus, Status},
+};
 use kiln_gateway::latency::{LIMITS_US, Latency};
 
 use self::histogram::Histogram;
@@ -180,6 +184,7 @@ pub(crate) fn page(
     page.family("kiln_suite_seconds", "histogram", "From the start of a suite to its signed report.");
     page.histogram("kiln_suite_seconds", &[], &counted.suite);
     rollouts(&mut page, &counted);
+    logs(&mut page, status);
     page.family("kiln_warnings_total", "counter", "Warnings.");
     page.line("kiln_warnings_total", &[], counted.warnings);
     page.0
@@ -238,6 +243,25 @@ fn answers(page: &mut Page, answers: &[((String, String), Latency)]) {
         page.line(&format!("{NAME}_bucket"), &[&labels[..], &[("le", "+Inf")]].concat(), latency.count());
         page.line(&format!("{NAME}_sum"), &labels, latency.sum_us as f64 / 1e6);
         page.line(&format!("{NAME}_count"), &labels, latency.count());
+    }
+}
+
+fn logs(page: &mut Page, status: &Status) {
+    type Count = fn(&LogsStatus) -> u64;
+    let families: [(&str, &str, &str, Count); 5] = [
+        ("kiln_log_lines_sent_total", "counter", "Log lines sent, those sent again included.", |logs| logs.sent),
+        ("kiln_log_lines_acknowledged_total", "counter", "Log lines that have arrived.", |logs| logs.acknowledged),
+        ("kiln_log_lines_lost_total", "counter", "Log lines that are gone without having arrived.", |logs| logs.lost),
+        ("kiln_log_lines_waiting", "gauge", "Log lines that wait or are under way.", |logs| logs.waiting),
+        ("kiln_log_collector_up", "gauge", "Whether nothing is known against the collector.", |logs| {
+            u64::from(logs.away.is_none())
+        }),
+    ];
+    for (name, kind, help, count) in families {
+        page.family(name, kind, help);
+        for (group, logs) in status.groups.iter().filter_map(|group| Some((group, group.logs.as_ref()?))) {
+            page.line(name, &[("group", &group.name)], count(logs));
+        }
     }
 }
 

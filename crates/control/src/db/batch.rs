@@ -8,7 +8,7 @@ use super::{
     chain::{self, Record},
     load::{GroupRow, PastRelease, ServerRow},
 };
-use crate::{live::LiveValues, moves::Move, volumes::VolumeRow};
+use crate::{live::LiveValues, logs::Arrived, moves::Move, volumes::VolumeRow};
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -42,6 +42,7 @@ enum Write {
     Volume(VolumeId, Box<VolumeRow>),
     ForgetVolume(VolumeId),
     Move(Box<Move>),
+    Arrived(ServerId, Box<Arrived>),
 }
 
 /// Writes that become true together.
@@ -98,6 +99,10 @@ impl Batch {
     pub fn forget_volume(&mut self, id: &VolumeId) {
         self.0.push(Write::ForgetVolume(id.clone()));
     }
+    /// How far a server's log lines have arrived.
+    pub fn arrived(&mut self, server: &ServerId, arrived: &Arrived) {
+        self.0.push(Write::Arrived(server.clone(), Box::new(arrived.clone())));
+    }
     /// A move of a channel.
     pub fn moved(&mut self, moved: Move) {
         self.0.push(Write::Move(Box::new(moved)));
@@ -132,7 +137,10 @@ impl Write {
             ),
             Self::Release(group, release) => write_release(transaction, group, release),
             Self::Server(row) => write_server(transaction, row),
-            Self::ForgetServer(id) => run("DELETE FROM servers WHERE id = ?1", params![id.as_str()]),
+            Self::ForgetServer(id) => {
+                run("DELETE FROM arrived WHERE server = ?1", params![id.as_str()])?;
+                run("DELETE FROM servers WHERE id = ?1", params![id.as_str()])
+            }
             Self::Open(intention) => open(transaction, intention),
             Self::Close(id, at, outcome) => run(
                 "UPDATE intentions SET closed_at = ?2, outcome = ?3 WHERE id = ?1",
@@ -145,6 +153,9 @@ impl Write {
             ),
             Self::Volume(id, row) => {
                 run("INSERT OR REPLACE INTO volumes VALUES (?1, ?2)", params![id.as_str(), json(row)])
+            }
+            Self::Arrived(server, arrived) => {
+                run("INSERT OR REPLACE INTO arrived VALUES (?1, ?2)", params![server.as_str(), json(&**arrived)])
             }
             Self::ForgetVolume(id) => run("DELETE FROM volumes WHERE id = ?1", params![id.as_str()]),
             Self::Move(moved) => run(

@@ -14,7 +14,7 @@ use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 
 use super::DbError;
-use crate::{live::LiveValues, volumes::VolumeRow};
+use crate::{live::LiveValues, logs::Arrived, volumes::VolumeRow};
 
 /// A group as it was applied, and how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +95,7 @@ pub(crate) struct Loaded {
     pub counters: BTreeMap<String, i64>,
     pub live: BTreeMap<GroupName, LiveValues>,
     pub volumes: BTreeMap<VolumeId, VolumeRow>,
+    pub arrived: BTreeMap<ServerId, Arrived>,
 }
 
 pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
@@ -123,6 +124,9 @@ pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
     loaded.live = rows(connection, "SELECT * FROM live", live)?.into_iter().collect();
     let volumes = rows(connection, "SELECT * FROM volumes", |row| Ok((parsed(row, 0, "id")?, json(row, 1, "body")?)))?;
     loaded.volumes = volumes.into_iter().collect();
+    let arrived =
+        rows(connection, "SELECT * FROM arrived", |row| Ok((parsed(row, 0, "server")?, json(row, 1, "body")?)))?;
+    loaded.arrived = arrived.into_iter().collect();
     Ok(loaded)
 }
 

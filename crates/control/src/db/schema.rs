@@ -136,6 +136,13 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ALTER TABLE servers ADD COLUMN slot INTEGER;
 ",
+    // How far the log lines of servers have arrived at their collector.
+    "
+    CREATE TABLE arrived (
+        server TEXT PRIMARY KEY,
+        body   TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

@@ -12,11 +12,13 @@ use kiln_model::{ServerId, ServerState};
 use tokio::time::Instant;
 
 use super::{GroupTask, Server, finish::End};
-use crate::db::ServerRow;
+use crate::{db::ServerRow, logs::Origin};
 
 impl GroupTask {
     /// Matches the rows with what the engine sees. Called once, before the task runs.
     pub async fn adopt(&mut self, rows: Vec<ServerRow>, seen: &BTreeMap<ServerId, Observed>) {
+        // Before its servers are known: what is missing of them counts.
+        self.shared.logs.policy(&self.row.name, self.row.spec.logs.as_ref());
         self.look_at_evidence().await;
         self.load_images().await;
         // Whatever became of the gateway meanwhile, it gets the whole table.
@@ -25,6 +27,7 @@ impl GroupTask {
             let id = row.id.clone();
             self.servers.insert(id.clone(), Server::new(row, false));
             self.adopt_one(&id, seen.get(&id));
+            self.follow_logs(&id, Origin::Found);
         }
     }
 

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use kiln_api::Event;
 use kiln_engine::{EngineError, LaunchSpec, Observed};
 use kiln_model::{
-    ReleaseId, ServerId, ServerState, VerifiedRelease,
+    GroupName, ReleaseId, ServerId, ServerState, VerifiedRelease,
     config::Secrets,
     plan::{Action, PlannedAction},
 };
@@ -19,8 +20,10 @@ use tokio::{
 use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, Turn, slots, wish::step_event};
 use crate::{
     bound,
-    db::{Intention, IntentionId, ServerRow},
-    liveness, readiness,
+    db::{Batch, Intention, IntentionId, Record, ServerRow},
+    liveness,
+    logs::HandOver,
+    readiness,
     routes::Routed,
     shared::Shared,
     traffic::Route,
@@ -59,6 +62,7 @@ pub(super) enum Work {
         intention: IntentionId,
     },
     Destroy {
+        group: GroupName,
         server: ServerId,
         generation: u64,
         intention: IntentionId,
@@ -207,7 +211,8 @@ impl GroupTask {
 
     fn destroy(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Work {
         let intention = self.intend(id, "destroy", why, now);
-        Work::Destroy { server: id.clone(), generation: self.servers[id].row.generation, intention }
+        let (group, generation) = (self.row.name.clone(), self.servers[id].row.generation);
+        Work::Destroy { group, server: id.clone(), generation, intention }
     }
 
     fn traffic_step(&mut self, action: &Action, why: &str, now: Timestamp, traffic: &mut TrafficSteps) {
@@ -421,8 +426,10 @@ async fn carry_out(
             done().await;
             tell(Ended::Stopped { server, intention, result });
         }
-        Work::Destroy { server, generation, intention } => {
+        Work::Destroy { group, server, generation, intention } => {
+            hand_over_logs(shared, &group, &server).await;
             destroy(shared, &server, generation).await;
+            shared.logs.forget(&group, &server);
             done().await;
             tell(Ended::Destroyed { server, intention });
         }
@@ -489,6 +496,23 @@ async fn drain(shared: &Shared, drain: Drain, tell: &impl Fn(Ended)) {
         pause = (pause * 2).min(Duration::from_secs(1));
     };
     tell(Ended::Drained { server, intention, cut });
+}
+
+/// Waits until the collector has the last line of a server that has ended. What it does not get in time is lost, and said.
+async fn hand_over_logs(shared: &Shared, group: &GroupName, server: &ServerId) {
+    let Some(HandOver::Lost(lines)) = shared.logs.hand_over(group, server).await else { return };
+    let reason = "its collector did not have them in time".to_owned();
+    let mut batch = Batch::default();
+    let (at, inputs) = (shared.now(), json!({"lines": lines}));
+    let (group, server) = (group.clone(), server.clone());
+    let event = Event::LogsLost { group: group.to_string(), server: server.to_string(), lines, reason: reason.clone() };
+    let (group, server) = (Some(group), Some(server));
+    batch.record(Record { at, action: "logs-lost", group, server, inputs, reason });
+    shared.emit(event);
+    if let Err(error) = shared.db.write(Arc::new(batch)).await {
+        let error = kiln_api::error::chain(&error);
+        tracing::warn!(lines, error, "lost log lines could not be entered in the audit log");
+    }
 }
 
 /// Destroys a server, however often that takes.

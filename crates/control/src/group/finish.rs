@@ -1,6 +1,6 @@
 //! What actions that ended, and new servers that became ready or did not, mean.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kiln_api::error::chain;
 use kiln_engine::{Observed, Phase};
@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Ended, GroupTask, Place, TrafficChange, Turn};
-use crate::{db::IntentionId, observer::Part, routes::Routed};
+use crate::{db::IntentionId, logs::Origin, observer::Part, routes::Routed};
 
 /// An engine may take this long until `observe` shows a server that it launched.
 const SHOWS_WITHIN: Duration = Duration::from_secs(5);
@@ -99,12 +99,22 @@ impl GroupTask {
             (server.row.address, server.row.pid) = (seen.address, seen.pid);
             (server.launched, server.known_since) = (turn.begun, Instant::now());
         }
+        self.follow_logs(id, Origin::Launched);
         self.step_to(id, ServerState::Starting);
         self.watch(id, Some(turn));
         // It may have ended before its launch was answered; what was seen then is not told twice.
         let ended = self.seen.servers.get(id).filter(|seen| matches!(seen.phase, Phase::Exited { .. })).cloned();
         if let Some(ended) = ended {
             self.see_one(id, &ended);
+        }
+    }
+
+    /// Its lines go where the group's go.
+    pub(super) fn follow_logs(&self, id: &ServerId, origin: Origin) {
+        let paths = self.shared.engine.inside().and_then(|inside| inside.spool(id));
+        let paths: Option<[PathBuf; 2]> = paths.and_then(|paths| paths.try_into().ok());
+        if let (Some(paths), Some(server)) = (paths, self.servers.get(id)) {
+            self.shared.logs.follow(&self.row.name, id, &server.row.release, paths, origin);
         }
     }
 

@@ -91,6 +91,7 @@ impl GroupTask {
             live: self.live(),
             sources: None,
             volumes: self.volumes(),
+            logs: self.shared.logs.status(&self.row.name),
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
         }
@@ -98,7 +99,14 @@ impl GroupTask {
 
     fn server_status(&self, server: &Server) -> ServerStatus {
         let release = self.releases.get(&server.row.release);
-        ServerStatus { image: release.map(|release| release.image.to_string()).unwrap_or_default(), ..server.status() }
+        let status = server.status();
+        let waits = self.shared.logs.is_waiting(&self.row.name, &server.row.id);
+        let why = || waits.then(|| "it has ended; its last log lines wait for the collector".to_owned());
+        ServerStatus {
+            image: release.map(|release| release.image.to_string()).unwrap_or_default(),
+            reason: status.reason.clone().or_else(why),
+            ..status
+        }
     }
 
     fn live(&self) -> Option<LiveStatus> {

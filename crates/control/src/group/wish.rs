@@ -47,6 +47,7 @@ impl GroupTask {
         let count = self.count_under(&wish.spec);
         self.row.spec = kiln_model::Group { count, ..wish.spec };
         self.note_policies();
+        self.shared.logs.policy(&self.row.name, self.row.spec.logs.as_ref());
         self.row.evidence = wish.evidence;
         self.row.removing = false;
         self.row.origins = wish.origins;

@@ -17,7 +17,7 @@ use super::SourceError;
 const MAX_PEM: u64 = 1 << 20;
 
 /// What a connection needs. Files are read each time: certificates are renewed while a daemon runs.
-pub(super) async fn config(tls: &RegistryTls, directory: &Path) -> Result<Arc<ClientConfig>, SourceError> {
+pub(crate) async fn config(tls: &RegistryTls, directory: &Path) -> Result<Arc<ClientConfig>, SourceError> {
     let (tls, directory) = (tls.clone(), directory.to_owned());
     let made = tokio::task::spawn_blocking(move || make(&tls, &directory)).await;
     made.unwrap_or_else(|panic| Err(failed("the certificates", panic))).map(Arc::new)
@@ -80,7 +80,7 @@ fn read(directory: &Path, path: &str) -> Result<Vec<u8>, SourceError> {
 }
 
 /// Encrypts a connection to a host.
-pub(super) async fn encrypt(
+pub(crate) async fn encrypt(
     config: Arc<ClientConfig>,
     host: &str,
     stream: TcpStream,

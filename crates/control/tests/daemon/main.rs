@@ -7,12 +7,15 @@ mod bindings;
 #[path = "../sources/certificates.rs"]
 mod certificates;
 mod child;
+#[path = "../../src/logs/tests/collector.rs"]
+mod collector;
 mod config;
 mod faults;
 mod health;
 mod library;
 mod life;
 mod live;
+mod logs;
 mod matrix;
 mod metadata;
 mod observing;

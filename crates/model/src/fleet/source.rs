@@ -153,7 +153,11 @@ fn password(value: &Value<'_>) -> Option<Password> {
 }
 
 fn tls(value: &Value<'_>) -> Option<RegistryTls> {
-    let table = value.table(TLS, "{ ca = \"authority.pem\" }")?;
+    tls_files(&value.table(TLS, "{ ca = \"authority.pem\" }")?)
+}
+
+/// `ca`, `certificate` and `key` of a table.
+pub(super) fn tls_files(table: &Table<'_>) -> Option<RegistryTls> {
     let file = |key| table.get(key).map_or(Some(None), |value| path(&value).map(Some));
     let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
     let identity = match (certificate?, key?) {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, OnExpiry, OnRevoked, OnSourceChange, Publish,
-    RolloutPolicy, Strategy, Windows, healing, rollout, scaling, source, volume, window,
+    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, OnExpiry, OnRevoked, OnSourceChange,
+    Publish, RolloutPolicy, Strategy, Windows, healing, logs, rollout, scaling, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The keys of a fleet.
-pub(crate) const KEYS: Keys = Keys { of: "a fleet", valid: &["config", "group", "evidence"] };
+pub(crate) const KEYS: Keys = Keys { of: "a fleet", valid: &["config", "group", "evidence", "logs"] };
 /// The keys of a group.
 pub(crate) const GROUP: Keys = Keys {
     of: "a group",
@@ -35,6 +35,7 @@ pub(crate) const GROUP: Keys = Keys {
         "healing",
         "max_age",
         "windows",
+        "logs",
     ],
 };
 /// The keys of `limits`.
@@ -66,9 +67,11 @@ impl Fleet {
 fn read(root: &Table<'_>) -> Option<Fleet> {
     let config = root.get("config").map_or(Some(BTreeMap::new()), |v| source::read_all(&v));
     let evidence = root.get("evidence").map_or(Some(EvidencePolicy::default()), |v| evidence(&v));
+    let logs = root.get("logs").map_or(Some(None), |v| logs::read(&v));
+    let usual = logs.clone().flatten();
     let groups = root.required("group", "[group.web]` followed by `image = \"hello\"").and_then(|value| {
         let table = value.map("{ web = { image = \"hello\" } }")?;
-        let read: Vec<_> = table.entries().map(|entry| group(&entry)).collect();
+        let read: Vec<_> = table.entries().map(|entry| group(&entry, usual.as_ref())).collect();
         if read.is_empty() {
             return value
                 .place
@@ -77,6 +80,7 @@ fn read(root: &Table<'_>) -> Option<Fleet> {
         listens_are_distinct(read.iter().flat_map(|(_, listens)| listens));
         read.into_iter().map(|(group, _)| group).collect::<Option<BTreeMap<_, _>>>()
     });
+    logs?;
     Some(Fleet { groups: groups?, evidence: evidence?, config: config? })
 }
 
@@ -96,7 +100,7 @@ fn listens_are_distinct<'a, 'd: 'a>(listens: impl Iterator<Item = &'a PlacedList
     }
 }
 
-fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen<'d>>) {
+fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupName, Group)>, Vec<PlacedListen<'d>>) {
     let name = group_name(entry);
     let Some(table) = entry.value.table(GROUP, "{ image = \"hello\" }") else { return (None, vec![]) };
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
@@ -120,6 +124,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
     let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
     let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
     let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
+    let logs = table.get("logs").map_or_else(|| Some(usual.cloned()), |v| logs::read(&v));
     let group = || {
         let (image, environment) = (image?, environment?);
         let (count, scaling) = counted?;
@@ -140,6 +145,7 @@ fn group<'d>(entry: &Entry<'d>) -> (Option<(GroupName, Group)>, Vec<PlacedListen
                 healing: healing?,
                 max_age: max_age?,
                 windows: windows?,
+                logs: logs?,
                 ..Group::new(image)
             },
         ))

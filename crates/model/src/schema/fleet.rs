@@ -25,6 +25,8 @@ pub struct FleetToml {
     pub group: BTreeMap<GroupName, Group>,
     /// How old the evidence for a release may be.
     pub evidence: Option<Evidence>,
+    /// Where the log lines of groups go that say nothing themselves; nowhere where nothing is said.
+    pub logs: Option<Logs>,
 }
 
 /// Servers of one role.
@@ -59,6 +61,25 @@ pub struct Group {
     pub max_age: Option<DurationText>,
     /// When planned work may happen: what Kiln does by itself although nothing is broken.
     pub windows: Option<Windows>,
+    /// Where its log lines go.
+    pub logs: Option<Logs>,
+}
+
+/// Where log lines go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// The collector: `udp://host:port`, `tcp://…`, `tls://…`, `relp://…`; `none` for a group whose lines go nowhere.
+    #[schemars(regex(pattern = "^(none|(udp|tcp|tls|relp)://.+:[0-9]+)$"))]
+    pub to: String,
+    /// Certificates (PEM) of the authorities that are believed (`tls`); the host's own where nothing is said.
+    pub ca: Option<String>,
+    /// Certificate (PEM) that Kiln shows (`tls`).
+    pub certificate: Option<String>,
+    /// Key (PEM) of that certificate.
+    pub key: Option<String>,
+    /// A server that ended is removed when its collector has its last line, or after this time; `30s` where nothing is said.
+    pub receipt: Option<DurationText>,
 }
 
 /// How many servers.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{healing, overlay, rollout, scaling, source, text as fleet_text, volume, window},
+    fleet::{healing, logs, overlay, rollout, scaling, source, text as fleet_text, volume, window},
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -68,6 +68,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
 fn unit_fleet_parser_and_schema_know_the_same_keys() {
     let schema = of::<fleet::FleetToml>().to_value();
     agree(&schema, fleet_text::KEYS, &[""]);
+    agree(&schema, logs::KEYS, &["Logs"]);
     agree(&schema, fleet_text::GROUP, &["Group"]);
     agree(&schema, fleet_text::LIMITS, &["Limits"]);
     agree(&schema, fleet_text::PUBLISH, &["Publish"]);

@@ -34,6 +34,8 @@ pub(super) fn tree() -> Result<OwnedFd> {
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, &tree, name).on("make the link", name)?;
     }
+    // Where each server's own socket is mounted.
+    rustix::fs::mknodat(&tree, "log", FileType::RegularFile, Mode::from_raw_mode(0o444), 0).on("make", "log")?;
     for name in DIRECTORIES {
         rustix::fs::mkdirat(&tree, name, Mode::from_raw_mode(0o755)).on("make the directory", name)?;
     }

@@ -7,4 +7,5 @@ mod faults;
 mod isolation;
 mod life;
 mod limits;
+mod messages;
 mod volumes;

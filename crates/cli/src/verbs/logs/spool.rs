@@ -25,21 +25,31 @@ pub(super) struct Line {
     pub bytes: Vec<u8>,
 }
 
+/// What is new of a server's log.
+#[derive(Debug, Default)]
+pub(super) struct Spooled {
+    /// In order.
+    pub lines: Vec<Line>,
+    /// Lines that were overwritten between two readings.
+    pub lost: u64,
+}
+
 /// The log of one server, read as far as it was shown.
 #[derive(Debug)]
 pub(super) struct Spool {
     files: Vec<(PathBuf, u64)>,
-    shown: u64,
+    /// The number that comes next; 0 before the first reading.
+    next: u64,
 }
 
 impl Spool {
     /// The log in these files.
     pub fn new(files: Vec<String>) -> Self {
-        Self { files: files.into_iter().map(|path| (path.into(), 0)).collect(), shown: 0 }
+        Self { files: files.into_iter().map(|path| (path.into(), 0)).collect(), next: 0 }
     }
 
     /// What is new, in order. A file that is gone went with its server.
-    pub fn read(&mut self) -> Result<Vec<Line>, Failure> {
+    pub fn read(&mut self) -> Result<Spooled, Failure> {
         let mut found = Vec::new();
         for (path, offset) in &mut self.files {
             match read_file(path, offset, &mut found) {
@@ -49,10 +59,15 @@ impl Spool {
                 Ok(()) | Err(_) => {}
             }
         }
-        found.retain(|line| line.sequence > self.shown);
+        found.retain(|line| line.sequence >= self.next);
         found.sort_by_key(|line| line.sequence);
-        self.shown = found.last().map_or(self.shown, |line| line.sequence);
-        Ok(found)
+        let mut lost = 0;
+        for line in &found {
+            // Before the first reading nobody knows what was there.
+            lost += if self.next == 0 { 0 } else { line.sequence.saturating_sub(self.next) };
+            self.next = line.sequence + kiln_boot::spool::lines(line.stream, &line.bytes);
+        }
+        Ok(Spooled { lines: found, lost })
     }
 }
 
@@ -102,8 +117,9 @@ mod tests {
         write("a", &[frame(1, "one"), frame(2, "two")]);
         let mut spool = Spool::new(vec![path("a").display().to_string(), path("b").display().to_string()]);
         let mut texts = || -> Vec<String> {
-            let lines = spool.read().expect("the files are readable");
-            lines.into_iter().map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect()
+            let spooled = spool.read().expect("the files are readable");
+            assert_eq!(spooled.lost, 0);
+            spooled.lines.into_iter().map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect()
         };
         assert_eq!(texts(), ["one", "two"]);
         assert!(texts().is_empty());

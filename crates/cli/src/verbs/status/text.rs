@@ -2,7 +2,8 @@
 
 use kiln_api::{
     status::{
-        GroupStatus, LiveStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SourcesStatus, Status,
+        GroupStatus, LiveStatus, LogsStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SourcesStatus,
+        Status,
     },
     volume::VolumeStatus,
 };
@@ -30,6 +31,7 @@ fn group(group: &GroupStatus) -> String {
     text.extend(group.rollout.as_ref().map(rollout));
     text.extend(group.live.as_ref().map(live));
     text.extend(group.scaling.as_ref().map(scaling));
+    text.extend(group.logs.as_ref().map(logs));
     text.extend(group.healing.as_ref().map(|healing| format!("  {}\n", healing.reason)));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
@@ -74,6 +76,15 @@ fn sources(sources: &SourcesStatus) -> String {
 fn live(live: &LiveStatus) -> String {
     let set = if live.set == 0 { String::new() } else { format!(", {} of them set by hand", live.set) };
     format!("  {} live keys{set}, version {}\n", live.keys, live.version)
+}
+
+/// Where its log lines go, and what is not as it should be with them.
+fn logs(logs: &LogsStatus) -> String {
+    let LogsStatus { to, away, since, waiting, lost, .. } = logs;
+    let away = away.as_ref().zip(since.as_ref()).map(|(reason, since)| format!(", away since {since}: {reason}"));
+    let waiting = (*waiting > 0).then(|| format!(", {waiting} lines wait"));
+    let lost = (*lost > 0).then(|| format!(", {lost} lines lost"));
+    format!("  logs to {to}{}{}{}\n", away.unwrap_or_default(), waiting.unwrap_or_default(), lost.unwrap_or_default())
 }
 
 fn refused(refused: &RefusedStatus) -> String {
@@ -137,6 +148,15 @@ mod tests {
         };
         let status = Status {
             groups: vec![GroupStatus {
+                logs: Some(LogsStatus {
+                    to: "relp://logs.example.org:2514".into(),
+                    away: Some("Connection refused".into()),
+                    since: Some("2026-01-01T00:00:00Z".into()),
+                    sent: 10,
+                    acknowledged: 9,
+                    lost: 3,
+                    waiting: 120,
+                }),
                 volumes: Vec::new(),
                 name: "web".into(),
                 image: release('a'),
