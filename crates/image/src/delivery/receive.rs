@@ -251,7 +251,7 @@ impl Receive<'_> {
         if came.is_empty() {
             return Ok(0);
         }
-        let own = self.store.sboms(image, SbomFormat::ALL)?;
+        let own = self.store.travelling_sboms(image)?;
         let same = |(format, document): &&(SbomFormat, Vec<u8>)| {
             SbomFormat::ALL.into_iter().zip(&own).any(|(own, sbom)| own == *format && sbom.bytes == *document)
         };
