@@ -12,3 +12,4 @@ mod rebasing;
 mod revoking;
 mod said;
 mod two;
+mod ubuntu;
