@@ -203,3 +203,21 @@ fn tail(said: &str) -> String {
     let lines: Vec<_> = said.lines().filter(|line| !line.starts_with('#')).collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_a_finding_is_shown_in_full_with_the_command_that_repeats_it() {
+        let file = std::env::temp_dir().join(format!("kiln-finding-{}", std::process::id()));
+        fs::write(&file, b"a bad\0layer").expect("written");
+        let said = format!("#2 NEW\n==1== ERROR\nartifact_prefix='x'; Test unit written to {}\n", file.display());
+        let shown = finding("layer", &said);
+        fs::remove_file(&file).expect("removed");
+        assert!(shown.contains(&format!("cargo xtask fuzz layer --input {}", file.display())), "{shown}");
+        assert!(shown.contains("YSBiYWQAbGF5ZXI="), "{shown}");
+        assert!(finding("layer", &said).contains("cannot be read"), "it is gone now");
+        assert!(finding("layer", "it did not start").contains("no input was named"));
+    }
+}

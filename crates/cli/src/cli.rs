@@ -10,8 +10,10 @@ use kiln_model::{
     oci::OciReference,
 };
 
+mod taken;
 mod volume;
 
+pub use taken::Taken;
 pub use volume::{Removed, VolumeVerb};
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
@@ -557,6 +559,8 @@ pub struct Pull {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+    #[command(flatten)]
+    pub taken: Taken,
 }
 
 /// `kiln save`
@@ -579,6 +583,8 @@ pub struct Load {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+    #[command(flatten)]
+    pub taken: Taken,
 }
 
 /// `kiln diff`

@@ -78,6 +78,7 @@ fn root_an_sbom_that_lies_and_statements_of_other_kinds_are_left_out() {
         from: &to,
         registries: crate::bake::tests::no_registries(),
         cache: &cache,
+        limits: kiln_model::recipe::ImportLimits::default(),
         now: jiff::Timestamp::now(),
     };
     let pulled = crate::delivery::pull(&other.store, &request, &|event| {
