@@ -559,6 +559,7 @@ pub struct Pull {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+    /// How much of it is taken in
     #[command(flatten)]
     pub taken: Taken,
 }
@@ -583,6 +584,7 @@ pub struct Load {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+    /// How much of it is taken in
     #[command(flatten)]
     pub taken: Taken,
 }
