@@ -12,6 +12,7 @@ use std::{
     sync::Mutex,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 
 use crate::{
@@ -49,12 +50,19 @@ pub struct Options {
     /// Add what was found to `fuzz/corpus`, as few files as reach the same code.
     #[arg(long)]
     keep: bool,
+    /// Run the target once with this input, as a finding is repeated.
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["keep", "seconds", "jobs"])]
+    input: Option<PathBuf>,
 }
 
 /// Runs the targets. What fails is kept, and all of it is said at the end.
 pub fn run_all(options: &Options) -> Outcome {
     let targets = targets(options.target.as_deref())?;
     let built = build(options.target.as_deref())?;
+    if let (Some(input), [target]) = (&options.input, &targets[..]) {
+        let mut once = limited(&built.join(target), target, &places(target)?);
+        return run(once.arg(input));
+    }
     let queue = Mutex::new(targets.iter());
     let failed = Mutex::new(Vec::new());
     let next = || queue.lock().expect("no holder panics").next();
@@ -114,7 +122,7 @@ struct Places {
     failed: PathBuf,
 }
 
-fn one(built: &Path, target: &str, options: &Options) -> Outcome {
+fn places(target: &str) -> Outcome<Places> {
     let work = target_dir()?.join("fuzz");
     let places = Places {
         kept: root().join("fuzz/corpus").join(target),
@@ -124,7 +132,12 @@ fn one(built: &Path, target: &str, options: &Options) -> Outcome {
     for directory in [&places.kept, &places.found, &places.failed] {
         fs::create_dir_all(directory)?;
     }
-    let log = work.join(format!("{target}.log"));
+    Ok(places)
+}
+
+fn one(built: &Path, target: &str, options: &Options) -> Outcome {
+    let places = places(target)?;
+    let log = target_dir()?.join("fuzz").join(format!("{target}.log"));
     let program = built.join(target);
     let mut fuzz = limited(&program, target, &places);
     fuzz.arg(format!("-max_total_time={}", options.seconds)).arg("-print_final_stats=1");
@@ -134,12 +147,10 @@ fn one(built: &Path, target: &str, options: &Options) -> Outcome {
     let said = fs::read_to_string(&log)?;
     println!("{target}: {}", summary(&said));
     if !status.success() {
-        let (end, kept) = (tail(&said), places.failed.display());
-        return Err(format!(
-            "{target} failed ({status}); its input is in {kept}, all it said in {}:\n{end}",
-            log.display()
-        )
-        .into());
+        let (end, log) = (tail(&said), log.display());
+        return Err(
+            format!("{target} failed ({status}); all it said is in {log}:\n{end}\n{}", finding(target, &said)).into()
+        );
     }
     if options.keep {
         keep(&program, target, &places)?;
@@ -152,6 +163,22 @@ fn limited(program: &Path, target: &str, places: &Places) -> Command {
     fuzz.arg(format!("-artifact_prefix={}/{target}-", places.failed.display()));
     fuzz.args([format!("-rss_limit_mb={MEMORY}"), format!("-timeout={TIME}"), format!("-max_len={LENGTH}")]);
     fuzz
+}
+
+/// The input that failed and how to repeat it: in full, because what a machine of CI keeps may be its output alone.
+fn finding(target: &str, said: &str) -> String {
+    let Some(input) =
+        said.lines().rev().find_map(|line| line.split_once("Test unit written to ").map(|(_, file)| file))
+    else {
+        return "no input was named: it failed before the first, or after the last one".into();
+    };
+    let repeat = format!("repeat it: cargo xtask fuzz {target} --input {input}");
+    match fs::read(input) {
+        Ok(bytes) => {
+            format!("{repeat}\nelsewhere: base64 -d > {target}-input <<'END'\n{}\nEND", STANDARD.encode(bytes))
+        }
+        Err(error) => format!("{repeat}\n(which cannot be read: {error})"),
+    }
 }
 
 /// Copies into the repository what reaches code that its corpus does not: small files, and few.
@@ -175,4 +202,22 @@ fn summary(said: &str) -> String {
 fn tail(said: &str) -> String {
     let lines: Vec<_> = said.lines().filter(|line| !line.starts_with('#')).collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_a_finding_is_shown_in_full_with_the_command_that_repeats_it() {
+        let file = std::env::temp_dir().join(format!("kiln-finding-{}", std::process::id()));
+        fs::write(&file, b"a bad\0layer").expect("written");
+        let said = format!("#2 NEW\n==1== ERROR\nartifact_prefix='x'; Test unit written to {}\n", file.display());
+        let shown = finding("layer", &said);
+        fs::remove_file(&file).expect("removed");
+        assert!(shown.contains(&format!("cargo xtask fuzz layer --input {}", file.display())), "{shown}");
+        assert!(shown.contains("YSBiYWQAbGF5ZXI="), "{shown}");
+        assert!(finding("layer", &said).contains("cannot be read"), "it is gone now");
+        assert!(finding("layer", "it did not start").contains("no input was named"));
+    }
 }

@@ -80,6 +80,8 @@ pub const BENCH: &[Tool] = &[
     tool("nginx", "nginx-light"),
     tool("wrk", "wrk"),
     tool("fio", "fio"),
+    tool("igzip", "isal"),
+    tool("zstd", "zstd"),
     tool("haproxy", "haproxy"),
     tool("runc", "runc"),
     tool("mmdebstrap", "mmdebstrap"),

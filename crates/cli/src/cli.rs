@@ -10,8 +10,10 @@ use kiln_model::{
     oci::OciReference,
 };
 
+mod taken;
 mod volume;
 
+pub use taken::Taken;
 pub use volume::{Removed, VolumeVerb};
 
 /// Immutable servers: bake an image, test it frozen, sign what was seen, launch, replace.
@@ -557,6 +559,9 @@ pub struct Pull {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+    /// How much of it is taken in
+    #[command(flatten)]
+    pub taken: Taken,
 }
 
 /// `kiln save`
@@ -579,6 +584,9 @@ pub struct Load {
     /// Point this channel of the image's name to it
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<ChannelName>,
+    /// How much of it is taken in
+    #[command(flatten)]
+    pub taken: Taken,
 }
 
 /// `kiln diff`

@@ -10,6 +10,7 @@ mod blobs;
 mod client;
 mod credentials;
 mod error;
+mod pages;
 pub(crate) mod parallel;
 mod places;
 mod referrers;

@@ -8,6 +8,9 @@
 //! A document depends on the image and on nothing else: its time is the image's (`SOURCE_DATE_EPOCH`), its ids come from the
 //! image's digest, its entries are sorted. So it is made when it is asked for and not kept, and everyone who has the image
 //! can make it again and compare.
+//!
+//! One that travels beside an image does not name the image's digest, and takes its ids from the packages: the manifest that
+//! refers to it says which image it is of. So it is the same bytes, and goes over once, for all images with the same packages.
 
 mod apk;
 mod cargo;
@@ -28,7 +31,7 @@ mod tests;
 
 use std::{fmt, str::FromStr};
 
-use kiln_model::ImageDigest;
+use kiln_model::{Digest, ImageDigest};
 
 use crate::{
     oci,
@@ -102,15 +105,22 @@ pub struct Sbom {
 /// The image that a document is about.
 struct Subject {
     name: String,
-    image: ImageDigest,
+    /// None in a document that travels.
+    image: Option<ImageDigest>,
     created: jiff::Timestamp,
     distro: Option<Distro>,
 }
 
 impl Subject {
     fn purl(&self) -> String {
-        let digest = self.image.to_string();
+        let digest = self.image.map(|image| image.to_string()).unwrap_or_default();
         purl::Purl::new("oci", &self.name, &digest).qualifier("arch", oci::architecture()).to_string()
+    }
+
+    /// What the ids of a document come from: the image, or all that the document says.
+    fn seed(&self, said: &impl serde::Serialize) -> Digest {
+        let all = || Digest::of(&oci::render(&(&self.name, self.created.to_string(), said)));
+        self.image.map_or_else(all, |image| image.0)
     }
 }
 
@@ -127,10 +137,24 @@ impl Store {
         image: &ImageDigest,
         formats: [SbomFormat; N],
     ) -> Result<[Sbom; N], StoreError> {
+        self.documents_of(image, Some(*image), formats)
+    }
+
+    /// The same as it travels: without the image's digest.
+    pub(crate) fn travelling_sboms(&self, image: &ImageDigest) -> Result<[Sbom; 2], StoreError> {
+        self.documents_of(image, None, SbomFormat::ALL)
+    }
+
+    fn documents_of<const N: usize>(
+        &self,
+        image: &ImageDigest,
+        named: Option<ImageDigest>,
+        formats: [SbomFormat; N],
+    ) -> Result<[Sbom; N], StoreError> {
         let record = self.image(image)?.ok_or(StoreError::NotFound(*image))?;
         let found = Inventory::of(&self.tree(image)?)?;
         let created = self.documents(image)?.config.created;
-        let subject = Subject { name: record.name.to_string(), image: *image, created, distro: found.distro };
+        let subject = Subject { name: record.name.to_string(), image: named, created, distro: found.distro };
         let unread: Vec<_> = found.unread.iter().map(ToString::to_string).collect();
         Ok(formats.map(|format| Sbom {
             bytes: match format {

@@ -16,7 +16,9 @@ use std::{
 use crate::{Outcome, command::output};
 
 /// Bytes of each layer's files: 200 MB in all.
-const LAYERS: [u64; 3] = [110 << 20, 60 << 20, 30 << 20];
+pub const LAYERS: [u64; 3] = [110 << 20, 60 << 20, 30 << 20];
+/// How images are packed; the first is what umoci writes.
+pub const PACKINGS: [&str; 2] = ["gzip", "zstd"];
 /// Where the files come from: what any Debian host has.
 const SOURCES: [&str; 2] = ["/usr/lib", "/usr/share"];
 /// One file would be a layer of its own.
@@ -60,9 +62,16 @@ impl Drop for Registry {
     }
 }
 
-/// An image of 200 MB as an OCI layout of umoci's, packed with gzip, named `t`.
-pub fn sample(directory: &Path) -> Outcome<PathBuf> {
-    let layout = directory.join("layout");
+/// An image of 200 MB as an OCI layout of umoci's, named `t`; skopeo packs it anew where it is not to be gzip.
+pub fn sample(directory: &Path, packing: &str) -> Outcome<PathBuf> {
+    let layout = directory.join(format!("layout-{packing}"));
+    if packing != PACKINGS[0] {
+        let from = sample(directory, PACKINGS[0])?;
+        let mut copy = Command::new("skopeo");
+        copy.args(["copy", "--quiet", "--insecure-policy", "--dest-compress-format", packing]);
+        output(copy.arg(format!("oci:{}:t", from.display())).arg(format!("oci:{}:t", layout.display())))?;
+        return Ok(layout);
+    }
     if layout.exists() {
         return Ok(layout);
     }

@@ -2,6 +2,9 @@
 //!
 //! apt fetches them with its own directories and with the archive's keys as Kiln carries them, so that signatures and checksums
 //! are checked as for any package, and nothing is installed on the host.
+//!
+//! No version is pinned: the archive keeps one version of a package in a suite, so the day of a point release would end CI. What was
+//! fetched is printed with its SHA-256.
 
 use std::{
     fs,
@@ -48,8 +51,9 @@ impl Foreign {
         run(apt().args(["download", "--quiet", self.package]).current_dir(&download))?;
         let package =
             fs::read_dir(&download)?.flatten().map(|entry| entry.path()).next().ok_or("apt fetched nothing")?;
+        run(Command::new("sha256sum").arg(&package))?;
         let tree = work.join("tree");
-        run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&tree))?;
+        run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&tree))?;
         fs::rename(tree.join("usr/bin").join(self.program), self.path())?;
         fs::remove_dir_all(&work)?;
         Ok(())

@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context<'_>, arguments: &Load) -> Result<Exit, Failu
     let shown = Shown::new(context.ui, "loading");
     let now = jiff::Timestamp::now();
     let (file, name) = (&arguments.file, arguments.name.as_deref());
-    let loaded = delivery::load(&store, file, name, now, &|event| shown.event(event))
+    let loaded = delivery::load(&store, file, name, arguments.taken.limits(), now, &|event| shown.event(event))
         .map_err(failed(format!("the image in {}", file.display()), "could not be loaded".to_owned()))?;
     drop(shown);
     let (from, channel) = (arguments.file.display().to_string(), arguments.channel.as_ref());

@@ -20,7 +20,8 @@ pub(super) fn run(context: &Context<'_>, arguments: &Pull) -> Result<Exit, Failu
     let (registries, cache) = (registries::read(&places)?, places.cache());
     let shown = Shown::new(context.ui, "pulling");
     let now = jiff::Timestamp::now();
-    let request = PullRequest { from: &arguments.from, registries: &registries, cache: &cache, now };
+    let (from, limits) = (&arguments.from, arguments.taken.limits());
+    let request = PullRequest { from, registries: &registries, cache: &cache, limits, now };
     let pulled = delivery::pull(&store, &request, &|event| shown.event(event))
         .map_err(failed(arguments.from.to_string(), "could not be pulled".to_owned()))?;
     drop(shown);

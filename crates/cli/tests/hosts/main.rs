@@ -1,5 +1,6 @@
 //! Two hosts: two state directories with daemons of their own, and a real registry between them.
 
+mod audited;
 mod closed;
 mod debian;
 #[path = "../../../image/src/registry/docker.rs"]
@@ -11,3 +12,4 @@ mod rebasing;
 mod revoking;
 mod said;
 mod two;
+mod ubuntu;

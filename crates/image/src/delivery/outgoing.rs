@@ -51,7 +51,7 @@ impl Outgoing {
         if let Some(suite) = store.suite(&record.suite)? {
             artifacts.push(Artifact::suite(subject.clone(), &suite));
         }
-        for (format, sbom) in SbomFormat::ALL.into_iter().zip(store.sboms(image, SbomFormat::ALL)?) {
+        for (format, sbom) in SbomFormat::ALL.into_iter().zip(store.travelling_sboms(image)?) {
             artifacts.push(Artifact::sbom(subject.clone(), format, sbom.bytes));
         }
         let reports = store.reports(image)?.len();

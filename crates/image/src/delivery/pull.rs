@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use kiln_model::oci::OciReference;
+use kiln_model::{oci::OciReference, recipe::ImportLimits};
 
 use super::{DeliveryError, DeliveryEvent, Events, Received, receive::Receive};
 use crate::{
@@ -24,6 +24,8 @@ pub struct PullRequest<'a> {
     pub registries: &'a Registries,
     /// Where downloads are kept.
     pub cache: &'a Path,
+    /// How much of it is taken in.
+    pub limits: ImportLimits,
     /// The time now.
     pub now: jiff::Timestamp,
 }
@@ -41,7 +43,8 @@ pub fn pull(store: &Store, request: &PullRequest<'_>, events: Events<'_>) -> Res
         })?;
         Ok(())
     };
-    let receive = Receive { store, origin: &remote, from: request.from.to_string(), now: request.now, events };
+    let (now, limits) = (request.now, request.limits);
+    let receive = Receive { store, origin: &remote, from: request.from.to_string(), now, limits, events };
     let (received, layers) = receive.all(&fetch)?;
     let places = Places::open(request.cache)?;
     for layer in layers {

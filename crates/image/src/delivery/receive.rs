@@ -48,6 +48,8 @@ pub(super) struct Receive<'a> {
     /// Where it comes from, in words.
     pub(super) from: String,
     pub(super) now: Timestamp,
+    /// How much of it is taken in.
+    pub(super) limits: ImportLimits,
     pub(super) events: Events<'a>,
 }
 
@@ -163,7 +165,7 @@ impl Receive<'_> {
     fn layers(&self, whole: &Whole) -> Result<(String, u64), DeliveryError> {
         let epoch = whole.config.created.as_second();
         let (mut tree, mut objects) = (apply::empty(epoch), Vec::new());
-        let mut meter = Meter::new(ImportLimits::default());
+        let mut meter = Meter::new(self.limits);
         let count = whole.manifest.layers.len();
         for (at, layer) in whole.manifest.layers.iter().enumerate() {
             (self.events)(DeliveryEvent::Unpack { layer: at + 1, count });
@@ -251,7 +253,7 @@ impl Receive<'_> {
         if came.is_empty() {
             return Ok(0);
         }
-        let own = self.store.sboms(image, SbomFormat::ALL)?;
+        let own = self.store.travelling_sboms(image)?;
         let same = |(format, document): &&(SbomFormat, Vec<u8>)| {
             SbomFormat::ALL.into_iter().zip(&own).any(|(own, sbom)| own == *format && sbom.bytes == *document)
         };

@@ -19,6 +19,7 @@ use kiln_model::{
     FrozenConfig, ImageDigest, Recipe, SuiteDigest,
     evidence::{self, Report, SigningKey, TestOutcome, Verdict},
     oci::OciReference,
+    recipe::ImportLimits,
     suite::{Suite, Test, TestKind},
 };
 
@@ -134,9 +135,17 @@ impl Elsewhere {
         self.pull_with(from, no_registries())
     }
     pub(super) fn pull_with(&self, from: &str, registries: &Registries) -> Result<Received, DeliveryError> {
+        self.pull_at_most(from, registries, ImportLimits::default())
+    }
+    pub(super) fn pull_at_most(
+        &self,
+        from: &str,
+        registries: &Registries,
+        limits: ImportLimits,
+    ) -> Result<Received, DeliveryError> {
         let (from, cache) = (reference(from), self.cache());
         let now = jiff::Timestamp::now();
-        pull(&self.store, &PullRequest { from: &from, registries, cache: &cache, now }, &|_| {})
+        pull(&self.store, &PullRequest { from: &from, registries, cache: &cache, limits, now }, &|_| {})
     }
 }
 

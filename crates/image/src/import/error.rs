@@ -25,20 +25,20 @@ pub enum ImportError {
         reason: &'static str,
     },
     /// There are more bytes than the limit.
-    #[error("it unpacks to more than {limit}: `max_size` in `[base]` sets the limit")]
+    #[error("it unpacks to more than {limit}: `max_size` in `[base]`, or `--max-size`, sets the limit")]
     TooLarge {
         /// The limit of the whole image.
         limit: ByteSize,
     },
     /// There are more entries than the limit.
-    #[error("it has more than {limit} entries: `max_files` in `[base]` sets the limit")]
+    #[error("it has more than {limit} entries: `max_files` in `[base]`, or `--max-files`, sets the limit")]
     TooMany {
         /// The limit of the whole image.
         limit: u64,
     },
     /// Names, links and attributes are longer than the limit.
     #[error(
-        "its names, links and attributes need more than {limit} bytes: `max_files` in `[base]` sets the limit, 256 for each"
+        "its names, links and attributes need more than {limit} bytes: `max_files` in `[base]`, or `--max-files`, sets the limit, 256 for each"
     )]
     TooWordy {
         /// The limit of the whole image, bytes.

@@ -50,7 +50,7 @@ pub(crate) fn write(repo: &std::sync::Arc<Repo>, batch: &mut Batch, layer: &Laye
         Kept::External(object, _) => Some(object.clone()),
         _ => None,
     });
-    batch.add(files);
+    batch.add(files, size);
     let name = objects::layer_stream(&digest);
     let object = match repo.has_stream(&name).doing(|| format!("look up {name}"))? {
         Some(object) => object,

@@ -8,6 +8,7 @@ use std::{
 
 use kiln_model::Digest;
 use rustix::fs::{FlockOperation, flock};
+use ureq::http::HeaderMap;
 
 use super::{
     RegistryError,
@@ -113,15 +114,20 @@ impl Repository {
 
     /// A document, whole, by tag or digest path (`manifests/latest`).
     pub(crate) fn small(&self, rest: &str, accept: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
-        let url = self.url(rest);
-        let answer = self.ask(&Ask::get(&url).header("accept", accept))?;
-        http::accept(&url, &answer)?;
+        self.whole(&self.url(rest), accept, limit).map(|(bytes, _)| bytes)
+    }
+
+    /// A document, whole, with the head of the answer.
+    pub(super) fn whole(&self, url: &str, accept: &str, limit: u64) -> Result<(Vec<u8>, HeaderMap), RegistryError> {
+        let answer = self.ask(&Ask::get(url).header("accept", accept))?;
+        http::accept(url, &answer)?;
+        let (head, body) = answer.into_parts();
         let mut bytes = Vec::new();
-        let mut transfer = Transfer { url: &url, limits: self.limits, received: 0, expected: limit };
-        transfer.copy(answer.into_body(), &mut |piece| {
+        let mut transfer = Transfer { url, limits: self.limits, received: 0, expected: limit };
+        transfer.copy(body, &mut |piece| {
             bytes.extend_from_slice(piece);
             Ok(())
         })?;
-        Ok(bytes)
+        Ok((bytes, head.headers))
     }
 }

@@ -173,7 +173,7 @@ impl Repository {
         }
         match (location.starts_with('/') && !location.starts_with("//"), origin(base)) {
             (true, Some(origin)) => Ok(format!("{origin}{location}")),
-            _ => Err(RegistryError::Protocol { url: base.to_owned(), reason: "its `Location` is no address".into() }),
+            _ => Err(RegistryError::Protocol { url: base.to_owned(), reason: "it leads to what is no address".into() }),
         }
     }
 
@@ -371,7 +371,7 @@ impl Repository {
     }
 
     /// Whether an address is at the endpoint itself.
-    fn is_ours(&self, url: &str) -> bool {
+    pub(super) fn is_ours(&self, url: &str) -> bool {
         origin(url).is_some_and(|found| origin(&self.endpoint.origin).is_some_and(|own| own == found))
     }
 

@@ -1,6 +1,6 @@
 //! What refers to an image in a registry: reports, suites, and whatever others attach.
 //!
-//! A registry that has the referrers API lists them. For one that has not, an index under the tag `sha256-HEX` is the list,
+//! A registry that has the referrers API lists them, in pages where there are many. For one that has not, an index under the tag `sha256-HEX` is the list,
 //! which whoever pushes keeps (distribution-spec 1.1, "Referrers tag schema"). Two that write it at the same time could lose
 //! one's entry, so it is read again after it was written.
 
@@ -45,14 +45,12 @@ impl Repository {
     /// Everything that refers to this manifest. Where there is nothing, the list is empty.
     pub(crate) fn referrers(&self, subject: &Digest) -> Result<Vec<Described>, RegistryError> {
         // A registry without the API answers 404, which an empty list never is.
-        let listed = match self.document(&format!("referrers/{subject}"))? {
-            Some(bytes) => Some(bytes),
-            None => self.document(&format!("manifests/{}", tag(subject)))?,
+        let pages = match self.pages(&format!("referrers/{subject}"), INDEX)? {
+            Some(pages) => pages,
+            None => self.document(&format!("manifests/{}", tag(subject)))?.into_iter().collect(),
         };
-        match listed {
-            None => Ok(Vec::new()),
-            Some(bytes) => listed_in(&bytes).ok_or_else(|| self.strange(subject)),
-        }
+        let listed: Option<Vec<_>> = pages.iter().map(|page| listed_in(page)).collect();
+        listed.map(|pages| pages.concat()).ok_or_else(|| self.strange(subject))
     }
 
     /// Adds to the list of a registry that does not keep it itself.

@@ -31,6 +31,8 @@ struct State {
     /// By subject, in the order in which they came.
     referrers: HashMap<String, Vec<Value>>,
     asked: Vec<String>,
+    /// Entries of one page of a list; all of them where it is none.
+    page: Option<usize>,
 }
 
 struct Answer {
@@ -65,6 +67,11 @@ impl StrictRegistry {
             }
         });
         Self { address, state }
+    }
+
+    /// Lists so many referrers at a time from now on.
+    pub(crate) fn in_pages_of(&self, entries: usize) {
+        self.state.lock().expect("no panic").page = Some(entries);
     }
 
     /// The requests so far: method and path.
@@ -106,12 +113,20 @@ impl State {
             ("HEAD" | "GET", Some(("blobs", digest))) => self.blob(digest),
             ("HEAD" | "GET", Some(("manifests", at))) => self.manifest(at),
             ("PUT", Some(("manifests", at))) => self.take(at, kind, body),
-            ("GET", Some(("referrers", subject))) => {
-                let manifests = self.referrers.get(subject).cloned().unwrap_or_default();
-                let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
-                Answer::new(200).body(INDEX, index.to_string().into_bytes())
-            }
+            ("GET", Some(("referrers", subject))) => self.list(subject, query),
             _ => Answer::new(404),
+        }
+    }
+
+    fn list(&self, subject: &str, query: &str) -> Answer {
+        let all = self.referrers.get(subject).map_or(&[][..], Vec::as_slice);
+        let from: usize = query.strip_prefix("from=").and_then(|at| at.parse().ok()).unwrap_or(0);
+        let to = self.page.map_or(all.len(), |page| (from + page).min(all.len()));
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": all[from..to] });
+        let answer = Answer::new(200).body(INDEX, index.to_string().into_bytes());
+        match to < all.len() {
+            true => answer.header("link", format!("</v2/sample/referrers/{subject}?from={to}>; rel=\"next\"")),
+            false => answer,
         }
     }
 

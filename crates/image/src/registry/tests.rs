@@ -21,7 +21,10 @@ use crate::{
         tests::{Bench, ChrootSandbox, request, shell},
     },
     debian::http::{Expected, HttpError, Limits},
-    oci::tests::{chain, layout, oci},
+    oci::{
+        source::Origin as _,
+        tests::{chain, layout, oci},
+    },
 };
 
 #[test]
@@ -255,4 +258,56 @@ fn host_a_manifest_of_100_mb_of_a_registry_is_not_read() {
     assert!(chain(&error).contains("4194304"), "{}", chain(&error));
     assert_eq!(huge.heads().len(), 1, "it is not asked for again");
     assert_eq!(fs::read_dir(directory.path().join("oci/blobs/sha256")).expect("listed").count(), 0);
+}
+
+/// The list of what refers to something, of a server.
+fn listed(registries: &Registries, address: &str, cache: &std::path::Path) -> Result<usize, String> {
+    let reference = format!("{address}/some/app:1").parse().expect("a reference");
+    let cache = Cache::open(cache).expect("a cache");
+    let remote = Remote::new(&reference, registries, cache, false, limits()).expect("settings");
+    remote.referrers(&Digest::of(b"subject")).map(|found| found.len()).map_err(|error| chain(&error))
+}
+
+/// One page with an entry of its own.
+fn page(entry: usize) -> Vec<u8> {
+    let digest = Digest::of(&entry.to_le_bytes());
+    format!(r#"{{"manifests": [{{"mediaType": "x/y", "digest": "{digest}", "size": 1}}]}}"#).into_bytes()
+}
+
+#[test]
+fn host_the_next_page_of_a_list_is_never_at_another_host() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let elsewhere = Fake::start(|_, _| plain(200, &page(1)));
+    let target = elsewhere.address.clone();
+    let lead = move |link: String| {
+        Fake::start(move |_, head| match authorization(head).as_deref() {
+            Some(BASIC) => (200, vec![("link", link.clone())], page(0), page(0).len()),
+            _ => (401, vec![("www-authenticate", "Basic realm=\"x\"".into())], Vec::new(), 0),
+        })
+    };
+    for link in [format!("<http://{target}/v2/x>; rel=\"next\""), format!("<https://{target}/v2/x>; rel=\"next\"")] {
+        let registry = lead(link);
+        let error = listed(&account(temp.path(), &registry.address), &registry.address, temp.path());
+        let error = error.expect_err("it leads elsewhere");
+        assert!(error.contains("the next page of a list is at another host"), "{error}");
+    }
+    let registry = lead(format!("<//{target}/v2/x>; rel=\"next\""));
+    let error = listed(&account(temp.path(), &registry.address), &registry.address, temp.path());
+    assert!(error.expect_err("no address").contains("it leads to what is no address"));
+    assert_eq!(elsewhere.heads().len(), 0, "nothing is asked there");
+}
+
+#[test]
+fn host_pages_without_end_stop_at_a_limit() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let next = "</v2/some/app/referrers/x?more>; rel=\"next\"";
+    let registry = Fake::start(move |count, _| (200, vec![("link", next.into())], page(count), page(count).len()));
+    let found = listed(&Registries::default(), &registry.address, temp.path());
+    assert_eq!((found, registry.heads().len()), (Ok(super::pages::MAX_PAGES), super::pages::MAX_PAGES));
+    let large = Fake::start(move |_, _| {
+        let page = [page(0), vec![b' '; 4_000_000]].concat();
+        (200, vec![("link", next.into())], page.clone(), page.len())
+    });
+    let found = listed(&Registries::default(), &large.address, temp.path());
+    assert_eq!((found, large.heads().len()), (Ok(5), 5));
 }

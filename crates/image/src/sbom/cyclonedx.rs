@@ -49,7 +49,7 @@ pub(super) fn render(subject: &Subject, packages: &[Package], unread: &[String])
     oci::render(&json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": serial(subject),
+        "serialNumber": serial(&subject.seed(&(&components, unread))),
         "version": 1,
         "metadata": metadata,
         "components": components,
@@ -57,9 +57,9 @@ pub(super) fn render(subject: &Subject, packages: &[Package], unread: &[String])
     }))
 }
 
-/// A UUID of version 8 (RFC 9562): the image's digest and the program that made the document.
-fn serial(subject: &Subject) -> String {
-    let seed = format!("cyclonedx {} {}", env!("CARGO_PKG_VERSION"), subject.image);
+/// A UUID of version 8 (RFC 9562): what the ids come from, and the program that made the document.
+fn serial(of: &Digest) -> String {
+    let seed = format!("cyclonedx {} {of}", env!("CARGO_PKG_VERSION"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&Digest::of(seed.as_bytes()).as_bytes()[..16]);
     bytes[6] = (bytes[6] & 0x0f) | 0x80;
@@ -69,14 +69,12 @@ fn serial(subject: &Subject) -> String {
 }
 
 fn image(subject: &Subject, purl: &str) -> Value {
-    json!({
-        "type": "container",
-        "bom-ref": purl,
-        "name": subject.name,
-        "version": subject.image.to_string(),
-        "hashes": [{ "alg": "SHA-256", "content": subject.image.0.hex() }],
-        "purl": purl,
-    })
+    let mut component = json!({ "type": "container", "bom-ref": purl, "name": subject.name, "purl": purl });
+    if let Some(image) = subject.image {
+        component["version"] = json!(image.to_string());
+        component["hashes"] = json!([{ "alg": "SHA-256", "content": image.0.hex() }]);
+    }
+    component
 }
 
 fn system(distro: &Distro) -> Value {

@@ -43,8 +43,10 @@ impl fmt::Display for Purl {
             f.write_char('/')?;
         }
         encode(f, &self.name)?;
-        f.write_char('@')?;
-        encode(f, &self.version)?;
+        if !self.version.is_empty() {
+            f.write_char('@')?;
+            encode(f, &self.version)?;
+        }
         for (at, (key, value)) in self.qualifiers.iter().enumerate() {
             write!(f, "{}{key}=", if at == 0 { '?' } else { '&' })?;
             encode(f, value)?;

@@ -52,16 +52,21 @@ pub(super) fn render(subject: &Subject, packages: &[Package], unread: &[String])
     let contains: Vec<_> = packages.iter().map(|package| relation(IMAGE, "CONTAINS", &id(package))).collect();
     let packages: Vec<_> = [image(subject)].into_iter().chain(packages.iter().map(described)).collect();
     let relationships: Vec<_> = [describes].into_iter().chain(contains).collect();
+    let seed = subject.seed(&(&packages, unread));
     oci::render(&json!({
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": format!("{}@{}", subject.name, subject.image),
-        "documentNamespace": format!("{NAMESPACE}/{}/{}", env!("CARGO_PKG_VERSION"), subject.image.0.hex()),
+        "name": name(subject),
+        "documentNamespace": format!("{NAMESPACE}/{}/{}", env!("CARGO_PKG_VERSION"), seed.hex()),
         "creationInfo": creation,
         "packages": packages,
         "relationships": relationships,
     }))
+}
+
+fn name(subject: &Subject) -> String {
+    subject.image.map_or_else(|| subject.name.clone(), |image| format!("{}@{image}", subject.name))
 }
 
 fn relation(from: &str, kind: &str, to: &str) -> Value {
@@ -71,16 +76,19 @@ fn relation(from: &str, kind: &str, to: &str) -> Value {
 /// The image itself.
 fn image(subject: &Subject) -> Value {
     let purl = subject.purl();
-    json!({
+    let mut described = json!({
         "SPDXID": IMAGE,
         "name": subject.name,
-        "versionInfo": subject.image.to_string(),
         "downloadLocation": NONE,
         "filesAnalyzed": false,
         "primaryPackagePurpose": "CONTAINER",
-        "checksums": [{ "algorithm": "SHA256", "checksumValue": subject.image.0.hex() }],
         "externalRefs": [reference(&purl)],
-    })
+    });
+    if let Some(image) = subject.image {
+        described["versionInfo"] = json!(image.to_string());
+        described["checksums"] = json!([{ "algorithm": "SHA256", "checksumValue": image.0.hex() }]);
+    }
+    described
 }
 
 fn described(package: &Package) -> Value {

@@ -55,7 +55,27 @@ pub(super) fn document(store: &Store, image: &ImageDigest, format: SbomFormat) -
     assert_eq!(store.sbom(image, format).expect("made again"), sbom);
     let document = serde_json::from_slice(&sbom.bytes).expect("JSON");
     accepted(format, &document);
+    travels(store, image, format, &document);
     document
+}
+
+/// What travels passes the schema, says the same of the packages, and does not say of which image it is.
+fn travels(store: &Store, image: &ImageDigest, format: SbomFormat, named: &Value) {
+    let sboms = SbomFormat::ALL.into_iter().zip(store.travelling_sboms(image).expect("made"));
+    let bytes = sboms.filter(|(of, _)| *of == format).map(|(_, sbom)| sbom.bytes).next().expect("each format");
+    let text = String::from_utf8(bytes).expect("UTF-8");
+    assert!(!text.contains(&image.0.hex()), "{text}");
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    accepted(format, &document);
+    let packages = |document: &Value| match format {
+        SbomFormat::Spdx => document["packages"].as_array().expect("a list")[1..].to_vec(),
+        SbomFormat::CycloneDx => document["components"].as_array().expect("a list").clone(),
+    };
+    assert_eq!(packages(&document), packages(named));
+    let id = |document: &Value| {
+        document[if format == SbomFormat::Spdx { "documentNamespace" } else { "serialNumber" }].clone()
+    };
+    assert_ne!(id(&document), id(named), "they are two documents");
 }
 
 /// Checks a document of standard input against a schema, whose parts in other files stand beside it.

@@ -4,8 +4,11 @@
 //! a few one by one and many with one `syncfs` (which waits for whatever else is being written to the file system);
 //! then come the names (symbolic links below `streams/` and `images/`); last the index, whose write is itself durable.
 //! A name therefore never leads to an object that a power cut could have emptied.
+//!
+//! Where much is written, a thread asks for it to go to the disk while the rest is still being made, so that little is left to
+//! wait for. What it is told of failed writes the kernel tells nobody again: `publish` fails with it.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, thread::JoinHandle};
 
 use composefs::{
     fsverity::{FsVerityHashValue as _, Sha256HashValue},
@@ -47,21 +50,41 @@ pub(crate) fn blob_stream(digest: &Digest) -> String {
 /// Up to so many objects are made durable one by one.
 const FEW: usize = 32;
 
+/// So many new bytes are worth an early way to the disk.
+const MUCH: u64 = 32 << 20;
+
 /// Objects written and not yet named.
 pub(crate) struct Batch {
     repo: Arc<Repo>,
     objects: Vec<Object>,
     names: Vec<(String, String)>,
+    /// Bytes that nobody has begun to bring to the disk.
+    waiting: u64,
+    early: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Batch {
     pub(crate) fn new(repo: &Arc<Repo>) -> Self {
-        Self { repo: repo.clone(), objects: Vec::new(), names: Vec::new() }
+        Self { repo: repo.clone(), objects: Vec::new(), names: Vec::new(), waiting: 0, early: Vec::new() }
     }
 
-    /// Counts objects that were written beside the batch.
-    pub(crate) fn add(&mut self, objects: impl IntoIterator<Item = Object>) {
+    /// Counts objects of so many bytes that were written beside the batch.
+    pub(crate) fn add(&mut self, objects: impl IntoIterator<Item = Object>, bytes: u64) {
         self.objects.extend(objects);
+        self.waiting += bytes;
+        if self.waiting >= MUCH {
+            self.waiting = 0;
+            let repo = self.repo.clone();
+            self.early.push(std::thread::spawn(move || rustix::fs::syncfs(repo.repo_fd()).map_err(io::Error::from)));
+        }
+    }
+
+    /// Waits for what was begun early.
+    fn begun_is_done(&mut self) -> io::Result<()> {
+        let ended =
+            |early: JoinHandle<_>| early.join().unwrap_or_else(|_| Err(io::Error::other("it ended in the middle")));
+        // Every one of them, for each is told of other failures.
+        self.early.drain(..).map(ended).fold(Ok(()), io::Result::and)
     }
 
     /// Writes a document (manifest, configuration, blob) as one object behind a stream that also refers to others.
@@ -107,6 +130,7 @@ impl Batch {
     /// Makes everything durable, then visible; the batch is empty afterwards.
     pub(crate) fn publish(&mut self) -> Result<(), StoreError> {
         let doing = || "make a bake durable".to_owned();
+        self.begun_is_done().doing(doing)?;
         match self.objects.len() <= FEW {
             true => self.objects.par_iter().try_for_each(|object| self.make_durable(object))?,
             false => self.repo.sync().doing(doing)?,

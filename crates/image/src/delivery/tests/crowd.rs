@@ -84,7 +84,14 @@ impl Crowd {
             }
         };
         let now = jiff::Timestamp::now();
-        let receive = Receive { store: &to.store, origin: self, from: "a crowd".into(), now, events: &events };
+        let receive = Receive {
+            store: &to.store,
+            origin: self,
+            from: "a crowd".into(),
+            now,
+            limits: kiln_model::recipe::ImportLimits::default(),
+            events: &events,
+        };
         let received = receive.all(&|_| Ok(())).unwrap_or_else(|e| panic!("{}", crate::oci::tests::chain(&e))).0;
         (received, warnings.into_inner().expect("no panic"))
     }

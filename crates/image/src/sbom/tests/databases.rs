@@ -94,6 +94,28 @@ t:1632431095\nc:bf5bbfdbf780092f387b7abe401fbfceda90c84d\np:so:libc.musl-x86_64.
 R:ld-musl-x86_64.so.1\na:0:0:755\nZ:Q12adwqQOjo9dFl+VJD2Ecd901vhE=\nR:libc.musl-x86_64.so.1\na:0:0:777\n\
 Z:Q17yJ3JFNypA4mxhJJr0ou6CzsJVI=\n\n";
 
+/// A tree of npm 11: `npm install --ignore-scripts ms@2.0.0 debug@4.3.7 @types/ms@0.7.34 which@2.0.2`, of which the programs themselves were
+/// left away. `debug` wants another `ms` and has it below itself; npm's own list of what it installed is among the files.
+const NPM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/npm.tar.gz");
+
+#[test]
+fn root_the_sbom_names_what_npm_says_that_it_installed() {
+    let bench = Bench::new();
+    let app = bench.dir.path().join("npmtree/srv/app");
+    fs::create_dir_all(&app).expect("a directory");
+    tool("tar", &["--extract", "--gzip", "--file", NPM, "--directory", &app.display().to_string()]);
+    let own = fs::read(app.join("node_modules/.package-lock.json")).expect("npm's list");
+    let own: serde_json::Value = serde_json::from_slice(&own).expect("JSON");
+    let line = |(path, package): (&String, &serde_json::Value)| {
+        let name = path.rsplit("node_modules/").next().expect("a name");
+        format!("npm {name} {}", package["version"].as_str().expect("a version"))
+    };
+    let own: BTreeSet<_> = own["packages"].as_object().expect("packages").iter().map(line).collect();
+    assert!(own.len() == 6 && own.contains("npm ms 2.0.0") && own.contains("npm ms 2.1.3"), "{own:?}");
+    let image = bench.base(&bench.dir.path().join("npmtree"));
+    assert_eq!(listed(&bench.store, &image), own);
+}
+
 #[test]
 fn root_the_sbom_names_what_apk_and_npm_installed() {
     let bench = Bench::new();
