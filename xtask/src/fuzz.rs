@@ -47,11 +47,14 @@ pub struct Options {
     /// Targets at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Begin from this number, so that a run can be repeated; from a new one each time where none is said.
+    #[arg(long)]
+    seed: Option<u32>,
     /// Add what was found to `fuzz/corpus`, as few files as reach the same code.
     #[arg(long)]
     keep: bool,
     /// Run the target once with this input, as a finding is repeated.
-    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["keep", "seconds", "jobs"])]
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["keep", "seconds", "jobs", "seed"])]
     input: Option<PathBuf>,
 }
 
@@ -141,6 +144,7 @@ fn one(built: &Path, target: &str, options: &Options) -> Outcome {
     let program = built.join(target);
     let mut fuzz = limited(&program, target, &places);
     fuzz.arg(format!("-max_total_time={}", options.seconds)).arg("-print_final_stats=1");
+    fuzz.args(options.seed.map(|seed| format!("-seed={seed}")));
     fuzz.args([&places.found, &places.kept]);
     let file = fs::File::create(&log)?;
     let status = fuzz.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).status()?;
