@@ -80,6 +80,21 @@ fn unit_healing_age_and_windows() {
 }
 
 #[test]
+fn unit_counts_that_follow_a_load() {
+    let group = |count: &str| format!("[group.web]\nimage = \"hello\"\ncount = {count}\n");
+    let wrong = [
+        "{ min = 9, max = 3, target = { connections = 5 } }",
+        "{ min = 0, max = 20_000, target = { cpu = 0.5 }, step = 3 }",
+        "{ min = 1, max = 3, target = { connections = 5, requests_per_second = \"many\" } }",
+        "{ max = 3, target = 200, scale_in = { wait = \"0s\", step = 0 }, scale_out = \"fast\" }",
+        "{ min = 1, max = 3, target = {}, schedule = [{ during = \"monday\", min = 4 }, { min = 2 }], time_zone = \"Mars\" }",
+    ];
+    let texts: Vec<String> = wrong.into_iter().map(group).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(shown(&texts));
+}
+
+#[test]
 fn unit_bindings_and_sources() {
     let binding = |keys: &str| format!("[group.web]\nimage = \"hello\"\n[group.web.service_binding.db]\n{keys}");
     let pieces = [

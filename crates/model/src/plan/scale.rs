@@ -125,7 +125,7 @@ impl ScaleMemory {
     fn shrink(&self, pace: Pace, count: u32, now: Timestamp) -> (u32, String) {
         let most = self.wishes.iter().map(|(_, wish)| *wish).max().unwrap_or(count);
         if most >= count {
-            return (count, format!("{count} servers are right"));
+            return (count, "the number is right".to_owned());
         }
         let from = self.since.into_iter().chain(self.changed_at).max().map_or(now, |at| later(at, pace.wait));
         if from > now {

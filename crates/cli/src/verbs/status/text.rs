@@ -177,7 +177,7 @@ mod tests {
                     min: 2,
                     max: 20,
                     target: "200 requests/s".into(),
-                    reason: "812.0 requests/s, of which each server is to carry 200; 20 servers are right".into(),
+                    reason: "812.0 requests/s, of which each server is to carry 200; the number is right".into(),
                 }),
                 healing: Some(HealingStatus {
                     down: 9,
