@@ -60,10 +60,11 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
     }
     let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
-    // Data stays when all else is gone: the next run begins with none.
+    // Data stays when all else is gone, and is known: the next run begins with none.
     let volumes = state.join("volumes");
     if volumes.exists() {
         fs::remove_dir_all(volumes)?;
+        fs::remove_file(state.join("kiln.db"))?;
     }
     outcome.and(gone).and(with_database(&copy, "stop"))
 }
