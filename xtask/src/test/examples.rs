@@ -64,7 +64,9 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     let volumes = state.join("volumes");
     if volumes.exists() {
         fs::remove_dir_all(volumes)?;
-        fs::remove_file(state.join("kiln.db"))?;
+        for known in ["kiln.db", "gateway.json"] {
+            fs::remove_file(state.join(known))?;
+        }
     }
     outcome.and(gone).and(with_database(&copy, "stop"))
 }
