@@ -26,8 +26,8 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 /// The guest needs about one minute; an emulated one on a busy machine several.
 const LIMIT_SECONDS: &str = "1500";
-/// What volumes need of a host.
-const FILE_SYSTEMS: [&str; 4] = ["mke2fs", "e2fsck", "resize2fs", "mkfs.xfs"];
+/// What volumes need of a host, and the `logger` that the tests of `/dev/log` talk with.
+const PROGRAMS: [&str; 5] = ["mke2fs", "e2fsck", "resize2fs", "mkfs.xfs", "logger"];
 const INIT: &str = include_str!("guest/init.sh");
 const CHECKS: &str = include_str!("guest/checks.sh");
 /// Finds the disk, which the kernel has a module for.
@@ -134,7 +134,7 @@ impl Guest {
         for (program, to) in programs()? {
             install(&program, &tree, to)?;
         }
-        for program in FILE_SYSTEMS {
+        for program in PROGRAMS {
             let found = crate::command::which(program).ok_or_else(|| format!("{program} is not installed"))?;
             // Busybox has some of that name, of which Kiln knows nothing.
             fs::remove_file(tree.join("bin").join(program)).or_else(absent)?;
