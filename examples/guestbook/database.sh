@@ -2,27 +2,49 @@
 # A PostgreSQL for the guestbook that is as far from the servers as one on another machine: in a network namespace of its own,
 # behind a pair of virtual interfaces. Needs root, Debian's `postgresql` and `iproute2`. What `start` makes, `stop` removes.
 #
-#     database.sh start    makes it, and its password in db.password beside this script
-#     database.sh psql …   a client of it
-#     database.sh stop     ends it; its data is gone
+#     database.sh start      makes it, and its password in db.password beside this script
+#     database.sh address    where it answers: 198.51.100.2, or further on when others like it run on this host
+#     database.sh psql …     a client of it
+#     database.sh stop       ends it; its data is gone
 set -eu
 umask 077
 here=$(cd "$(dirname "$0")" && pwd)
-place=/run/kiln-guestbook-db
-link=guestbook-db
-ours=198.51.100.1
-its=198.51.100.2
+# The number of the database that was started from here.
+mine=$here/db.number
 
 programs=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
 command -v ip >/dev/null || { echo "install Debian's package \`iproute2\`" >&2; exit 4; }
 [ -x "$programs/postgres" ] || { echo "install Debian's package \`postgresql\`" >&2; exit 4; }
+
+# Each has four addresses of TEST-NET-2.
+choose() {
+    place=/run/kiln-guestbook-db$1
+    link=guestbook-db$1
+    ours=198.51.100.$(($1 * 4 + 1))
+    its=198.51.100.$(($1 * 4 + 2))
+}
+
+claim() {
+    number=0
+    choose "$number"
+    until mkdir -m 0711 "$place" 2>/dev/null; do
+        number=$((number + 1))
+        [ "$number" -lt 64 ] || { echo "there is no free address: see /run/kiln-guestbook-db*" >&2; exit 1; }
+        choose "$number"
+    done
+    echo "$number" >"$mine"
+}
+
+started() {
+    [ -e "$mine" ] || { echo "no database was started from here: \`database.sh start\`" >&2; exit 1; }
+    choose "$(cat "$mine")"
+}
 
 as_postgres() {
     setpriv --reuid postgres --regid postgres --clear-groups --inh-caps=-all "$@"
 }
 
 make_data() {
-    mkdir -m 0711 "$place"
     head -c 24 /dev/urandom | base64 | tr '+/' '-_' >"$here/db.password"
     install -m 0600 -o postgres "$here/db.password" "$place/password"
     install -d -m 0700 -o postgres -g postgres "$place/data"
@@ -54,7 +76,8 @@ client() {
 
 case "${1:-}" in
 start)
-    [ ! -e "$place" ] || { echo "it runs already: $place" >&2; exit 1; }
+    [ ! -e "$mine" ] || { echo "it runs already, or was not ended: \`database.sh stop\`" >&2; exit 1; }
+    claim
     make_data
     run_apart
     i=0
@@ -66,19 +89,27 @@ start)
     client "$programs/psql" --quiet --host="$its" --username=guestbook --dbname=postgres \
         --command='create database guestbook'
     echo "PostgreSQL answers at $its:5432; its password is in $here/db.password"
+    grep -qF "\"$its\"" "$here/fleet.toml" || echo "Write it into $here/fleet.toml: host = \"$its\""
+    ;;
+address)
+    started
+    echo "$its"
     ;;
 psql)
+    started
     shift
     client "$programs/psql" --host="$its" --username=guestbook --dbname=guestbook "$@"
     ;;
 stop)
+    [ -e "$mine" ] || exit 0
+    started
     if pid=$(cat "$place/pid" 2>/dev/null) && kill -INT "$pid" 2>/dev/null; then
         while [ -d "/proc/$pid" ]; do sleep 0.05; done
     fi
-    rm -rf "$place" "$here/db.password"
+    rm -rf "$place" "$here/db.password" "$mine"
     ;;
 *)
-    echo "usage: database.sh start | psql … | stop" >&2
+    echo "usage: database.sh start | address | psql … | stop" >&2
     exit 2
     ;;
 esac

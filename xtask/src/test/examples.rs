@@ -77,7 +77,14 @@ fn with_database(example: &Path, verb: &str) -> Outcome {
     if !script.exists() {
         return Ok(());
     }
-    run_command(Command::new("sh").arg(script).arg(verb))
+    run_command(Command::new("sh").arg(&script).arg(verb))?;
+    if verb == "start" {
+        let address = output(Command::new("sh").arg(&script).arg("address"))?;
+        let fleet = example.join("fleet.toml");
+        let text = fs::read_to_string(&fleet)?;
+        fs::write(fleet, text.replace("198.51.100.2", String::from_utf8(address.stdout)?.trim()))?;
+    }
+    Ok(())
 }
 
 fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {

@@ -82,6 +82,18 @@ impl Bench {
         }
     }
 
+    /// The process of the gateway, which may have just been started: it takes connections before it answers the daemon.
+    pub async fn gateway(&self) -> u32 {
+        let start = Instant::now();
+        loop {
+            if let Some(gateway) = self.client.host().await.unwrap().gateway {
+                return gateway.pid;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub fn log(&self) -> String {
         let read = |name| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
         format!("{}{}", read("state/daemon.log"), read("output"))

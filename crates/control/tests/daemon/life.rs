@@ -108,7 +108,7 @@ async fn root_a_killed_daemon_finds_its_servers_and_the_gateway_goes_on() {
     let (last, _) = bench.apply(image).await;
     assert_ok(&last);
     let (before, at) = (bench.group().await.servers, endpoint(&last));
-    let gateway = bench.client.host().await.unwrap().gateway.unwrap().pid;
+    let gateway = bench.gateway().await;
     bench.daemon.kill().unwrap();
     bench.daemon.wait().unwrap();
     assert_eq!(bench.page(&at).await, "first page", "traffic goes on without the daemon");
@@ -120,7 +120,7 @@ async fn root_a_killed_daemon_finds_its_servers_and_the_gateway_goes_on() {
         all
     };
     assert_eq!(same(&before), same(&after), "the same servers, the same processes");
-    assert_eq!(bench.client.host().await.unwrap().gateway.unwrap().pid, gateway);
+    assert_eq!(bench.gateway().await, gateway);
     assert_eq!(bench.page(&at).await, "first page");
     bench.purge().await;
 }
@@ -131,7 +131,7 @@ async fn root_a_killed_gateway_comes_back_on_the_same_port() {
     let image = bench.image("first", "first page", |_, _| ());
     let (last, _) = bench.apply(image).await;
     let at = endpoint(&last);
-    let gateway = bench.client.host().await.unwrap().gateway.unwrap().pid;
+    let gateway = bench.gateway().await;
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(gateway as i32).unwrap(),
         rustix::process::Signal::KILL,
@@ -139,7 +139,8 @@ async fn root_a_killed_gateway_comes_back_on_the_same_port() {
     .unwrap();
     // Not refused: the daemon holds the listening socket, so the connection waits for the next gateway.
     assert_eq!(bench.page(&at).await, "first page");
-    assert_ne!(bench.client.host().await.unwrap().gateway.unwrap().pid, gateway);
+    assert_ne!(bench.gateway().await, gateway);
+    assert_eq!(bench.page(&at).await, "first page");
     bench.purge().await;
 }
 
