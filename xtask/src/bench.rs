@@ -8,6 +8,7 @@ mod askers;
 mod bake;
 mod debs;
 mod delivery;
+mod figures;
 mod gateway;
 mod heal;
 mod http;

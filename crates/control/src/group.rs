@@ -474,7 +474,9 @@ impl GroupTask {
 
     fn answer_settled(&mut self) {
         let over = self.row.progress.as_ref().is_some_and(|p| p.revision == self.row.revision && p.is_over());
-        let over = over && self.routing == 0;
+        // What has failed is over, also while the gateway does not take the table.
+        let failed = matches!(self.progress_state(), Some(plan::RolloutState::Failed { .. }));
+        let over = over && (self.routing == 0 || failed);
         let revision = self.row.revision;
         let waiting = std::mem::take(&mut self.settling);
         let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(asked, _)| *asked != revision || over);

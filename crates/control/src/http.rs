@@ -1,4 +1,4 @@
-//! A tiny HTTP/1.1 client for readiness checks and `http` tests: one request per connection, redirects not followed, at
+//! A tiny HTTP/1.1 client for `http` tests: one request per connection, redirects not followed, at
 //! most [`MAX_BODY`] bytes of the body read.
 
 use std::{collections::BTreeMap, net::SocketAddr};

@@ -8,6 +8,7 @@
 pub mod attest;
 pub mod audit;
 mod bound;
+mod check;
 pub mod config;
 pub mod daemon;
 mod db;

@@ -22,7 +22,7 @@ mod message;
 mod news;
 mod relp;
 mod shipper;
-mod spool;
+pub mod spool;
 
 use serde::{Deserialize, Serialize};
 

@@ -4,25 +4,20 @@
 //! runs. A check is tried again after an eighth of the time since the first, at least 0.3 ms and at most 50 ms: most
 //! services answer within a few milliseconds, the pause is what a rollout waits for, and so it adds little to any wait.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
-use kiln_engine::{Engine, ServiceStatus};
+use kiln_engine::Engine;
 use kiln_model::{
     ImageManifest, ServerId, ServiceName,
     manifest::{Service, ServiceCheck},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::pause::Pause;
+use crate::{
+    check::{self, Asked},
+    pause::Pause,
+};
 
 const SHORTEST_PAUSE: Duration = Duration::from_micros(300);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
@@ -34,8 +29,6 @@ const LONGEST_LOOK: Duration = Duration::from_millis(250);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// A service without a check must run within this time.
 const RUNS_WITHIN: Duration = Duration::from_secs(30);
-/// So much of an answer is read to find its status line.
-const STATUS_LINE: usize = 512;
 
 /// What is watched.
 pub(crate) struct Watched {
@@ -70,7 +63,8 @@ async fn ready(watched: &Watched, name: &ServiceName, service: &Service) -> Resu
 
 async fn late(watched: &Watched, name: &ServiceName, service: &Service, within: Duration) -> String {
     let check = service.readiness.as_ref().map_or_else(|| "it does not run".to_owned(), |r| unanswered(&r.check));
-    let status = timeout(LAST_LOOK, status(watched, name)).await.ok().flatten();
+    let status = timeout(LAST_LOOK, check::status(&*watched.engine, &watched.server, name)).await;
+    let status = status.ok().and_then(Result::ok).flatten();
     let exit = status.and_then(|status| {
         let times = status.starts;
         status.last_exit.map(|exit| format!("; its process ended ({exit}) after {times} starts"))
@@ -92,16 +86,15 @@ pub(crate) fn unanswered(check: &ServiceCheck) -> String {
 /// that ends well, gives no hint, so it is asked again and again.
 async fn runs(watched: &Watched, name: &ServiceName) {
     let mut pause = FIRST_LOOK;
-    while watched.engine.inside().is_some() && !status(watched, name).await.is_some_and(|status| status.up) {
+    while watched.engine.inside().is_some() && !runs_now(watched, name).await {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_LOOK);
     }
 }
 
-/// What PID 1 says of a service; none where it does not answer.
-async fn status(watched: &Watched, name: &ServiceName) -> Option<ServiceStatus> {
-    let services = watched.engine.inside()?.services(&watched.server).await.ok()?;
-    services.into_iter().find(|service| service.name == *name)
+async fn runs_now(watched: &Watched, name: &ServiceName) -> bool {
+    let status = check::status(&*watched.engine, &watched.server, name).await;
+    status.is_ok_and(|status| status.is_some_and(|service| service.up))
 }
 
 async fn poll(watched: &Watched, service: &Service, check: &ServiceCheck, within: Duration) {
@@ -130,63 +123,13 @@ async fn poll(watched: &Watched, service: &Service, check: &ServiceCheck, within
 
 /// One attempt. A command inside is given up after `within`; whoever calls limits the rest.
 pub(crate) async fn attempt(watched: &Watched, service: &Service, check: &ServiceCheck, within: Duration) -> bool {
-    match check {
-        ServiceCheck::Tcp { port } => connect(watched, *port).await.is_some(),
-        ServiceCheck::Http { port, path } => match connect(watched, *port).await {
-            Some(stream) => http_ok(stream, path).await.unwrap_or(false),
-            None => false,
-        },
-        ServiceCheck::Command { command } => match watched.engine.inside() {
-            Some(inside) => {
-                let result = inside.exec(&watched.server, command, &service.user, within, STATUS_LINE).await;
-                result.is_ok_and(|result| result.exit == 0)
-            }
-            None => false,
-        },
-    }
-}
-
-async fn connect(watched: &Watched, port: u16) -> Option<TcpStream> {
-    TcpStream::connect(SocketAddr::from((watched.address?, port))).await.ok()
-}
-
-/// GET, and whether the status is 200 to 399. Only the status line is read.
-async fn http_ok(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kiln\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::with_capacity(STATUS_LINE);
-    while !answer.contains(&b'\n') && answer.len() < STATUS_LINE {
-        if stream.read_buf(&mut answer).await? == 0 {
-            break;
-        }
-    }
-    Ok(status_of(&answer).is_some_and(|status| (200..400).contains(&status)))
-}
-
-/// The status of an HTTP/1 answer (RFC 9112, section 4).
-fn status_of(answer: &[u8]) -> Option<u16> {
-    let rest = answer.strip_prefix(b"HTTP/1.")?;
-    std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok()
+    let Watched { engine, server, address, .. } = watched;
+    let asked = Asked { engine: &**engine, server, address: *address, user: &service.user };
+    asked.attempt(check, within).await.is_ok()
 }
 
 /// The time a server may take to stop: its slowest service's grace, and some for PID 1 itself.
 pub(crate) fn stop_limit(manifest: &ImageManifest) -> Duration {
     let grace = manifest.services.values().map(|service| service.stop.grace).max().unwrap_or_default();
     grace + Duration::from_secs(5)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::status_of;
-
-    #[test]
-    fn only_a_status_line_has_a_status() {
-        assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\n"), Some(204));
-        assert_eq!(status_of(b"HTTP/1.0 500\r\n"), Some(500));
-        for bad in ["", "HTTP/1.", "HTTP/2 200", "SSH-2.0", "HTTP/1.1 2x0 "] {
-            assert_eq!(status_of(bad.as_bytes()), None, "{bad}");
-        }
-    }
 }

@@ -277,6 +277,18 @@ async fn host_blue_green_switches_all_at_once() {
 }
 
 #[tokio::test]
+async fn host_a_rollout_that_fails_because_the_gateway_takes_no_table_comes_to_its_end() {
+    let world = World::new(quick());
+    *world.gate.away.lock().unwrap() = true;
+    let control = world.open().await;
+    let mut group = group(2);
+    group.rollout.progress_deadline = Duration::from_millis(300);
+    let settled = up(&control, wanted(1, group)).await;
+    let reason = settled.outcome.unwrap_err().to_string();
+    assert!(reason.contains("made no progress"), "{reason}");
+}
+
+#[tokio::test]
 async fn host_a_gateway_that_is_away_is_waited_for() {
     let world = World::new(quick());
     *world.gate.away.lock().unwrap() = true;

@@ -3,28 +3,19 @@
 //! The shipper is measured in its own test binary, built for release, which reads a spool of 300,000 lines and prints `PERF`
 //! lines. Processor time is that of the sender alone.
 
-use std::process::Command;
-
 use super::{
     Bench,
+    figures::Figures,
     report::{Row, Target},
-    volume::{figures, test_program},
 };
-use crate::{Outcome, command::output};
+use crate::Outcome;
 
 const TEST: &str = "logs::tests::bench::perf_logs_beside_logger_and_rsyslog";
 
 /// Seconds of processor time for 100,000 lines: at most one is 100,000 lines a second on one core.
 pub fn run(_bench: &Bench) -> Outcome<Vec<Row>> {
-    let said = output(Command::new(test_program("kiln_control", "--lib", None)?).args([
-        "--ignored",
-        "--exact",
-        TEST,
-        "--nocapture",
-    ]))?;
-    let said = String::from_utf8(said.stdout)?;
-    let figures = figures(&said);
-    let figure = |name: &str| figures.get(name).copied().ok_or_else(|| format!("no {name} in:\n{said}"));
+    let figures = Figures::of("kiln_control", &["--lib"], TEST)?;
+    let figure = |name: &str| figures.get(name);
     let row = |what: &str, way: &str, peer: &str, of: &str| -> Outcome<Row> {
         let speed = |name: &str| figure(&format!("{name}_lines_per_s"));
         Ok(Row {

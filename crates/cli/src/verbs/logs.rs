@@ -54,7 +54,9 @@ async fn find(client: &Client, target: &str, spools: &mut BTreeMap<String, Spool
     for id in wanted.into_iter().filter(|id| !spools.contains_key(id)).collect::<Vec<_>>() {
         let Ok(server) = id.parse() else { continue };
         let details: ServerDetails = client.server(&server).await?;
-        spools.insert(id, Spool::new(details.log));
+        if let Some(spool) = Spool::new(details.log) {
+            spools.insert(id, spool);
+        }
     }
     Ok(())
 }

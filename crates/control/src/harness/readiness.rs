@@ -3,21 +3,17 @@
 //! A service with a check is ready when the check holds; one without is ready when its process runs (or, for a task, has
 //! ended well). Checks are tried at once and then again after 1, 2, 4 … 50 ms, so that a fast service is seen fast.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use kiln_api::error::chain;
-use kiln_engine::{Engine, Observed, Phase, ServiceStatus};
-use kiln_model::{
-    ImageManifest, ServerId, ServiceName,
-    manifest::{Service, ServiceCheck},
-};
-use tokio::{net::TcpStream, sync::broadcast::error::RecvError};
+use kiln_engine::{Engine, Observed, Phase};
+use kiln_model::{ImageManifest, ServerId, ServiceName, manifest::Service};
+use tokio::sync::broadcast::error::RecvError;
 
-use crate::{http, retry};
+use crate::{
+    check::{self, Asked},
+    retry,
+};
 
 /// A service without a readiness check must run within this time.
 const RUNNING_LIMIT: Duration = Duration::from_secs(30);
@@ -46,47 +42,6 @@ pub(super) enum NotReady {
     },
 }
 
-/// One attempt of a service's check; a command is run as the service's user.
-pub(super) async fn check(
-    engine: &dyn Engine,
-    server: &ServerId,
-    address: Ipv4Addr,
-    user: &str,
-    check: &ServiceCheck,
-) -> Result<(), String> {
-    match check {
-        ServiceCheck::Http { port, path } => check_http(SocketAddr::from((address, *port)), path).await,
-        ServiceCheck::Tcp { port } => {
-            let address = SocketAddr::from((address, *port));
-            TcpStream::connect(address).await.map(drop).map_err(|e| format!("could not connect to {address}: {e}"))
-        }
-        ServiceCheck::Command { command } => check_command(engine, server, user, command).await,
-    }
-}
-
-async fn check_http(address: SocketAddr, path: &str) -> Result<(), String> {
-    let headers = BTreeMap::new();
-    let answer =
-        http::ask(http::Ask { address, method: "GET", path, headers: &headers }).await.map_err(|e| chain(&e))?;
-    match answer.status {
-        200..=399 => Ok(()),
-        status => Err(format!("GET {path} answered status {status}")),
-    }
-}
-
-async fn check_command(engine: &dyn Engine, server: &ServerId, user: &str, command: &[String]) -> Result<(), String> {
-    let inside = engine.inside().ok_or("this engine cannot run commands inside a server")?;
-    let result = inside.exec(server, command, user, ATTEMPT_LIMIT, 4096).await.map_err(|e| chain(&e))?;
-    match result.exit {
-        0 => Ok(()),
-        exit => Err(format!("`{}` exited with {exit}: {}", command.join(" "), lossy_tail(&result.stderr))),
-    }
-}
-
-fn lossy_tail(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end().lines().next_back().unwrap_or_default().to_owned()
-}
-
 /// Waits until all services are ready, each within its own limit, or the first one that cannot be, or the server's end.
 pub(super) async fn wait(engine: &dyn Engine, server: &Observed, manifest: &ImageManifest) -> Result<(), NotReady> {
     let services = manifest.services.iter().map(|(name, service)| wait_for(engine, server, name, service));
@@ -104,19 +59,19 @@ async fn wait_for(
     service: &Service,
 ) -> Result<(), NotReady> {
     let within = service.readiness.as_ref().map_or(RUNNING_LIMIT, |readiness| readiness.within);
-    let tried = match (&service.readiness, server.address) {
-        (Some(readiness), Some(address)) => {
+    let asked = Asked { engine, server: &server.server, address: server.address, user: &service.user };
+    let tried = match &service.readiness {
+        Some(readiness) => {
             let mut limit = FIRST_ATTEMPT;
             retry::until(within, |_| {
-                let attempt = check(engine, &server.server, address, &service.user, &readiness.check);
+                let attempt = asked.attempt(&readiness.check, ATTEMPT_LIMIT);
                 let limited = tokio::time::timeout(limit, attempt);
                 limit = (limit * 2).min(ATTEMPT_LIMIT);
                 async move { Ok(limited.await.unwrap_or_else(|_| Err("the check did not end".to_owned()))?) }
             })
             .await
         }
-        (Some(_), None) => retry::Tried { failure: Some("the server has no address".to_owned()), took: Duration::ZERO },
-        (None, _) => retry::until(within, |_| async { Ok(running(engine, &server.server, name).await?) }).await,
+        None => retry::until(within, |_| async { Ok(running(engine, &server.server, name).await?) }).await,
     };
     let Some(mut seen) = tried.failure else { return Ok(()) };
     if let Some(last_exit) = last_exit(engine, &server.server, name).await {
@@ -126,7 +81,7 @@ async fn wait_for(
 }
 
 async fn running(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Result<(), String> {
-    match status(engine, server, name).await? {
+    match check::status(engine, server, name).await? {
         Some(service) if service.up => Ok(()),
         Some(_) => Err("it does not run".to_owned()),
         None => Err("it was not started".to_owned()),
@@ -134,15 +89,9 @@ async fn running(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> 
 }
 
 async fn last_exit(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Option<String> {
-    let service = status(engine, server, name).await.ok()??;
+    let service = check::status(engine, server, name).await.ok()??;
     let last = service.last_exit?;
     Some(format!("it was started {} times and last ended with {last}", service.starts))
-}
-
-async fn status(engine: &dyn Engine, server: &ServerId, name: &ServiceName) -> Result<Option<ServiceStatus>, String> {
-    let inside = engine.inside().ok_or("this engine does not tell how services are")?;
-    let services = inside.services(server).await.map_err(|e| chain(&e))?;
-    Ok(services.into_iter().find(|service| service.name == *name))
 }
 
 /// Returns when a server has ended, with what is known of its end.

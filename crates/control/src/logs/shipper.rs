@@ -6,6 +6,8 @@
 //! is written down soon ([`WRITE_AFTER`], [`WRITE_LINES`]), not at once: after a crash so much more can be sent twice.
 
 mod followed;
+mod telling;
+mod under_way;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,9 +16,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_api::Event;
 use kiln_model::{GroupName, ServerId, fleet::LogsPolicy};
-use rand::RngExt as _;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::Instant,
@@ -262,39 +262,6 @@ impl Shipper {
         }
     }
 
-    fn connected(&mut self, link: Link) {
-        self.connecting = None;
-        self.link = Some(link);
-        (self.txnr, self.moved) = (1, Instant::now());
-        let mut away = self.counts.away.lock().unwrap_or_else(PoisonError::into_inner);
-        if away.take().is_some() {
-            tracing::info!(group = %self.group, to = %self.policy.to, "the log collector answers again");
-            let (group, to) = (self.group.to_string(), self.policy.to.to_string());
-            let event = Event::Collector { group, to, state: "connected".to_owned(), reason: None };
-            // Nobody need be listening.
-            self.outside.events.send(event).ok();
-        }
-    }
-
-    /// The connection is gone, or there is none.
-    fn away(&mut self, reason: String) {
-        self.disconnect();
-        let jitter = rand::rng().random_range(0.5..1.0);
-        self.retry_at = Instant::now() + self.pause.mul_f64(jitter);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        let mut away = self.counts.away.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, said)) = away.as_mut() {
-            *said = reason;
-            return;
-        }
-        tracing::warn!(group = %self.group, to = %self.policy.to, reason, "the log collector is away");
-        let (group, to) = (self.group.to_string(), self.policy.to.to_string());
-        let event = Event::Collector { group, to, state: "away".to_owned(), reason: Some(reason.clone()) };
-        // Nobody need be listening.
-        self.outside.events.send(event).ok();
-        *away = Some(((self.outside.clock)(), reason));
-    }
-
     fn say_good_bye(&mut self) {
         if let Some(link) = self.link.take() {
             // In the middle of a line nothing can be said.
@@ -338,113 +305,6 @@ impl Shipper {
             self.queue.extend(read.lines);
         }
         self.put_under_way();
-    }
-
-    fn put_under_way(&mut self) {
-        let Some(link) = &self.link else { return };
-        let acknowledges = link.acknowledges();
-        let window = if acknowledges { WINDOW } else { usize::MAX };
-        if self.flights.is_empty() {
-            self.moved = Instant::now();
-        }
-        let mut count = 0;
-        while self.flights.len() < window && self.out.len() - self.out_at < OUT {
-            let Some(Ready { server, id, place, message }) = self.queue.pop_front() else { break };
-            self.txnr = relp::after(self.txnr);
-            let before = self.out.len();
-            link.frame(&mut self.out, self.txnr, &message);
-            let length = self.out.len() - before;
-            self.lengths.push_back(length);
-            self.flights.push_back(Flight { server, id, place, txnr: self.txnr, left: length, arrived: false });
-            count += 1;
-        }
-        self.counts.sent.fetch_add(count, Ordering::Relaxed);
-        self.flush |= count > 0;
-    }
-
-    fn heard(&mut self, heard: Heard) {
-        self.moved = Instant::now();
-        match heard {
-            Heard::Written(count) => self.written(count),
-            Heard::Flushed => self.flush = false,
-            Heard::Answers(answers) => answers.into_iter().for_each(|(txnr, good)| self.answered(txnr, good)),
-        }
-        while self.flights.front().is_some_and(|flight| flight.arrived) {
-            let Some(flight) = self.flights.pop_front() else { break };
-            // A collector that takes lines is there: the next time it is away it is called soon.
-            self.pause = FIRST_PAUSE;
-            self.counts.arrived.fetch_add(1, Ordering::Relaxed);
-            self.unwritten += 1;
-            if let Some(follow) = self.servers.get_mut(&flight.server) {
-                follow.arrived(flight.id, flight.place);
-            }
-        }
-        if self.unwritten > 0 {
-            self.write_at.get_or_insert_with(|| Instant::now() + WRITE_AFTER);
-        }
-    }
-
-    fn written(&mut self, count: usize) {
-        self.out_at += count;
-        if self.out_at == self.out.len() || self.out_at > OUT {
-            self.out.drain(..self.out_at);
-            self.out_at = 0;
-        }
-        let written_is_all = self.link.as_ref().is_some_and(|link| !link.acknowledges());
-        let mut left = count;
-        while let Some(first) = self.lengths.front_mut().filter(|_| left > 0) {
-            let now = left.min(*first);
-            (*first, left) = (*first - now, left - now);
-            if *first > 0 {
-                break;
-            }
-            self.lengths.pop_front();
-        }
-        if !written_is_all {
-            return;
-        }
-        let mut left = count;
-        for flight in &mut self.flights {
-            let now = left.min(flight.left);
-            (flight.left, left) = (flight.left - now, left - now);
-            flight.arrived = flight.left == 0;
-            if left == 0 {
-                break;
-            }
-        }
-    }
-
-    /// A line that the collector refuses would be refused again: it counts as lost.
-    fn answered(&mut self, txnr: u32, good: bool) {
-        let Some(flight) = self.flights.iter_mut().find(|flight| flight.txnr == txnr) else { return };
-        flight.arrived = true;
-        if !good {
-            let server = flight.server.clone();
-            self.note_loss(&server, 1);
-        }
-    }
-
-    fn note_loss(&mut self, server: &ServerId, lines: u64) {
-        if lines > 0 {
-            self.counts.lost.fetch_add(lines, Ordering::Relaxed);
-            *self.untold.entry(server.clone()).or_default() += lines;
-        }
-        self.tell_losses(false);
-    }
-
-    fn tell_losses(&mut self, now: bool) {
-        let due = now || self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
-        if !due || self.untold.is_empty() {
-            return;
-        }
-        self.told = Some(Instant::now());
-        for (server, lines) in std::mem::take(&mut self.untold) {
-            tracing::warn!(group = %self.group, %server, lines, "log lines are lost: they were overwritten before they were sent");
-            let reason = "they were overwritten before the collector had them".to_owned();
-            let event = Event::LogsLost { group: self.group.to_string(), server: server.to_string(), lines, reason };
-            // Nobody need be listening.
-            self.outside.events.send(event).ok();
-        }
     }
 
     /// Servers that have ended and handed over everything, or whose time is over.

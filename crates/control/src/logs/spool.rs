@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::ErrorKind,
+    io::{ErrorKind, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -20,14 +20,17 @@ const ROUNDS: usize = 4;
 
 /// Lines that are gone: from this number to before that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gap {
+pub struct Gap {
+    /// The first that is gone.
     pub from: u64,
+    /// The first that is there again.
     pub to: u64,
 }
 
 /// What a reading gave, beside frames.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Batch {
+pub struct Batch {
+    /// What is gone before the frames.
     pub gap: Option<Gap>,
     /// Whether that was all for now.
     pub end: bool,
@@ -35,7 +38,7 @@ pub(crate) struct Batch {
 
 /// Where a reader is.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     paths: [PathBuf; 2],
     at: Option<At>,
     /// The number of the next frame; none before the first.
@@ -159,7 +162,9 @@ impl Reader {
 
     /// Looks through a file for a frame with this number or a greater one. At the end of the newest it waits.
     fn scan(&mut self, which: usize, next: u64) -> std::io::Result<bool> {
-        let bytes = std::fs::read(&self.paths[which])?;
+        let Some(mut file) = open(&self.paths[which])? else { return Ok(false) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
         let Some(mut rest) = bytes.strip_prefix(MAGIC) else { return Ok(false) };
         while let Parsed::Frame(frame, size) = parse(rest) {
             if frame.sequence >= next {

@@ -5,11 +5,7 @@ use std::{fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Window, ZoneName,
-    text::MAX_COUNT,
-    window::{Windows, zone},
-};
+use super::{Window, ZoneName, text::MAX_COUNT, window::time_zone};
 use crate::text::{Keys, Table, Value};
 
 /// The keys of a `count` that is no number.
@@ -110,7 +106,7 @@ impl fmt::Display for Target {
 impl Scaling {
     /// The fewest servers at this time.
     pub fn floor(&self, now: Timestamp) -> u32 {
-        let now = zone(&self.time_zone).to_datetime(now);
+        let now = self.time_zone.zone().to_datetime(now);
         let open = self.schedule.iter().filter(|floor| floor.during.holds(now)).map(|floor| floor.min);
         open.fold(self.min, u32::max).min(self.max)
     }
@@ -126,8 +122,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<(u32, Option<Scaling>)> {
     let target = table.required("target", &format!("target = {TARGET_EXAMPLE}")).and_then(|v| target(&v));
     let scale_out = pace(&table, "scale_out", Pace { wait: Duration::from_secs(10), step: u32::MAX });
     let scale_in = pace(&table, "scale_in", Pace { wait: Duration::from_secs(300), step: u32::MAX });
-    let zone = || table.get("time_zone").map_or(Some(Windows::default().time_zone), |v| v.parsed("\"Europe/Berlin\""));
-    let time_zone: Option<ZoneName> = zone();
+    let time_zone = time_zone(&table);
     let (min, max) = (min?, max?);
     if let Some(place) = table.get("min").filter(|_| min > max) {
         let there = table.get("max")?.place;

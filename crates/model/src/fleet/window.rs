@@ -9,7 +9,7 @@ use jiff::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::text::{Keys, Value};
+use crate::text::{Keys, Table, Value};
 
 /// The keys of `windows`.
 pub(crate) const KEYS: Keys = Keys { of: "`windows`", valid: &["open", "closed", "time_zone"] };
@@ -28,7 +28,7 @@ const MINUTES: u16 = 24 * 60;
 
 /// When planned work may happen: what Kiln does by itself although nothing is broken. Healing, and what a person asks for,
 /// does not wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Windows {
     /// Only in one of these; at any time where there is none.
@@ -73,16 +73,10 @@ pub struct InvalidWindow {
 #[error("`{0}` is no time zone that is known")]
 pub struct InvalidZone(String);
 
-impl Default for Windows {
-    fn default() -> Self {
-        Self { open: Vec::new(), closed: Vec::new(), time_zone: ZoneName("UTC".to_owned()) }
-    }
-}
-
 impl Windows {
     /// Whether planned work may begin now.
     pub fn allow(&self, now: Timestamp) -> bool {
-        let now = zone(&self.time_zone).to_datetime(now);
+        let now = self.time_zone.zone().to_datetime(now);
         let within = |windows: &[Window]| windows.iter().any(|window| window.holds(now));
         (self.open.is_empty() || within(&self.open)) && !within(&self.closed)
     }
@@ -109,8 +103,21 @@ impl Days {
     }
 }
 
-pub(super) fn zone(name: &ZoneName) -> TimeZone {
-    TimeZoneDatabase::bundled().get(&name.0).expect("a zone's name was looked up when it was read")
+impl ZoneName {
+    pub(super) fn zone(&self) -> TimeZone {
+        TimeZoneDatabase::bundled().get(&self.0).expect("a zone's name was looked up when it was read")
+    }
+}
+
+impl Default for ZoneName {
+    fn default() -> Self {
+        Self("UTC".to_owned())
+    }
+}
+
+/// Reads the `time_zone` of a table.
+pub(super) fn time_zone(table: &Table<'_>) -> Option<ZoneName> {
+    table.get("time_zone").map_or(Some(ZoneName::default()), |v| v.parsed("\"Europe/Berlin\""))
 }
 
 /// Reads the windows of a group.
@@ -124,9 +131,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<Windows> {
         })
     };
     let (open, closed) = (windows("open"), windows("closed"));
-    let time_zone = table
-        .get("time_zone")
-        .map_or(Some(Windows::default().time_zone), |v| v.parsed::<ZoneName>("\"Europe/Berlin\""));
+    let time_zone = time_zone(&table);
     Some(Windows { open: open?, closed: closed?, time_zone: time_zone? })
 }
 

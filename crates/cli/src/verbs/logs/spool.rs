@@ -1,12 +1,9 @@
-//! A server's log: two files of frames, written by turns; the one that is written next is emptied first.
+//! What is new of a server's log.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read as _, Seek as _, SeekFrom},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use kiln_boot::spool::{MAGIC, Parsed, Stream, parse};
+use kiln_boot::spool::Stream;
+use kiln_control::logs::spool::Reader;
 
 use crate::failure::Failure;
 
@@ -37,66 +34,40 @@ pub(super) struct Spooled {
 /// The log of one server, read as far as it was shown.
 #[derive(Debug)]
 pub(super) struct Spool {
-    files: Vec<(PathBuf, u64)>,
-    /// The number that comes next; 0 before the first reading.
-    next: u64,
+    path: PathBuf,
+    reader: Reader,
 }
 
 impl Spool {
-    /// The log in these files.
-    pub fn new(files: Vec<String>) -> Self {
-        Self { files: files.into_iter().map(|path| (path.into(), 0)).collect(), next: 0 }
+    /// The log in these two files; none where a server has no such log.
+    pub fn new(files: Vec<String>) -> Option<Self> {
+        let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+        let files: [PathBuf; 2] = files.try_into().ok()?;
+        Some(Self { path: files[0].clone(), reader: Reader::new(files, None) })
     }
 
     /// What is new, in order. A file that is gone went with its server.
     pub fn read(&mut self) -> Result<Spooled, Failure> {
-        let mut found = Vec::new();
-        for (path, offset) in &mut self.files {
-            match read_file(path, offset, &mut found) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(Failure::Read { path: path.clone(), source: error });
-                }
-                Ok(()) | Err(_) => {}
+        let mut new = Spooled::default();
+        loop {
+            let batch = self.reader.read(|gap, frame| {
+                new.lost += gap.map_or(0, |gap| gap.to - gap.from);
+                let (service, bytes) = (frame.service.to_owned(), frame.bytes.to_vec());
+                let (sequence, nanos, stream) = (frame.sequence, frame.nanos, frame.stream);
+                new.lines.push(Line { sequence, nanos, stream, service, bytes });
+            });
+            match batch {
+                Ok(batch) if batch.end => return Ok(new),
+                Ok(_) => {}
+                Err(source) => return Err(Failure::Read { path: self.path.clone(), source }),
             }
         }
-        found.retain(|line| line.sequence >= self.next);
-        found.sort_by_key(|line| line.sequence);
-        let mut lost = 0;
-        for line in &found {
-            // Before the first reading nobody knows what was there.
-            lost += if self.next == 0 { 0 } else { line.sequence.saturating_sub(self.next) };
-            self.next = line.sequence + kiln_boot::spool::lines(line.stream, &line.bytes);
-        }
-        Ok(Spooled { lines: found, lost })
     }
-}
-
-/// Reads from `offset` on, or from the start where the file was emptied since.
-fn read_file(path: &PathBuf, offset: &mut u64, found: &mut Vec<Line>) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    if file.metadata()?.len() < *offset {
-        *offset = 0;
-    }
-    file.seek(SeekFrom::Start(*offset))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let mut rest = &bytes[..];
-    if *offset == 0 {
-        let Some(frames) = rest.strip_prefix(MAGIC) else { return Ok(()) };
-        rest = frames;
-    }
-    while let Parsed::Frame(frame, size) = parse(rest) {
-        let (service, bytes) = (frame.service.to_owned(), frame.bytes.to_vec());
-        found.push(Line { sequence: frame.sequence, nanos: frame.nanos, stream: frame.stream, service, bytes });
-        rest = &rest[size..];
-    }
-    *offset += (bytes.len() - rest.len()) as u64;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use kiln_boot::spool::Frame;
+    use kiln_boot::spool::{Frame, MAGIC};
 
     use super::*;
 
@@ -115,7 +86,8 @@ mod tests {
             std::fs::write(path(name), [&[MAGIC.to_vec()], frames].concat().concat()).expect("the file is written");
         };
         write("a", &[frame(1, "one"), frame(2, "two")]);
-        let mut spool = Spool::new(vec![path("a").display().to_string(), path("b").display().to_string()]);
+        let mut spool =
+            Spool::new(vec![path("a").display().to_string(), path("b").display().to_string()]).expect("two files");
         let mut texts = || -> Vec<String> {
             let spooled = spool.read().expect("the files are readable");
             assert_eq!(spooled.lost, 0);
@@ -128,9 +100,9 @@ mod tests {
         write("a", &[frame(4, "four")]);
         assert_eq!(texts(), ["four"]);
         let half = frame(5, "five");
-        std::fs::write(path("b"), [MAGIC.as_slice(), &frame(3, "three"), &half[..9]].concat()).expect("written");
+        std::fs::write(path("b"), [MAGIC.as_slice(), &half[..9]].concat()).expect("written");
         assert!(texts().is_empty());
-        std::fs::write(path("b"), [MAGIC.as_slice(), &frame(3, "three"), &half].concat()).expect("written");
+        std::fs::write(path("b"), [MAGIC.as_slice(), &half].concat()).expect("written");
         assert_eq!(texts(), ["five"]);
     }
 }
