@@ -13,6 +13,7 @@ mod finish;
 mod heal;
 mod revoked;
 mod scale;
+mod shared;
 mod slots;
 mod view;
 mod wish;

@@ -37,6 +37,7 @@ use kiln_model::{
     config::{ConfigKey, ConfigValue, Secrets},
     evidence::{MatrixReport, Report, TestOutcome, Verdict},
     trust,
+    shared,
     volume::{self, SnapshotId},
 };
 
@@ -233,6 +234,7 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
             .into_iter()
             .chain(lent::parameters(&subject.manifest))
             .chain(own_volumes(&subject.manifest))
+            .chain(own_shared(&subject.manifest))
             .collect(),
         tests,
         matrix: Vec::new(),
@@ -254,6 +256,10 @@ const PARAMETERS: [&str; 3] = [
 
 fn own_volumes(manifest: &ImageManifest) -> Option<String> {
     volume::needed(manifest).next().map(|_| "with volumes of its own, which are gone with it".to_owned())
+}
+
+fn own_shared(manifest: &ImageManifest) -> Option<String> {
+    shared::needed(manifest).next().map(|_| "with empty shared directories of its own, which are gone with it".to_owned())
 }
 
 fn outcome(name: &str, took: Duration, failure: Option<String>) -> TestOutcome {

@@ -19,6 +19,7 @@ use crate::{
     pool::Pool,
     record::{self, Files, Progress},
     server::Server,
+    shared::SharedDirectories,
     volume::Volumes,
     watch::Watch,
 };
@@ -46,6 +47,7 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
         locks: Mutex::default(),
         watch,
         volumes: Volumes::new(&options.state_dir),
+        shared: SharedDirectories::new(&options.state_dir, &options.run_dir),
         staged: Mutex::default(),
         pool: Pool::new(Arc::clone(&ground), network.clone(), block, options.berths, used),
         network,

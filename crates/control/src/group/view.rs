@@ -41,7 +41,7 @@ impl GroupTask {
 
     pub(super) fn observed(&self) -> GroupObserved {
         GroupObserved {
-            servers: self.servers.values().map(|server| server.view(&self.row.spec.limits)).collect(),
+            servers: self.servers.values().map(|server| server.view(&self.row.spec)).collect(),
             failures: self.row.failures.clone(),
             blocked: self.blocked.clone(),
         }
@@ -275,7 +275,7 @@ impl Server {
         self.row.state == ServerState::Ready && self.row.in_traffic
     }
 
-    fn view(&self, limits: &kiln_model::fleet::Limits) -> ServerView {
+    fn view(&self, wanted: &kiln_model::Group) -> ServerView {
         ServerView {
             id: self.row.id.clone(),
             release: self.row.release,
@@ -287,7 +287,7 @@ impl Server {
             running: self.running,
             slot: self.row.slot,
             staged: self.busy.is_none() && self.waiting.is_some(),
-            replace: self.row.rebuild || self.row.limits != *limits,
+            replace: self.row.rebuild || self.row.is_other_than(wanted),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Values that are not known to be open are masked in what is shown: those of secret keys, of keys that the image does not
 //! have, and of other images.
 
+mod data;
 mod words;
 
 use std::{collections::BTreeMap, ops::Range};
@@ -13,10 +14,9 @@ use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
     config::{ConfigKey, ConfigSchema, ConfigSource, Delivery, KeySpec, ProblemKind},
     diagnostic::{Diagnostic, Diagnostics},
-    id::{BindingName, GroupName, VolumeName},
+    id::{BindingName, GroupName},
     manifest::ImageManifest,
     text::{Document, listed, suggest},
-    volume,
 };
 
 /// Something wrong, and the keys that lead to it.
@@ -84,7 +84,7 @@ impl FleetFiles {
             image.bindings.iter().flat_map(|(binding, wanted)| bound(name, group, (binding, &wanted.fields)));
         let strange = group.bindings.keys().filter(|binding| !image.bindings.contains_key(*binding));
         let strange = strange.map(|binding| unknown_binding(name, binding, image));
-        given.chain(missing).chain(bindings).chain(strange).chain(volumes(name, group, image)).collect()
+        given.chain(missing).chain(bindings).chain(strange).chain(data::data(name, group, image)).collect()
     }
 
     fn shown(&self, found: &[Misfit], environment: bool, image: &ImageManifest) -> Option<Diagnostics> {
@@ -114,33 +114,6 @@ impl FleetFiles {
         }
         hidden
     }
-}
-
-/// Volumes that the image needs and the group says nothing of, and the reverse.
-fn volumes(name: &GroupName, group: &Group, image: &ImageManifest) -> Vec<Misfit> {
-    let path = |last: Option<&VolumeName>| {
-        let group = ["group".to_owned(), name.to_string()].into_iter();
-        group.chain(last.iter().flat_map(|last| ["volume".to_owned(), last.to_string()])).collect()
-    };
-    let wanted: Vec<_> = volume::needed(image).map(|needed| needed.name).collect();
-    let missing = wanted.iter().filter(|wanted| !group.volumes.contains_key(**wanted)).map(|wanted| Misfit {
-        environment: false,
-        path: path(None),
-        at: At::Key,
-        message: format!("group `{name}` says no size for the volume `{wanted}` of the image `{}`", image.name),
-        help: format!("add `[group.{name}.volume.{wanted}]` followed by `size = \"1GiB\"`"),
-    });
-    let strange = group.volumes.keys().filter(|given| !wanted.contains(given)).map(|given| Misfit {
-        environment: false,
-        path: path(Some(given)),
-        at: At::Key,
-        message: format!("the image `{}` has no volume `{given}`", image.name),
-        help: match suggest(given.as_str(), &wanted.iter().map(|name| name.as_str()).collect::<Vec<_>>()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("declare it in `[writable]` of image.toml (`{{ volume = \"{given}\" }}`), or remove it"),
-        },
-    });
-    missing.chain(strange).collect()
 }
 
 fn baked(group: &Group, image: &ImageManifest) -> bool {

@@ -8,4 +8,5 @@ mod isolation;
 mod life;
 mod limits;
 mod messages;
+mod shared;
 mod volumes;
