@@ -6,6 +6,8 @@ mod examples;
 mod guest;
 mod guestbook;
 mod isolated;
+mod project;
+mod wiki;
 mod written;
 
 use clap::Args;

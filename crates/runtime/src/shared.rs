@@ -5,15 +5,20 @@
 //! so) executed for the server; nobody inside can make a file that the host would run as another user
 //! ([`kiln_sys::seccomp::marks_filter`], and no capability for file capabilities); and no path inside it is ever followed from
 //! outside: Kiln opens the directory itself and nothing below.
+//!
+//! What is on an NFS server is mounted for each server too ([`nfs`]). The kernel has one connection and one cache for all mounts of
+//! the same export with the same options, however many there are, and lets go of it with the last one: nothing has to be counted,
+//! found again or cleaned up.
 
 mod error;
+mod nfs;
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use kiln_model::shared::{Attachment, HostDirectory, Place, SharedDirectory, Source};
+use kiln_model::shared::{Attachment, HostDirectory, Nfs, Place, SharedDirectory, Source};
 use kiln_sys::{
     Outcome,
     mount::{self, Attributes, Depth, Setting},
@@ -33,44 +38,54 @@ const OF_TESTS: &str = "256m";
 pub(crate) struct SharedDirectories {
     /// Kiln's own directories: none of them, nothing above and nothing below is shared.
     own: Vec<PathBuf>,
+    /// A user of a server, as an NFS server sees it.
+    user: u32,
 }
 
 impl SharedDirectories {
-    pub(crate) fn new(state_dir: &Path, run_dir: &Path) -> Self {
-        Self { own: vec![state_dir.to_owned(), run_dir.to_owned()] }
+    pub(crate) fn new(state_dir: &Path, run_dir: &Path, user: u32) -> Self {
+        Self { own: vec![state_dir.to_owned(), run_dir.to_owned()], user }
     }
 
     /// Whether servers can be given it.
     pub(crate) fn check(&self, directory: &SharedDirectory) -> Result<(), SharedError> {
         let own: Vec<&Path> = self.own.iter().map(PathBuf::as_path).collect();
-        look(directory, &own)
+        match &directory.place {
+            Place::Directory(_) => look(directory, &own),
+            Place::Nfs(nfs) => self.over_network(nfs, directory).map(drop),
+        }
+    }
+
+    fn over_network(&self, nfs: &Nfs, directory: &SharedDirectory) -> Result<OwnedFd, SharedError> {
+        nfs::mount(nfs, attributes(directory), (self.user, !directory.read_only))
     }
 
     /// A detached mount for a server, with its owners.
     pub(crate) fn give(&self, attachment: &Attachment, users: &OwnedFd) -> Result<OwnedFd, SharedError> {
         let mounted = match &attachment.source {
             Source::Throwaway => throwaway()?,
-            Source::Bound(directory) => {
-                self.check(directory)?;
-                self.mount(directory)?
-            }
+            Source::Bound(directory) => match &directory.place {
+                Place::Directory(path) => {
+                    self.check(directory)?;
+                    of_host(path, attributes(directory))?
+                }
+                // Linux shifts no owners there: the NFS server says whose everything is.
+                Place::Nfs(nfs) => return self.over_network(nfs, directory),
+            },
         };
         match mount::map_owners(mounted.as_fd(), users.as_fd()) {
             Err(error) if error.outcome == Outcome::Invalid => Err(SharedError::NoOwners(attachment.name.clone())),
             other => Ok(other.map(|()| mounted)?),
         }
     }
+}
 
-    fn mount(&self, directory: &SharedDirectory) -> Result<OwnedFd, SharedError> {
-        let mounted = match &directory.place {
-            Place::Directory(path) => mount::clone_tree(open(path)?.as_fd(), Path::new(""), Depth::One)?,
-            Place::Nfs(nfs) => return Err(SharedError::NotYet(nfs.export.to_string())),
-        };
-        // What is mounted on the host later does not appear inside.
-        mount::make_private(mounted.as_fd())?;
-        mount::restrict(mounted.as_fd(), Depth::One, attributes(directory))?;
-        Ok(mounted)
-    }
+fn of_host(path: &HostDirectory, attributes: Attributes) -> Result<OwnedFd, SharedError> {
+    let mounted = mount::clone_tree(open(path)?.as_fd(), Path::new(""), Depth::One)?;
+    // What is mounted on the host later does not appear inside.
+    mount::make_private(mounted.as_fd())?;
+    mount::restrict(mounted.as_fd(), Depth::One, attributes)?;
+    Ok(mounted)
 }
 
 fn attributes(directory: &SharedDirectory) -> Attributes {
@@ -109,7 +124,7 @@ pub fn look(directory: &SharedDirectory, own: &[&Path]) -> Result<(), SharedErro
 
 /// No symbolic link is followed on the way, so that what is checked is what the fleet says.
 fn open(path: &HostDirectory) -> Result<OwnedFd, SharedError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(CWD, path.as_str(), flags, Mode::empty(), resolve).map_err(|error| match error {
         Errno::NOENT => SharedError::NotThere(path.clone()),

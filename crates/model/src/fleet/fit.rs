@@ -16,6 +16,7 @@ use crate::{
     diagnostic::{Diagnostic, Diagnostics},
     id::{BindingName, GroupName},
     manifest::ImageManifest,
+    shared::{Place, SharedDirectory},
     text::{Document, listed, suggest},
 };
 
@@ -49,6 +50,28 @@ impl FleetFiles {
             }
         }
         Ok(())
+    }
+
+    /// Asks of every shared directory that the fleet binds whether this host can hand it to servers. What is wrong is shown where
+    /// it is bound.
+    pub fn check_shared(
+        &self,
+        image: &ImageManifest,
+        usable: impl Fn(&SharedDirectory) -> Result<(), String>,
+    ) -> Result<(), Diagnostics> {
+        let bound = |(group, spec): (&GroupName, &Group)| {
+            let (group, all) = (group.to_string(), spec.shared.clone());
+            all.into_iter().map(move |(name, directory)| (group.clone(), name, directory))
+        };
+        let found = self.fleet.groups.iter().flat_map(bound).filter_map(|(group, name, directory)| {
+            let message = usable(&directory).err()?;
+            let key = if matches!(directory.place, Place::Directory(_)) { "directory" } else { "nfs" };
+            let path = ["group".to_owned(), group, "shared".to_owned(), name.to_string(), key.to_owned()].to_vec();
+            let help = "change it here, or on the host: Kiln neither makes nor changes what is there".to_owned();
+            Some(Misfit { environment: false, path, at: At::Value, message, help })
+        });
+        let found: Vec<_> = found.collect();
+        self.shown(&found, false, image).map_or(Ok(()), Err)
     }
 
     /// Keys of `[config]` that no image of the fleet has.

@@ -1,8 +1,12 @@
 //! Why a shared directory cannot be handed to servers.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use kiln_model::{SharedName, shared::HostDirectory};
+use kiln_model::{
+    SharedName,
+    duration::format,
+    shared::{Export, HostDirectory},
+};
 use kiln_sys::SysError;
 use rustix::io::Errno;
 
@@ -49,9 +53,54 @@ pub enum SharedError {
          overlayfs, FUSE and network file systems cannot); what is on an NFS server is bound with `nfs = \"server:/export\"`"
     )]
     NoOwners(SharedName),
-    /// NFS.
-    #[error("{0}: NFS is not supported yet")]
-    NotYet(String),
+    /// The kernel has no NFS client.
+    #[error(
+        "this host has no NFS client for version {version}: its kernel lacks the module {module} (Debian and Ubuntu have it in \
+         `linux-image-…`; kernels of clouds and small ones often leave it out)"
+    )]
+    NoClient {
+        /// The version asked for.
+        version: &'static str,
+        /// The module.
+        module: &'static str,
+    },
+    /// The NFS server's name leads nowhere.
+    #[error("the address of the NFS server {server} was not found: {why}")]
+    NoAddress {
+        /// The server.
+        server: String,
+        /// What was said.
+        why: String,
+    },
+    /// The NFS server did not answer.
+    #[error("the NFS server of {export} does not answer (tried for {}); see whether it runs and can be reached", format(*waited))]
+    Silent {
+        /// What was asked for.
+        export: Export,
+        /// For so long.
+        waited: Duration,
+    },
+    /// The NFS server refused.
+    #[error("{export} cannot be mounted: {why}")]
+    Refused {
+        /// What was asked for.
+        export: Export,
+        /// What was said.
+        why: String,
+    },
+    /// Users of servers can do nothing there.
+    #[error(
+        "users of servers may not {} {export}: Linux does not shift owners over NFS, so the NFS server must take everybody for the \
+         owner of the files: export it with `all_squash,anonuid=…,anongid=…`{}",
+        if *writes { "write to" } else { "read" },
+        if *writes { ", or say `read_only = true`" } else { "" }
+    )]
+    NotTheirs {
+        /// What was asked for.
+        export: Export,
+        /// Whether they must be able to write.
+        writes: bool,
+    },
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] SysError),

@@ -8,5 +8,6 @@ mod isolation;
 mod life;
 mod limits;
 mod messages;
+mod nfs;
 mod shared;
 mod volumes;

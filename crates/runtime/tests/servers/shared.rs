@@ -15,7 +15,7 @@ use kiln_runtime::{Observed, Request, RuntimeError, SharedError};
 
 use crate::bench::{Bench, IDLE, NO_LIMITS, id, image, release, writable};
 
-fn with_uploads() -> ImageManifest {
+pub fn with_uploads() -> ImageManifest {
     let mut manifest = image(IDLE);
     manifest.writable = vec![writable("/var/data", WritableKind::Shared { name: "uploads".parse().unwrap() })];
     manifest
@@ -26,7 +26,7 @@ fn bound(path: &Path) -> SharedDirectory {
     SharedDirectory { place, read_only: false, execute: false }
 }
 
-fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
+pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
     let request = Request {
         server: id(server),
         generation: 1,
@@ -52,7 +52,7 @@ fn uploads(bench: &Bench) -> PathBuf {
     path
 }
 
-fn shared_error(error: RuntimeError) -> SharedError {
+pub fn shared_error(error: RuntimeError) -> SharedError {
     match error {
         RuntimeError::Shared(error) => error,
         other => panic!("{other:?}"),
@@ -100,16 +100,16 @@ fn root_a_shared_directory_gives_no_power_over_the_host() {
     let path = uploads(&bench);
     std::fs::write(bench.directory().join("secret"), "of the host\n").unwrap();
     give(&bench, "hostile", &bound(&path));
-    bench.shell("hostile", "cp /bin/busybox /var/data/program; chmod 755 /var/data/program");
+    bench.shell("hostile", "cp /bin/busybox /var/data/busybox; chmod 755 /var/data/busybox");
     let refused = [
-        "chmod u+s /var/data/program",
-        "chmod 2755 /var/data/program",
+        "chmod u+s /var/data/busybox",
+        "chmod 2755 /var/data/busybox",
         "chmod g+s /var/data",
         "install -m 4755 /bin/busybox /var/data/other",
         "mknod -m 4755 /var/data/pipe p",
         "mknod /var/data/disk b 8 0",
         "mknod /var/data/mem c 1 1",
-        "/var/data/program true",
+        "/var/data/busybox true",
         "ln /bin/busybox /var/data/linked",
         "mount --bind /var/data /mnt",
         "mount -o remount,suid,dev,exec /var/data",
@@ -147,11 +147,11 @@ fn root_a_shared_directory_gives_no_power_over_the_host() {
 fn root_a_shared_directory_can_be_read_only_and_can_be_executed() {
     let bench = Bench::new();
     let path = uploads(&bench);
-    std::fs::copy("/bin/busybox", path.join("program")).unwrap();
+    std::fs::copy("/bin/busybox", path.join("busybox")).unwrap();
     give(&bench, "reader", &SharedDirectory { read_only: true, execute: true, ..bound(&path) });
     let wrote = bench.shell("reader", "echo x > /var/data/x");
     assert!(wrote.contains("Read-only file system"), "{wrote}");
-    assert_eq!(bench.shell("reader", "/var/data/program echo ran"), "ran\n");
+    assert_eq!(bench.shell("reader", "/var/data/busybox echo ran"), "ran\n");
     assert!(!path.join("x").exists());
 }
 
@@ -173,7 +173,7 @@ fn root_what_cannot_be_shared_is_said() {
     let path = uploads(&bench);
     let refused = |path: &Path| {
         let error = shared_error(launch(&bench, "one", Source::Bound(bound(path))).unwrap_err());
-        assert!(bench.left_on_host().is_empty(), "{:?}", bench.left_on_host());
+        assert!(bench.runtime().observe().unwrap().is_empty(), "nothing is left of it");
         error
     };
     let missing = refused(&bench.directory().join("missing"));

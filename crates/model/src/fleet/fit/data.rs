@@ -21,7 +21,7 @@ pub(super) fn data(name: &GroupName, group: &Group, image: &ImageManifest) -> Ve
     let volumes = Kind {
         key: "volume",
         what: "volume",
-        unsaid: "no size for",
+        unsaid: "says no size for",
         example: "size = \"1GiB\"",
         wanted: volume::needed(image).map(|needed| needed.name.as_str()).collect(),
         given: group.volumes.keys().map(|name| name.as_str()).collect(),
@@ -29,7 +29,7 @@ pub(super) fn data(name: &GroupName, group: &Group, image: &ImageManifest) -> Ve
     let shared = Kind {
         key: "shared",
         what: "shared directory",
-        unsaid: "not where to find",
+        unsaid: "does not say where to find",
         example: "directory = \"/srv/uploads\"",
         wanted: shared::needed(image).map(|name| name.as_str()).collect(),
         given: group.shared.keys().map(|name| name.as_str()).collect(),
@@ -48,7 +48,7 @@ impl Kind<'_> {
             environment: false,
             path: path(None),
             at: At::Key,
-            message: format!("group `{name}` says {unsaid} the {what} `{wanted}` of the image `{}`", image.name),
+            message: format!("group `{name}` {unsaid} the {what} `{wanted}` of the image `{}`", image.name),
             help: format!("add `[group.{name}.{key}.{wanted}]` followed by `{example}`"),
         });
         let strange = given.iter().filter(|given| !wanted.contains(given)).map(|given| Misfit {
