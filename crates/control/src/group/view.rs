@@ -49,8 +49,10 @@ impl GroupTask {
 
     /// The group's part of the gateway's table.
     pub(super) fn routes(&self) -> Vec<Route> {
+        // What would fail or wait is refused at once by the gateway.
+        let servers = self.servers.values().filter(|_| !self.is_away());
         let placed =
-            self.servers.values().filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
+            servers.filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
         table(&self.row, &placed.collect::<Vec<_>>())
     }
 
@@ -83,7 +85,7 @@ impl GroupTask {
             config: wanted.map(|release| release.config.digest().to_string()).unwrap_or_default(),
             release: self.row.release.to_string(),
             desired: if self.row.removing { 0 } else { self.row.spec.count },
-            ready: self.updated(),
+            ready: if self.is_away() { 0 } else { self.updated() },
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
             healing: self.healing(),
@@ -91,6 +93,7 @@ impl GroupTask {
             live: self.live(),
             sources: None,
             volumes: self.volumes(),
+            shared: self.shared_status(),
             logs: self.shared.logs.status(&self.row.name),
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
