@@ -639,7 +639,8 @@ fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName,
         if let Some(missing) = needed.find(|needed| !spec.volumes.contains_key(needed.name)) {
             return Err(ControlError::NoVolume { group: name, volume: missing.name.clone() });
         }
-        if let Some(missing) = kiln_model::shared::needed(&image.manifest).find(|name| !spec.shared.contains_key(*name)) {
+        if let Some(missing) = kiln_model::shared::needed(&image.manifest).find(|name| !spec.shared.contains_key(*name))
+        {
             return Err(ControlError::NoShared { group: name, shared: missing.clone() });
         }
         let config = configs.remove(&name).ok_or_else(|| ControlError::NoConfig(name.clone()))?;

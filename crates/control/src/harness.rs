@@ -36,8 +36,7 @@ use kiln_model::{
     FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite, VolumeName,
     config::{ConfigKey, ConfigValue, Secrets},
     evidence::{MatrixReport, Report, TestOutcome, Verdict},
-    trust,
-    shared,
+    shared, trust,
     volume::{self, SnapshotId},
 };
 
@@ -259,7 +258,9 @@ fn own_volumes(manifest: &ImageManifest) -> Option<String> {
 }
 
 fn own_shared(manifest: &ImageManifest) -> Option<String> {
-    shared::needed(manifest).next().map(|_| "with empty shared directories of its own, which are gone with it".to_owned())
+    shared::needed(manifest)
+        .next()
+        .map(|_| "with empty shared directories of its own, which are gone with it".to_owned())
 }
 
 fn outcome(name: &str, took: Duration, failure: Option<String>) -> TestOutcome {

@@ -184,7 +184,8 @@ async fn host_a_group_is_not_ready_while_what_it_shares_is_away() {
     let world = World::new(quick());
     let control = world.open().await;
     let mut sharing = group(2);
-    let nfs = Nfs { export: "nas:/srv/uploads".parse().unwrap(), version: NfsVersion::V4_2, timeout: Duration::from_secs(3) };
+    let nfs =
+        Nfs { export: "nas:/srv/uploads".parse().unwrap(), version: NfsVersion::V4_2, timeout: Duration::from_secs(3) };
     let bound = SharedDirectory { place: Place::Nfs(nfs), read_only: false, execute: false };
     sharing.shared.insert("uploads".parse().unwrap(), bound);
     assert_eq!(up(&control, wanted(1, sharing)).await.outcome, Ok(()));

@@ -230,12 +230,31 @@ mod tests {
     #[test]
     fn unit_paths_of_the_host_are_not_shared() {
         for text in [
-            "", "/", "//", "srv", "./srv", "/srv/../etc", "/srv/./x", "/srv//x", "/srv/a\n", "/srv/a\0", "/proc", "/proc/1",
-            "/sys", "/dev/shm", "/etc", "/etc/cron.d/", "/usr/local", "/run/kiln", "/boot",
+            "",
+            "/",
+            "//",
+            "srv",
+            "./srv",
+            "/srv/../etc",
+            "/srv/./x",
+            "/srv//x",
+            "/srv/a\n",
+            "/srv/a\0",
+            "/proc",
+            "/proc/1",
+            "/sys",
+            "/dev/shm",
+            "/etc",
+            "/etc/cron.d/",
+            "/usr/local",
+            "/run/kiln",
+            "/boot",
         ] {
             assert!(text.parse::<HostDirectory>().is_err(), "{text:?}");
         }
-        for (text, path) in [("/srv/uploads", "/srv/uploads"), ("/srv/uploads/", "/srv/uploads"), ("/etcetera", "/etcetera")] {
+        for (text, path) in
+            [("/srv/uploads", "/srv/uploads"), ("/srv/uploads/", "/srv/uploads"), ("/etcetera", "/etcetera")]
+        {
             assert_eq!(text.parse::<HostDirectory>().unwrap().as_str(), path);
         }
         let shown = "/a\u{1b}[31m".parse::<HostDirectory>().unwrap_err().to_string();
@@ -245,8 +264,22 @@ mod tests {
     #[test]
     fn unit_exports_are_a_server_and_a_path() {
         for text in [
-            "", ":", "server", "server:", ":/x", "server:x", "server:/../x", "ser ver:/x", "-o:/x", "a,b:/x", "server:/a\nb",
-            "[::1]/x", "[zz]:/x", "[server]:/x", "::1:/x", "server:/a//b",
+            "",
+            ":",
+            "server",
+            "server:",
+            ":/x",
+            "server:x",
+            "server:/../x",
+            "ser ver:/x",
+            "-o:/x",
+            "a,b:/x",
+            "server:/a\nb",
+            "[::1]/x",
+            "[zz]:/x",
+            "[server]:/x",
+            "::1:/x",
+            "server:/a//b",
         ] {
             assert!(text.parse::<Export>().is_err(), "{text:?}");
         }

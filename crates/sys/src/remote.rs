@@ -273,8 +273,11 @@ mod tests {
         rustix::fs::openat(&mounted, "x", rustix::fs::OFlags::CREATE, rustix::fs::Mode::RUSR).unwrap();
         let unknown = mount(&remote(c"nosuchfs", &[], (0, false)), LIMIT).unwrap();
         assert!(matches!(unknown, Answer::Refused { step: Step::Kind, reason: Reason::Unknown, .. }), "{unknown:?}");
-        let setting = mount(&remote(c"tmpfs", &[(c"mode", Some(c"0755")), (c"nosuch", None)], (0, false)), LIMIT).unwrap();
-        let Answer::Refused { step: Step::Setting(1), reason: Reason::Invalid, said } = setting else { panic!("{setting:?}") };
+        let setting =
+            mount(&remote(c"tmpfs", &[(c"mode", Some(c"0755")), (c"nosuch", None)], (0, false)), LIMIT).unwrap();
+        let Answer::Refused { step: Step::Setting(1), reason: Reason::Invalid, said } = setting else {
+            panic!("{setting:?}")
+        };
         assert!(said.contains("nosuch"), "the kernel's words: {said:?}");
         let writes = mount(&remote(c"tmpfs", &[(c"mode", Some(c"0755"))], (1000, true)), LIMIT).unwrap();
         assert!(matches!(writes, Answer::Refused { step: Step::Use, reason: Reason::NotPermitted, .. }), "{writes:?}");

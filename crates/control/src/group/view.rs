@@ -51,8 +51,7 @@ impl GroupTask {
     pub(super) fn routes(&self) -> Vec<Route> {
         // What would fail or wait is refused at once by the gateway.
         let servers = self.servers.values().filter(|_| !self.is_away());
-        let placed =
-            servers.filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
+        let placed = servers.filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
         table(&self.row, &placed.collect::<Vec<_>>())
     }
 

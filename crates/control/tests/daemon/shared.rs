@@ -24,7 +24,9 @@ use crate::bench::{Bench, assert_ok, endpoint, request};
 fn image(bench: &Bench, name: &str) -> ImageDigest {
     std::fs::create_dir_all(bench.directory.path().join("images").join(name).join("root/uploads")).unwrap();
     bench.image(name, name, |manifest, suite| {
-        let script = format!("echo {name} >> /uploads/log; echo {name} > /uploads/index.html; exec httpd -f -p 8080 -h /uploads");
+        let script = format!(
+            "echo {name} >> /uploads/log; echo {name} > /uploads/index.html; exec httpd -f -p 8080 -h /uploads"
+        );
         let main = manifest.services.values_mut().next().unwrap();
         main.command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
         let kind = WritableKind::Shared { name: "uploads".parse().unwrap() };
@@ -102,7 +104,9 @@ async fn root_a_directory_that_cannot_be_shared_is_said_before_anything_is_done(
     let mut bench = Bench::new().await;
     let image = image(&bench, "first");
     let state = bench.directory.path().join("state");
-    for (directory, said) in [(bench.directory.path().join("missing"), "is not there"), (state, "Kiln keeps its own files")] {
+    for (directory, said) in
+        [(bench.directory.path().join("missing"), "is not there"), (state, "Kiln keeps its own files")]
+    {
         let mut told = Vec::new();
         let stream = bench.client.apply(&wish(image, &directory)).await.unwrap();
         let last = stream.finish(|event| told.push(event.clone())).await.unwrap();

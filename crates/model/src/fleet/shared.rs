@@ -9,10 +9,8 @@ use crate::{
 };
 
 /// The keys of a shared directory.
-pub(crate) const KEYS: Keys = Keys {
-    of: "a shared directory",
-    valid: &["directory", "nfs", "version", "timeout", "read_only", "execute"],
-};
+pub(crate) const KEYS: Keys =
+    Keys { of: "a shared directory", valid: &["directory", "nfs", "version", "timeout", "read_only", "execute"] };
 
 /// The keys that only NFS has.
 const OF_NFS: [&str; 2] = ["version", "timeout"];
@@ -31,10 +29,11 @@ fn read(entry: &Entry<'_>) -> Option<(SharedName, SharedDirectory)> {
         Err(error) => entry.place.report(error.to_string(), "for example: `[group.web.shared.uploads]`"),
     };
     let table = entry.value.table(KEYS, EXAMPLE)?;
-    let place = table.one_of(&["directory", "nfs"], "directory = \"/srv/uploads\"").and_then(|choice| match choice.key {
-        "directory" => directory(&choice.value, &table),
-        _ => nfs(&choice.value, &table),
-    });
+    let place =
+        table.one_of(&["directory", "nfs"], "directory = \"/srv/uploads\"").and_then(|choice| match choice.key {
+            "directory" => directory(&choice.value, &table),
+            _ => nfs(&choice.value, &table),
+        });
     let flag = |key| table.get(key).map_or(Some(false), |v| v.boolean());
     let (read_only, execute) = (flag("read_only"), flag("execute"));
     Some((name?, SharedDirectory { place: place?, read_only: read_only?, execute: execute? }))

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, OnExpiry, OnRevoked, OnSourceChange,
-    Publish, RolloutPolicy, Strategy, Windows, healing, logs, rollout, scaling, shared, source, volume,
-    window,
+    Publish, RolloutPolicy, Strategy, Windows, healing, logs, rollout, scaling, shared, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},

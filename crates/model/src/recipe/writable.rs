@@ -73,7 +73,9 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Placed<'d, Writable>> {
     }
     let table = entry.value.table(KEYS, EXAMPLE)?;
     let kind =
-        table.one_of(&["tmpfs", "ephemeral", "volume", "shared"], "tmpfs = \"64MiB\"").and_then(|choice| match choice.key {
+        table.one_of(&["tmpfs", "ephemeral", "volume", "shared"], "tmpfs = \"64MiB\"").and_then(|choice| match choice
+            .key
+        {
             "tmpfs" => size(&choice.value).map(|size| WritableKind::Tmpfs { size }),
             "ephemeral" => size(&choice.value).map(|size| WritableKind::Ephemeral { size }),
             "shared" => shared(&choice, &table),

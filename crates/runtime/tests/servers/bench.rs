@@ -127,7 +127,8 @@ impl Bench {
         let (manifest, secrets) = (Arc::new(manifest), Arc::new(secrets));
         let server = id(name);
         let (volumes, shared) = (Vec::new(), Vec::new());
-        let request = Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets, volumes, shared };
+        let request =
+            Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets, volumes, shared };
         let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
         self.runtime().launch(&release, &request)
     }

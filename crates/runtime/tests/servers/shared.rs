@@ -132,13 +132,18 @@ fn root_a_shared_directory_gives_no_power_over_the_host() {
     assert_eq!(capabilities("hostile") & SETFCAP, 0);
     bench.launch("plain", image(IDLE));
     assert_eq!(capabilities("plain") & SETFCAP, SETFCAP);
-    assert_eq!(bench.shell("plain", "touch /tmp/x && chmod 4755 /tmp/x && echo ok"), "ok\n", "its own mounts are nosuid");
+    assert_eq!(
+        bench.shell("plain", "touch /tmp/x && chmod 4755 /tmp/x && echo ok"),
+        "ok\n",
+        "its own mounts are nosuid"
+    );
 
     // What leads outside by the host's names leads nowhere from inside, and Kiln goes on with a directory that holds such links.
     let outside = bench.directory().join("secret");
     symlink(&outside, path.join("absolute")).unwrap();
     symlink("../secret", path.join("relative")).unwrap();
-    let seen = bench.shell("hostile", "cat /var/data/absolute /var/data/relative /var/data/../secret 2>/dev/null; true");
+    let seen =
+        bench.shell("hostile", "cat /var/data/absolute /var/data/relative /var/data/../secret 2>/dev/null; true");
     assert_eq!(seen, "");
     give(&bench, "another", &bound(&path));
 }

@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn build_steps_never_wait_for_the_disk_and_servers_do() {
-        let (build, server) = (compile(&super::super::build_verdicts(), REFUSED), compile(&super::super::verdicts(), REFUSED));
+        let (build, server) =
+            (compile(&super::super::build_verdicts(), REFUSED), compile(&super::super::verdicts(), REFUSED));
         for call in [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs] {
             assert_eq!(run(&build, X86_64, call as u32, [0; 4]), ERRNO, "call {call}");
             assert_eq!(run(&server, X86_64, call as u32, [0; 4]), ALLOW, "call {call}");

@@ -3,8 +3,7 @@
 use kiln_api::{
     status::{
         GroupStatus, LiveStatus, LogsStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SharedStatus,
-        SourcesStatus,
-        Status,
+        SourcesStatus, Status,
     },
     volume::VolumeStatus,
 };
