@@ -72,6 +72,11 @@ pub const TEST: &[Tool] = &[
     tool("/usr/lib/x86_64-linux-gnu/libpcre.so.3", "libpcre3"),
     tool("/usr/lib/x86_64-linux-gnu/libjson-c.so.5", "libjson-c5"),
     tool("/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0", "libglib2.0-0"),
+    // What the programs of an NFS server need, which are unpacked for the guest.
+    tool("/lib/x86_64-linux-gnu/libtirpc.so.3", "libtirpc3"),
+    tool("/usr/lib/x86_64-linux-gnu/libnsl.so.2", "libnsl2"),
+    tool("/lib/x86_64-linux-gnu/libcap.so.2", "libcap2"),
+    tool("/etc/protocols", "netbase"),
     tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
 
