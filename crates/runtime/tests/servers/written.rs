@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use kiln_model::loss::{Bounds, Place, PlaceKind, Written};
 use kiln_runtime::RuntimeError;
 
-use crate::bench::{Bench, IDLE, id, image, tmpfs, writable};
+use crate::bench::{Bench, IDLE, eventually, id, image, tmpfs, writable};
 
 const BOUNDS: Bounds = Bounds { entries: 100_000, time: Duration::from_secs(10), largest: 2 };
 
@@ -14,9 +14,13 @@ fn place(path: &str, kind: PlaceKind) -> Place {
 }
 
 fn bench() -> Bench {
+    serving(IDLE)
+}
+
+fn serving(script: &str) -> Bench {
     let bench = Bench::new();
     let ephemeral = kiln_model::manifest::WritableKind::Ephemeral { size: kiln_model::ByteSize::mib(8) };
-    let mut manifest = image(IDLE);
+    let mut manifest = image(script);
     manifest.writable = vec![writable("/mnt", tmpfs(64 << 20)), writable("/var/data", ephemeral)];
     bench.launch("writer", manifest);
     bench
@@ -57,13 +61,14 @@ fn root_what_a_server_wrote_is_found_and_what_it_has_from_its_image_is_not() {
 
 #[test]
 fn root_a_tree_that_is_a_trap_is_looked_at_and_left() {
-    let bench = bench();
+    let open = "head -c 3000000 /dev/zero > /mnt/gone; exec 3< /mnt/gone; rm /mnt/gone; touch /run/begun";
+    let bench = serving(&format!("{open}; {IDLE}"));
+    eventually(|| bench.runtime().stat(&id("writer"), "/run/begun").unwrap().is_some());
     let script = "cd /mnt && mkfifo pipe && ln -s / all && ln -s /bin/busybox link && ln -s . self && \
-                  truncate -s 1T hole && echo x > one && ln one two && ln one three && \
+                  truncate -s 1099511627776 hole && echo x > one && ln one two && ln one three && \
                   mkdir closed && echo secret > closed/file && chmod 0 closed && \
                   echo name > \"$(printf 'a\\033[31m\\nb')\" && \
-                  (d=.; for i in $(seq 80); do d=$d/d; done; mkdir -p $d && echo deep > $d/file) && \
-                  head -c 3000000 /dev/zero > gone && (sleep 1000 < gone & rm gone)";
+                  (d=.; for i in $(seq 80); do d=$d/d; done; mkdir -p $d && echo deep > $d/file)";
     let output = bench.shell_as("writer", "web", script);
     assert_eq!(output.exit, 0, "{}", String::from_utf8_lossy(&output.stderr));
     let begun = Instant::now();
