@@ -65,6 +65,20 @@ fn host_what_is_not_there_is_said_with_what_to_try() {
 }
 
 #[test]
+fn host_where_nothing_was_done_the_audit_log_is_empty() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let shown = kiln(temp.path(), &["audit", "--json"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+    assert_eq!(json(&shown)["entries"], serde_json::json!([]));
+    let verified = kiln(temp.path(), &["audit", "verify"]);
+    assert_eq!(text(&verified.stdout), "the audit log has no entries: nothing was done here yet\n");
+    let noted = kiln(temp.path(), &["audit", "verify", "--head", &format!("1:sha256:{}", "0".repeat(64))]);
+    assert_eq!(noted.status.code(), Some(1), "{}", text(&noted.stderr));
+    let moves = kiln(temp.path(), &["history", "shop", "--json"]);
+    assert_eq!(json(&moves)["moves"], serde_json::json!([]));
+}
+
+#[test]
 fn host_up_with_json_ends_with_one_result() {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let failed = kiln(temp.path(), &["up", "--json"]);

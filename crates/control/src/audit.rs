@@ -16,7 +16,7 @@ pub use note::note;
 use std::{fmt, path::Path, str::FromStr};
 
 use kiln_model::Digest;
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
 /// What the first entry has in place of the hash of the one before.
@@ -36,6 +36,9 @@ pub enum AuditError {
         #[source]
         source: rusqlite::Error,
     },
+    /// It could not be opened.
+    #[error("could not open the audit log")]
+    Open(#[source] crate::db::DbError),
     /// It could not be written.
     #[error("could not enter what was done in the audit log")]
     Write(#[from] crate::db::DbError),
@@ -145,14 +148,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of a state directory.
+    /// Opens the log of a state directory; where nothing was done yet it is empty.
     pub fn open(state_dir: &Path) -> Result<Self, AuditError> {
-        let path = state_dir.join("kiln.db");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(&path, flags);
-        let path = path.display().to_string();
-        let connection = opened.map_err(|source| AuditError::Read { path: path.clone(), source })?;
-        Ok(Self { connection, path })
+        let connection = crate::db::for_reading(state_dir).map_err(AuditError::Open)?;
+        Ok(Self { connection, path: state_dir.join("kiln.db").display().to_string() })
     }
 
     /// The last so many entries after a number, of one group or of all, in order.

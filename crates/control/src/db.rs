@@ -8,6 +8,7 @@ mod aside;
 mod batch;
 mod chain;
 mod load;
+mod reading;
 mod schema;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ pub(crate) use aside::Aside;
 pub(crate) use batch::{Batch, Intention, IntentionId};
 pub(crate) use chain::Record;
 pub(crate) use load::{GroupRow, Loaded, PastRelease, ServerRow};
+pub(crate) use reading::for_reading;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 

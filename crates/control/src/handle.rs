@@ -58,6 +58,8 @@ pub struct ControlOptions {
     pub secrets: Option<Arc<SecretStore>>,
     /// The load of groups that follow it is read so often.
     pub load_every: Duration,
+    /// Volumes are looked after so often. One is removed when it was due at 120 looks in a row.
+    pub tend_every: Duration,
 }
 
 impl ControlOptions {
@@ -69,6 +71,7 @@ impl ControlOptions {
             fail_point: Arc::new(NeverFails),
             secrets: None,
             load_every: Duration::from_secs(5),
+            tend_every: Duration::from_secs(5),
         }
     }
 }
@@ -259,6 +262,7 @@ impl Control {
             events,
             clock: options.clock,
             load_every: options.load_every,
+            tend_every: options.tend_every,
             fail: options.fail_point,
             end,
             next_intention: AtomicI64::new(loaded.next_intention),

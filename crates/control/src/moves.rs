@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use kiln_model::{ChannelName, ImageDigest, ImageName, promotion::Stay};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -94,11 +94,7 @@ pub struct Moves {
 impl Moves {
     /// Opens the state file of a state directory.
     pub fn open(state_dir: &Path) -> Result<Self, DbError> {
-        let path = state_dir.join("kiln.db");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(&path, flags);
-        let connection = opened.map_err(|source| DbError::Open { path: path.display().to_string(), source })?;
-        Ok(Self { connection })
+        Ok(Self { connection: crate::db::for_reading(state_dir)? })
     }
 
     /// The last so many moves of a name's channels, or of one of them, in order.

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub clock: Clock,
     /// The load of a group that follows it is read so often.
     pub load_every: Duration,
+    /// Volumes are looked after so often.
+    pub tend_every: Duration,
     pub fail: Arc<dyn FailPoint>,
     /// Cancelled at the end, in order or not: every task stops where it stands.
     pub end: CancellationToken,

@@ -25,6 +25,9 @@ fn show(context: &Context<'_>, log: &Log, arguments: &Audit) -> Result<Exit, Fai
     let entries = log.entries(arguments.after, group, arguments.lines)?;
     let value = json!({ "entries": entries.iter().map(to_json).collect::<Vec<_>>() });
     context.ui.result(&value, || {
+        if entries.is_empty() {
+            return "nothing that was asked for is in the audit log".to_owned();
+        }
         let lines: Vec<_> = entries.iter().map(line).collect();
         table::render(&["NUMBER", "AT", "ACTION", "WHAT", "REASON"], &lines)
     });
@@ -50,6 +53,9 @@ fn verify(context: &Context<'_>, log: &Log, arguments: &AuditVerify) -> Result<E
     let head = verified.head.as_ref().map(ToString::to_string);
     let value = json!({ "entries": verified.entries, "first": verified.first, "head": head });
     context.ui.result(&value, || {
+        if verified.entries == 0 {
+            return "the audit log has no entries: nothing was done here yet".to_owned();
+        }
         let head = head.as_ref().map(|head| format!("\nhead {head}")).unwrap_or_default();
         format!("{} {} entries, from {} on, are as they were written{head}", good(), verified.entries, verified.first)
     });

@@ -3,53 +3,77 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use kiln_api::{Event, error::chain};
 use kiln_model::{
-    GroupName, VolumeName,
+    GroupName, VolumeId, VolumeName,
     volume::{Cause, SnapshotId, is_due},
 };
 
 use super::{Proven, Trial, ask};
 use crate::{Control, db::Batch};
 
-/// How often the clock is looked at.
-const PAUSE: Duration = Duration::from_secs(5);
+/// A volume is removed when it was due in so many looks in a row: a clock that was wrong for some minutes removes nothing.
+const LOOKS: u32 = 120;
 
 /// Goes on until the core ends.
 pub(crate) async fn keep_tending(control: Control) {
+    let mut doomed = BTreeMap::new();
     loop {
-        tokio::time::sleep(PAUSE).await;
-        control.tend_volumes().await;
+        tokio::time::sleep(control.shared.tend_every).await;
+        control.remove_orphans(&mut doomed).await;
+        control.take_snapshots().await;
     }
 }
 
 impl Control {
-    /// Looks once.
-    pub async fn tend_volumes(&self) {
+    /// Removes what nobody wanted for long enough. `doomed` counts the looks at which each was due.
+    async fn remove_orphans(&self, doomed: &mut BTreeMap<VolumeId, u32>) {
+        let due = self.orphans_due();
+        doomed.retain(|id, _| due.contains_key(id));
+        for (id, why) in due {
+            let looks = doomed.entry(id.clone()).or_default();
+            *looks += 1;
+            match *looks {
+                1 => {
+                    let soon = kiln_model::duration::format(self.shared.tend_every * LOOKS);
+                    let message = format!("volume {id} is removed in {soon}: {why}");
+                    self.announce(Event::Warning { message });
+                }
+                LOOKS.. => {
+                    let gone = ask::take_away(&self.shared, &id, &why).await;
+                    self.say(&format!("volume {id} is removed: {why}"), gone);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Volumes without a holder that were kept for as long as was asked, with the reason.
+    fn orphans_due(&self) -> BTreeMap<VolumeId, String> {
+        let now = self.shared.now();
+        let due = self.shared.book.all().into_iter().filter_map(|(id, row)| {
+            let retain = row.policy.as_ref()?.retain;
+            let (since, reason) = row.orphan.as_ref().filter(|_| row.holder.is_none())?;
+            let why = || format!("nobody wanted it for {}: {reason}", kiln_model::duration::format(retain));
+            is_due(retain, Some(*since), now).then(|| (id, why()))
+        });
+        due.collect()
+    }
+
+    /// Takes the snapshots that are due.
+    async fn take_snapshots(&self) {
         let now = self.shared.now();
         for (id, row) in self.shared.book.all() {
-            let retain = row.policy.as_ref().map(|policy| policy.retain);
-            if let (Some((since, reason)), Some(retain), None) = (&row.orphan, retain, &row.holder)
-                && is_due(retain, Some(*since), now)
-            {
-                let why = format!("nobody wanted it for {}: {reason}", kiln_model::duration::format(retain));
-                let gone = ask::take_away(&self.shared, &id, &why).await;
-                self.say(&format!("volume {id} is removed: {why}"), gone);
-                continue;
-            }
             let schedule = row.policy.as_ref().and_then(|policy| policy.snapshots).filter(|_| row.made);
             let last = row.snapshots.values().filter(|s| s.cause == Cause::Scheduled).map(|s| s.at).max();
             if let (Some(schedule), None) = (schedule, &row.orphan)
                 && is_due(schedule.every, last, now)
+                && let Err(error) = self.scheduled(&id).await
             {
-                let taken = self.scheduled(&id).await;
-                if let Err(error) = taken {
-                    let message = format!("volume {id}: no snapshot by the clock: {}", chain(&error));
-                    self.announce(Event::Warning { message });
-                }
+                let message = format!("volume {id}: no snapshot by the clock: {}", chain(&error));
+                self.announce(Event::Warning { message });
             }
         }
     }

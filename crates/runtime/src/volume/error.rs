@@ -97,6 +97,14 @@ pub enum VolumeError {
         /// What it said last.
         said: String,
     },
+    /// A program of the host took too long.
+    #[error("{program} did not end within {} s and was ended", limit.as_secs_f64())]
+    TooLong {
+        /// The program.
+        program: &'static str,
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
     /// A stream is not one of a volume, or was changed on its way.
     #[error("{}: {why}", path.display())]
     Stream {

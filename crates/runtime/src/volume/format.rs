@@ -1,29 +1,38 @@
 //! The host's programs that make and check file systems.
 //!
 //! They are handed the open file as their standard input and called with its name in `/proc`: no path of ours, or of a server,
-//! is ever an argument.
+//! is ever an argument. Each ends within a limit, or is ended.
 
 use std::{
     fs::File,
     io::ErrorKind,
-    process::{Command, Output, Stdio},
+    os::fd::{AsFd as _, BorrowedFd},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
+
+use kiln_sys::pidfd;
 
 use super::error::{OnFile as _, Result, VolumeError};
 
 const INPUT: &str = "/proc/self/fd/0";
 /// e2fsck(8): file system errors left uncorrected, or worse.
 const NOT_MENDED: i32 = 4;
+/// For a file system that is made: nearly nothing of it is written.
+const MAKING: Duration = Duration::from_secs(120);
+/// For one that is checked or grown: a terabyte with many files, from a slow disk.
+const CHECKING: Duration = Duration::from_secs(3600);
 
 struct Program {
     name: &'static str,
     package: &'static str,
+    limit: Duration,
 }
 
-const MKE2FS: Program = Program { name: "mke2fs", package: "e2fsprogs" };
-const E2FSCK: Program = Program { name: "e2fsck", package: "e2fsprogs" };
-const RESIZE2FS: Program = Program { name: "resize2fs", package: "e2fsprogs" };
-const MKFS_XFS: Program = Program { name: "mkfs.xfs", package: "xfsprogs" };
+const MKE2FS: Program = Program { name: "mke2fs", package: "e2fsprogs", limit: MAKING };
+const E2FSCK: Program = Program { name: "e2fsck", package: "e2fsprogs", limit: CHECKING };
+const RESIZE2FS: Program = Program { name: "resize2fs", package: "e2fsprogs", limit: CHECKING };
+const MKFS_XFS: Program = Program { name: "mkfs.xfs", package: "xfsprogs", limit: MAKING };
 
 impl Program {
     fn run(&self, file: &File, arguments: &[&str], action: &'static str) -> Result<Output> {
@@ -32,11 +41,24 @@ impl Program {
         let mut command = Command::new(self.name);
         command.args(arguments).arg(INPUT).stdin(Stdio::from(input));
         command.env_clear().env("PATH", format!("{path}:/usr/sbin:/sbin")).env("LC_ALL", "C");
-        match command.output() {
+        match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(VolumeError::NoProgram { program: self.name, package: self.package, action })
             }
-            other => other.on("run", self.name),
+            child => self.within_limit(child.on("run", self.name)?),
+        }
+    }
+
+    /// What it said, if it ends by itself.
+    fn within_limit(&self, child: Child) -> Result<Output> {
+        let process = pidfd::open(child.id())?;
+        let (output, ended) = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| ended_by_itself(process.as_fd(), self.limit));
+            (child.wait_with_output(), watch.join().expect("a watch does not panic"))
+        });
+        match ended? {
+            true => output.on("run", self.name),
+            false => Err(VolumeError::TooLong { program: self.name, limit: self.limit }),
         }
     }
 
@@ -48,6 +70,14 @@ impl Program {
             Err(VolumeError::Program { program: self.name, said: said(&output) })
         }
     }
+}
+
+fn ended_by_itself(process: BorrowedFd<'_>, limit: Duration) -> kiln_sys::Result<bool> {
+    let ended = pidfd::wait(process, limit)?;
+    if !ended {
+        pidfd::kill(process)?;
+    }
+    Ok(ended)
 }
 
 fn said(output: &Output) -> String {
@@ -94,5 +124,18 @@ pub(super) fn check_ext4(file: &File, volume: &str) -> Result<()> {
     match output.status.code() {
         Some(code) if code < NOT_MENDED => Ok(()),
         _ => Err(VolumeError::Damaged { volume: volume.to_owned(), found: said(&output) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_a_program_that_does_not_end_is_ended() {
+        let endless = Program { name: "tail", package: "coreutils", limit: Duration::from_millis(200) };
+        let file = tempfile::tempfile().expect("a file");
+        let error = endless.must(&file, &["-f"], "wait").expect_err("it follows the file for ever");
+        assert_eq!(error.to_string(), "tail did not end within 0.2 s and was ended");
     }
 }
