@@ -137,8 +137,7 @@ impl Walk {
             return;
         }
         let bytes = status.st_size.unsigned_abs().min(status.st_blocks.unsigned_abs().saturating_mul(512));
-        let changed =
-            i64::from(status.st_mtime).saturating_mul(1000).saturating_add(status.st_mtime_nsec as i64 / 1_000_000);
+        let changed = status.st_mtime.saturating_mul(1000).saturating_add(status.st_mtime_nsec as i64 / 1_000_000);
         let found = &mut self.found;
         found.files += 1;
         found.bytes = found.bytes.saturating_add(bytes);
