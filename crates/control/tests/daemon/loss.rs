@@ -25,7 +25,7 @@ const BIG: u64 = 70 << 20;
 /// An image whose server writes that many bytes, and a small file, into a declared place, and something into its scratch.
 fn writer(bench: &Bench, name: &str, bytes: u64) -> ImageDigest {
     let script = format!(
-        "cd /root && head -c {bytes} /dev/zero > big && echo x > small && echo x > /tmp/scratch; \
+        "cd /root && echo x > /tmp/scratch && echo x > small && head -c {bytes} /dev/zero > big; \
          trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
     );
     bench.image(name, name, |manifest, _| {
@@ -100,7 +100,7 @@ async fn root_what_would_be_lost_is_shown_and_no_verb_loses_it_unless_told() {
     let (image, next) = (writer(&bench, "one", BIG), writer(&bench, "two", BIG));
     let applied = finish(bench.client.apply(&one(image)).await).await.0;
     assert_ok(&applied);
-    let seen = server(&bench, BIG).await;
+    let seen = server(&bench, BIG + 2).await;
     assert_eq!((seen.files, seen.bytes, seen.lines, seen.in_flight), (2, BIG + 2, None, Some(0)), "{seen:#?}");
     let place = seen.places.iter().find(|place| place.path == "/root").unwrap();
     assert_eq!((place.kind.as_str(), place.at_least, place.largest[0].path.as_str()), ("tmpfs", false, "/root/big"));
@@ -151,13 +151,13 @@ async fn root_the_fleet_says_how_much_may_be_lost_and_healing_never_waits() {
     let mut bench = Bench::new().await;
     let image = writer(&bench, "one", BIG);
     assert_ok(&finish(bench.client.apply(&one(image)).await).await.0);
-    let first = server(&bench, BIG).await;
+    let first = server(&bench, BIG + 2).await;
     // A server that is killed is replaced, whatever it had.
     let pid = bench.group().await.servers[0].pid.unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
     let second = loop {
-        let second = server(&bench, BIG).await;
+        let second = server(&bench, BIG + 2).await;
         if second.id != first.id {
             break second;
         }
@@ -176,7 +176,7 @@ async fn root_the_fleet_says_how_much_may_be_lost_and_healing_never_waits() {
     assert_ok(&finish(bench.client.apply(&strict).await).await.0);
     let back = RollbackRequest { group: "web".parse().unwrap(), with_data: false, loss: Loss::Refuse };
     assert_ok(&finish(bench.client.rollback(&back).await).await.0);
-    server(&bench, BIG).await;
+    server(&bench, BIG + 2).await;
     refused(&finish(bench.client.rollback(&back).await).await.0);
     assert_ok(&finish(bench.client.rollback(&RollbackRequest { loss: Loss::Accept, ..back }).await).await.0);
     bench.purge().await;
