@@ -9,3 +9,4 @@ mod life;
 mod limits;
 mod messages;
 mod volumes;
+mod written;
