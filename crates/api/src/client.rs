@@ -25,6 +25,7 @@ use crate::{
     event::{Event, Happened},
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
+    loss::LossReport,
     request::{
         ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
         Revoked, RollbackRequest, TestRequest, TouchRequest,
@@ -134,6 +135,11 @@ impl Client {
     /// `GET /v1/servers/{id}`.
     pub async fn server(&self, id: &ServerId) -> Result<ServerDetails, ClientError> {
         self.json("GET", &format!("/v1/servers/{id}"), &()).await
+    }
+    /// `GET /v1/loss`, or `GET /v1/loss/{id}` of a server or a group.
+    pub async fn loss(&self, of: Option<&str>) -> Result<LossReport, ClientError> {
+        let path = of.map_or_else(|| "/v1/loss".to_owned(), |of| format!("/v1/loss/{of}"));
+        self.json("GET", &path, &()).await
     }
     /// `GET /v1/host`.
     pub async fn host(&self) -> Result<HostInventory, ClientError> {

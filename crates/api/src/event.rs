@@ -66,6 +66,20 @@ pub enum Event {
         /// Whether an earlier run was used.
         reused: bool,
     },
+    /// What services wrote under test where it is lost with each server, or where they tried to write and could not: the recipe
+    /// may want to declare it. No report has this, and no verdict depends on it.
+    Proposal {
+        /// Digest of the image.
+        image: String,
+        /// The directory.
+        path: String,
+        /// Files that were written there; 0 where nothing could be.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// All that in words, and what to declare.
+        reason: String,
+    },
     /// A suite ended and its report is signed and stored, or a report of an earlier run stands for it.
     SuiteFinished {
         /// Digest of the image.
@@ -246,6 +260,7 @@ impl Event {
             Self::Test { .. } => "test",
             Self::SuiteFinished { .. } => "suite_finished",
             Self::MatrixFinished { .. } => "matrix_finished",
+            Self::Proposal { .. } => "proposal",
             Self::Channel { .. } => "channel",
             Self::Step { .. } => "step",
             Self::Difference { .. } => "difference",

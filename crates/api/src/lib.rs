@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod host;
 pub mod identity;
+pub mod loss;
 pub mod openapi;
 pub mod report;
 pub mod request;

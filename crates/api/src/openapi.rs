@@ -17,6 +17,7 @@ use crate::{
     event::{Event, Happened},
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
+    loss::LossReport,
     request::{
         ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
         Revoked, RollbackRequest, TestRequest, TouchRequest,
@@ -58,6 +59,8 @@ pub enum Answer {
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "GET", path: "/v1/status", summary: "What runs", request: None, answer: Answer::Json("Status") },
     Endpoint { method: "GET", path: "/v1/servers/{id}", summary: "One server in detail", request: None, answer: Answer::Json("ServerDetails") },
+    Endpoint { method: "GET", path: "/v1/loss", summary: "What would be gone with the servers that run", request: None, answer: Answer::Json("LossReport") },
+    Endpoint { method: "GET", path: "/v1/loss/{id}", summary: "What would be gone with a server, or with those of a group", request: None, answer: Answer::Json("LossReport") },
     Endpoint { method: "GET", path: "/v1/host", summary: "Everything Kiln made on this host", request: None, answer: Answer::Json("HostInventory") },
     Endpoint { method: "GET", path: "/v1/images", summary: "The images that must not be removed", request: None, answer: Answer::Json("ImagesInUse") },
     Endpoint { method: "GET", path: "/v1/jwks", summary: "The keys that verify identity tokens of servers", request: None, answer: Answer::Json("JwkSet") },
@@ -154,6 +157,7 @@ fn components() -> utoipa::openapi::Components {
     collect::<Status>(&mut schemas);
     collect::<ServerDetails>(&mut schemas);
     collect::<HostInventory>(&mut schemas);
+    collect::<LossReport>(&mut schemas);
     collect::<ImagesInUse>(&mut schemas);
     collect::<JwkSet>(&mut schemas);
     collect::<Event>(&mut schemas);

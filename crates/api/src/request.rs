@@ -50,6 +50,17 @@ pub enum Fresh {
     Always,
 }
 
+/// Whether more may be lost than the fleet says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// The change is refused then.
+    #[default]
+    Refuse,
+    /// It is made, and what is lost is in the audit log.
+    Accept,
+}
+
 /// `POST /v1/apply`: make the groups as this fleet says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +83,9 @@ pub struct ApplyRequest {
     /// Whether to test even where a valid report exists.
     #[serde(default)]
     pub fresh: Fresh,
+    /// Whether more may be lost with the servers that are replaced or removed than the fleet says.
+    #[serde(default)]
+    pub loss: Loss,
 }
 
 /// `POST /v1/rollback`: move a group back to the release it had before.
@@ -85,12 +99,37 @@ pub struct RollbackRequest {
     /// snapshot.
     #[serde(default)]
     pub with_data: bool,
+    /// Whether more may be lost than the fleet says.
+    #[serde(default)]
+    pub loss: Loss,
 }
 
 /// `POST /v1/rebuild`: tear down and rebuild the same release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RebuildRequest {
+    /// What.
+    #[serde(flatten)]
+    pub what: Rebuild,
+    /// Whether more may be lost than the fleet says.
+    #[serde(default)]
+    pub loss: Loss,
+}
+
+impl RebuildRequest {
+    /// Of a group, if not too much is lost.
+    pub fn group(group: GroupName) -> Self {
+        Self { what: Rebuild::Group(group), loss: Loss::default() }
+    }
+    /// Of one server, if not too much is lost.
+    pub fn server(server: ServerId) -> Self {
+        Self { what: Rebuild::Server(server), loss: Loss::default() }
+    }
+}
+
+/// What is rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RebuildRequest {
+pub enum Rebuild {
     /// Every server of a group, as its rollout policy says.
     #[schema(value_type = String)]
     Group(GroupName),
@@ -127,6 +166,9 @@ pub struct DownRequest {
     /// daemon. Images, keys and volumes stay in the state directory.
     #[serde(default)]
     pub purge: bool,
+    /// Whether more may be lost than the fleet says.
+    #[serde(default)]
+    pub loss: Loss,
 }
 
 /// `POST /v1/promote`: point a channel at an image, if the rules of the channel hold.

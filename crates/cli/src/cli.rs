@@ -72,6 +72,8 @@ pub enum Verb {
     Rollback(Rollback),
     /// Replace servers by new ones of the same release
     Rebuild(Rebuild),
+    /// Show what would be gone with servers: files outside volumes, log lines, connections
+    Loss(Loss),
     /// Show and change the data that outlives servers
     Volume {
         /// What to do.
@@ -169,6 +171,9 @@ pub struct Up {
     /// Test again, also where a good report is there
     #[arg(long)]
     pub retest: bool,
+    /// Let go what would be lost, although it is more than the fleet says
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// `kiln bake`
@@ -240,6 +245,9 @@ pub struct Apply {
     /// Test again, also where a good report is there
     #[arg(long)]
     pub retest: bool,
+    /// Let go what would be lost, although it is more than the fleet says
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// `kiln config`
@@ -337,6 +345,9 @@ pub struct Rollback {
     /// Put its volumes back, too, to what they were when that release was left; what was written since is kept as a snapshot
     #[arg(long)]
     pub with_data: bool,
+    /// Let go what would be lost, although it is more than the fleet says
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// `kiln rebuild`
@@ -345,6 +356,17 @@ pub struct Rebuild {
     /// A server, or a group
     #[arg(value_name = "SERVER|GROUP")]
     pub target: String,
+    /// Let go what would be lost, although it is more than the fleet says
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
+/// `kiln loss`
+#[derive(Debug, Args)]
+pub struct Loss {
+    /// A server, or a group; everything where nothing is said
+    #[arg(value_name = "SERVER|GROUP")]
+    pub target: Option<String>,
 }
 
 /// `kiln rebase`
@@ -376,6 +398,9 @@ pub struct Down {
     /// Remove everything Kiln made on this host but the state directory's images and keys, and end the daemon and the gateway
     #[arg(long, conflicts_with = "groups")]
     pub purge: bool,
+    /// Let go what would be lost, although it is more than the fleet says
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// `kiln inspect`

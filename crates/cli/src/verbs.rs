@@ -24,6 +24,7 @@ mod lineage;
 mod load;
 mod lock;
 mod logs;
+mod loss;
 mod man;
 mod new;
 mod promote;
@@ -76,6 +77,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),
         Verb::Rollback(arguments) => wait(rollback::run(&context, &arguments)),
         Verb::Volume { verb } => wait(volume::run(&context, &verb)),
+        Verb::Loss(arguments) => wait(loss::run(&context, &arguments)),
         Verb::Rebase(arguments) => wait(rebase::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
         Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),

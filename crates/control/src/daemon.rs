@@ -13,6 +13,7 @@
 //! renew      tests again before the evidence of a running release expires
 //! sources    a keeper for each group whose values come from sources, and what a change of them leads to
 //! log        daemon.log
+//! loss       what a change would lose, and whether it may
 //! ```
 //!
 //! The daemon owns no server and no traffic: servers and the gateway are processes that outlive it, and a daemon that
@@ -29,6 +30,7 @@ mod listen;
 mod local;
 mod lock;
 pub mod log;
+mod loss;
 mod metrics;
 mod renew;
 mod routes;

@@ -11,6 +11,7 @@ mod adopt;
 mod begin;
 mod finish;
 mod heal;
+mod lost;
 mod revoked;
 mod scale;
 mod shared;
@@ -44,6 +45,7 @@ use tokio::{
 use crate::{
     db::{Batch, GroupRow, IntentionId, PastRelease, Record, ServerRow},
     handle::{ControlError, InService, Settled, Sourced},
+    loss::AtStake,
     observer::Part,
     releases::ImageInfo,
     routes::Routed,
@@ -83,6 +85,8 @@ pub(crate) enum Message {
     Settle(oneshot::Sender<Settled>),
     /// What runs.
     Status(oneshot::Sender<GroupStatus>),
+    /// What it is allowed to lose, and who could lose something.
+    AtStake(oneshot::Sender<AtStake>),
     /// The release it is on, and what admits it.
     InService(oneshot::Sender<Option<InService>>),
     /// Where its values come from.
@@ -364,6 +368,7 @@ impl GroupTask {
             Message::Remove(gone) => self.remove(gone),
             Message::Settle(answer) => self.settling.push((self.row.revision, answer)),
             Message::Status(answer) => self.asked.push(answer),
+            Message::AtStake(answer) => drop(answer.send(self.at_stake())),
             Message::InService(answer) => drop(answer.send(self.in_service())),
             Message::Sourced(answer) => drop(answer.send(self.sourced())),
             Message::Releases(answer) => {

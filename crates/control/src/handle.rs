@@ -589,7 +589,7 @@ impl Control {
         self.groups.lock().await.get(group).cloned()
     }
 
-    async fn mailboxes(
+    pub(crate) async fn mailboxes(
         &self,
         groups: &[GroupName],
     ) -> Result<Vec<(GroupName, mpsc::UnboundedSender<Message>)>, ControlError> {
@@ -619,7 +619,7 @@ impl Control {
 }
 
 /// Asks a group's task; fails when the task or the core ends first.
-async fn ask<T>(
+pub(crate) async fn ask<T>(
     shared: &Shared,
     mailbox: &mpsc::UnboundedSender<Message>,
     message: impl FnOnce(oneshot::Sender<T>) -> Message,

@@ -18,6 +18,7 @@ mod lent;
 mod matrix;
 mod network;
 mod output;
+mod proposals;
 mod readiness;
 mod script;
 mod server;
@@ -176,6 +177,7 @@ pub async fn run_suite(
         events(subject.tested(&outcome));
         tests.push(outcome);
     }
+    first.proposals.into_iter().for_each(events);
     let report = report(subject, config, suite, tests);
     Ok(SuiteRun { report, ready, took: start.elapsed() })
 }

@@ -22,6 +22,7 @@ pub mod library;
 pub mod live;
 mod liveness;
 pub mod logs;
+mod loss;
 pub mod metadata;
 pub mod moves;
 mod observer;

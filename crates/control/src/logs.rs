@@ -8,6 +8,7 @@
 //! relp      RELP's frames
 //! news      is told by the kernel when a server has written something
 //! hub       finds a group's shipper, and what others may know of it
+//! left      how many lines nobody has acknowledged
 //! ```
 //!
 //! Nothing here can slow a server down: PID 1 writes to files of a bounded size and waits for nobody. A collector that is away
@@ -16,6 +17,7 @@
 //! is lost, and what is sent twice bears the same `seq`.
 
 mod hub;
+mod left;
 mod lines;
 mod link;
 mod message;
@@ -27,6 +29,7 @@ pub mod spool;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::hub::{Logs, Origin};
+pub(crate) use self::lines::Lines;
 use self::lines::{LineId, Place};
 
 /// How far a server's lines have arrived.

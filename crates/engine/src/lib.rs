@@ -14,6 +14,7 @@ use kiln_model::{
     config::Secrets,
     fleet::Limits,
     id::SnapshotName,
+    loss::{Bounds, Place, Written},
     shared::{self, SharedDirectory},
     volume::{Attachment, Filesystem, SnapshotId},
 };
@@ -314,6 +315,11 @@ pub trait Inside: Send + Sync {
     async fn processes(&self, server: &ServerId) -> Result<Vec<Process>, EngineError>;
     /// TCP ports listened on, over IPv4 and IPv6.
     async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError>;
+    /// What it wrote into these places, as far as the bounds reach. A place that is not there is left out; a server that does
+    /// not run has lost it already and is unknown.
+    async fn written(&self, server: &ServerId, places: &[Place], bounds: Bounds) -> Result<Vec<Written>, EngineError>;
+    /// TCP connections inside to or from elsewhere, as far as somebody looked.
+    async fn connections(&self, server: &ServerId) -> Result<u64, EngineError>;
     /// Opens the control connection for an interactive command; what goes over it is the engine's own protocol. Returns a
     /// path that a local program connects to, where there is one.
     fn control_socket(&self, server: &ServerId) -> Option<std::path::PathBuf>;

@@ -4,7 +4,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use kiln_model::{ImageDigest, ServerId, VerifiedRelease, shared::SharedDirectory};
+use kiln_model::{
+    ImageDigest, ServerId, VerifiedRelease,
+    loss::{Bounds, Place, Written},
+    shared::SharedDirectory,
+};
 use kiln_runtime::{Request, Runtime, RuntimeError, protocol};
 use tokio::sync::broadcast;
 
@@ -233,6 +237,22 @@ impl Inside for LocalEngine {
     async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError> {
         let id = server.clone();
         self.blocking(|| format!("list ports of {server}"), move |runtime| runtime.listening(&id)).await
+    }
+
+    async fn written(&self, server: &ServerId, places: &[Place], bounds: Bounds) -> Result<Vec<Written>, EngineError> {
+        let (id, places) = (server.clone(), places.to_vec());
+        let action = || format!("see what {server} wrote");
+        let look = move |runtime: &Runtime| match runtime.written(&id, &places, bounds) {
+            // With its last process its memory file systems went.
+            Err(RuntimeError::NotRunning(server)) => Err(RuntimeError::Unknown(server)),
+            seen => seen,
+        };
+        self.blocking(action, look).await
+    }
+
+    async fn connections(&self, server: &ServerId) -> Result<u64, EngineError> {
+        let id = server.clone();
+        self.blocking(|| format!("count connections of {server}"), move |runtime| runtime.connections(&id)).await
     }
 
     fn control_socket(&self, server: &ServerId) -> Option<PathBuf> {

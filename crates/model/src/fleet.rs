@@ -4,6 +4,7 @@ mod files;
 mod fit;
 pub(crate) mod healing;
 pub(crate) mod logs;
+pub(crate) mod loss;
 pub(crate) mod overlay;
 pub(crate) mod rollout;
 pub(crate) mod scaling;
@@ -23,6 +24,7 @@ pub use self::{
     files::{FleetFiles, FleetText, Origin},
     healing::HealingPolicy,
     logs::{Collector, InvalidCollector, LogsPolicy, Transport},
+    loss::LossPolicy,
     scaling::{Floor, Measure, Pace, Scaling, Target},
     values::NoVariable,
     window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
@@ -121,6 +123,9 @@ pub struct Group {
     /// Where its log lines go; nowhere if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogsPolicy>,
+    /// What may be lost with its servers.
+    #[serde(default)]
+    pub loss: LossPolicy,
     /// What happens when a source of its configuration gives another value.
     #[serde(default)]
     pub on_source_change: OnSourceChange,
@@ -173,6 +178,7 @@ impl Group {
             max_age: None,
             windows: Windows::default(),
             logs: None,
+            loss: LossPolicy::default(),
             on_source_change: OnSourceChange::default(),
             on_revoked: OnRevoked::default(),
         }

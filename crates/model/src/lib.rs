@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod fuzz;
 pub mod id;
 pub mod lock;
+pub mod loss;
 pub mod manifest;
 pub mod oci;
 pub mod plan;

@@ -101,6 +101,15 @@ fn unit_healing_age_and_windows() {
 }
 
 #[test]
+fn unit_what_may_be_lost() {
+    insta::assert_snapshot!(shown(&[
+        "[group.web]\nimage = \"hello\"\nloss = { logs = -1, data = \"64MB\", lines = 5 }\n",
+        "[group.web]\nimage = \"hello\"\nloss = \"64MiB\"\n",
+        "[group.web]\nimage = \"hello\"\nloss = { logs = \"none\", data = \"2048TiB\" }\n",
+    ]));
+}
+
+#[test]
 fn unit_counts_that_follow_a_load() {
     let group = |count: &str| format!("[group.web]\nimage = \"hello\"\ncount = {count}\n");
     let wrong = [

@@ -287,6 +287,36 @@ pub(crate) fn listening(server: &Server) -> Result<Vec<u16>> {
     Ok(ports)
 }
 
+/// So much of a table of connections is read. The kernel writes a line of 150 bytes for each, and a server may have very many.
+const MAX_TABLE: u64 = 4 << 20;
+
+/// TCP connections of the server's network that do not stay in it, as far as the table is read.
+pub(crate) fn connections(server: &Server) -> Result<u64> {
+    let mut count = 0;
+    for table in ["tcp", "tcp6"] {
+        let path = format!("/proc/{}/net/{table}", server.record.pid);
+        let mut text = String::new();
+        let read = File::open(&path).and_then(|file| file.take(MAX_TABLE).read_to_string(&mut text));
+        match read {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && table == "tcp6" => continue,
+            other => other.on("read", path)?,
+        };
+        count += text.lines().skip(1).filter(|line| is_connection(line)).count() as u64;
+    }
+    server.running()?;
+    Ok(count)
+}
+
+/// State 01 is ESTABLISHED; addresses are written as the processor has them (proc_net(5)).
+fn is_connection(line: &str) -> bool {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1).and_then(|local| local.split(':').next()).unwrap_or_default();
+    let loopback = local.ends_with("7F") && (local.len() == 8 || local.starts_with("0000000000000000FFFF0000"))
+        || local == "00000000000000000000000001000000";
+    fields.nth(1) == Some("01") && !loopback
+}
+
 /// One line of /proc/net/tcp (proc_net(5)): state 0A is LISTEN.
 fn listening_port(line: &str) -> Option<u16> {
     let mut fields = line.split_whitespace();

@@ -18,7 +18,12 @@ use std::{
 };
 
 use kiln_boot::control::{Exec, ServiceState};
-use kiln_model::{Digest, ImageDigest, ServerId, VerifiedRelease, config::Secrets, shared::SharedDirectory};
+use kiln_model::{
+    Digest, ImageDigest, ServerId, VerifiedRelease,
+    config::Secrets,
+    loss::{Bounds, Place, Written},
+    shared::SharedDirectory,
+};
 
 pub mod berth;
 mod control;
@@ -40,6 +45,7 @@ pub mod values;
 mod volume;
 mod volumes;
 mod watch;
+mod written;
 
 pub use error::{BoxError, Result, RuntimeError};
 pub use inside::{FileStatus, Output, Process, Session, open_session};
@@ -318,6 +324,16 @@ impl Runtime {
     /// TCP ports listened on inside.
     pub fn listening(&self, server: &ServerId) -> Result<Vec<u16>> {
         inside::listening(&*self.inner.find(server)?)
+    }
+
+    /// What it wrote into these places, as far as the bounds reach. A place that is not there is left out.
+    pub fn written(&self, server: &ServerId, places: &[Place], bounds: Bounds) -> Result<Vec<Written>> {
+        written::written(&self.inner, &*self.inner.find(server)?, places, bounds)
+    }
+
+    /// TCP connections inside to or from elsewhere, as far as somebody looked.
+    pub fn connections(&self, server: &ServerId) -> Result<u64> {
+        inside::connections(&*self.inner.find(server)?)
     }
 
     /// Where a server's files are on this host, if there is such a server.

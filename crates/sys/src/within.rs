@@ -1,4 +1,5 @@
-//! Opening a path that stays within a root, whatever symbolic links it holds: `openat2` with `RESOLVE_IN_ROOT`.
+//! Opening a path that stays within a root, whatever symbolic links it holds: `openat2` with `RESOLVE_IN_ROOT`; and one that has
+//! none at all: `RESOLVE_BENEATH`.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,9 +15,22 @@ const ATTEMPTS: u32 = 1000;
 /// Opens `path` with `root` as its root. The kernel resolves it; magic links are refused.
 pub fn open(root: impl AsFd, path: &str, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let (flags, resolve) = (flags | OFlags::CLOEXEC, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+    patiently(|| openat2(root.as_fd(), path, flags, mode, resolve))
+}
+
+/// Opens an entry of a directory, or what lies beneath it on the same file system; over no symbolic link.
+pub fn below(directory: impl AsFd, path: &std::ffi::CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let (flags, resolve) = (
+        flags | OFlags::CLOEXEC,
+        ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    );
+    patiently(|| openat2(directory.as_fd(), path, flags, Mode::empty(), resolve))
+}
+
+fn patiently(open: impl Fn() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
     let mut left = ATTEMPTS;
     loop {
-        match openat2(root.as_fd(), path, flags, mode, resolve) {
+        match open() {
             Err(Errno::AGAIN | Errno::INTR) if left > 0 => left -= 1,
             answer => return answer,
         }

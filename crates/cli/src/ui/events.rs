@@ -99,6 +99,7 @@ impl<'a> Shown<'a> {
             Event::SuiteFinished { passed, failed, tests, took_ms, reused, .. } => {
                 self.suite(*passed, *failed, *tests, *took_ms, *reused);
             }
+            Event::Proposal { reason, .. } => self.ui.note(&format!("  {} {reason}", strong("note"))),
             Event::Channel { name, channel, image } => {
                 self.ui.note(&format!("{} {name}@{channel} is {}", strong("channel"), short(image)));
             }

@@ -8,7 +8,7 @@ use kiln_api::{
 };
 use kiln_model::Fleet;
 
-use super::Context;
+use super::{Context, loss};
 use crate::{
     cli::Apply,
     daemon,
@@ -31,6 +31,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Apply) -> Result<Exit
         directory: project::absolute(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?,
         plan_only: arguments.plan,
         fresh: if arguments.retest { Fresh::Always } else { Fresh::Reuse },
+        loss: loss::accepted(arguments.accept_loss),
     };
     if arguments.plan {
         return plan(context, &client, &request).await;

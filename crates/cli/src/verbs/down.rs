@@ -2,7 +2,7 @@
 
 use kiln_api::{Client, ClientError, request::DownRequest};
 
-use super::Context;
+use super::{Context, loss};
 use crate::{cli::Down, exit::Exit, failure::Failure, ui::events};
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Down) -> Result<Exit, Failure> {
@@ -12,7 +12,11 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Down) -> Result<Exit,
     } else {
         Client::new(&context.state)
     };
-    let request = DownRequest { groups: arguments.groups.clone(), purge: arguments.purge };
+    let request = DownRequest {
+        groups: arguments.groups.clone(),
+        purge: arguments.purge,
+        loss: loss::accepted(arguments.accept_loss),
+    };
     let stream = client.down(&request).await?;
     let exit = events::follow(context.ui, stream).await?.finish(context.ui)?;
     if arguments.purge && exit == Exit::Ok {

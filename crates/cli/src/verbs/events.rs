@@ -68,6 +68,7 @@ fn words(event: &Event) -> String {
             let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{group} {to} {state}{why}")
         }
+        Event::Proposal { image, reason, .. } => format!("{}: {reason}", ui::short(image)),
         Event::LogsLost { server, lines, reason, .. } => format!("{lines} lines of {server}: {reason}"),
         Event::Warning { message } => message.clone(),
         Event::Result { result, .. } => if *result == Outcome::Ok { "ok" } else { "failed" }.to_owned(),

@@ -8,7 +8,7 @@ use kiln_api::request::{ApplyRequest, Fresh};
 use kiln_image::bake::LockMode;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, loss};
 use crate::{
     baking,
     cli::Up,
@@ -70,6 +70,7 @@ async fn up(context: &Context<'_>, arguments: &Up) -> Result<events::Ended, Fail
         directory: project::absolute(directory)?,
         plan_only: false,
         fresh: if arguments.retest { Fresh::Always } else { Fresh::Reuse },
+        loss: loss::accepted(arguments.accept_loss),
     };
     let stream = client.apply(&request).await?;
     events::follow(context.ui, stream).await

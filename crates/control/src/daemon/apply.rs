@@ -1,10 +1,19 @@
 //! `POST /v1/apply`: evidence for every group's release first, then the change, then the wait until it is done.
 
-use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    path::Path,
+    sync::Arc,
+};
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use kiln_api::{ApiError, ErrorCode, Event, report::TestReport, request::ApplyRequest};
+use kiln_api::{
+    ApiError, ErrorCode, Event,
+    report::TestReport,
+    request::{ApplyRequest, Loss},
+};
 use kiln_engine::EngineError;
 use kiln_model::{
     ChannelName, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageName,
@@ -18,6 +27,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{
     App,
     error::{Failure, IntoApi},
+    loss::{self, Accepted},
     routes, sources,
     stream::{Ended, Sink},
 };
@@ -67,6 +77,7 @@ async fn try_apply(
         app.control.plan_only(wanted()).await?.into_iter().for_each(|event| sink.send(event));
         return Ok(Ended::default());
     }
+    let lost = would_lose(app, wanted(), request.loss).await?;
     let proofs = prove(app, &request, &images, &configs, sink).await?;
     reports.extend(proofs.iter().map(|proof| TestReport::from(&proof.report)));
     if let Some(proof) = proofs.iter().find(|proof| !proof.passed()) {
@@ -78,6 +89,7 @@ async fn try_apply(
         }
     }
     let applied = async {
+        lost.record(app, "apply").await?;
         keep_live(app, &images, &lives).await?;
         let groups = app.control.apply(wanted()).await?;
         // A group that was just being taken away has taken them with it.
@@ -86,6 +98,22 @@ async fn try_apply(
         Ok(groups)
     };
     Ok(follow(app, sink, applied, |groups| groups).await)
+}
+
+/// Refuses where the servers that would end have more than may be lost. The planner says which these are.
+async fn would_lose(app: &Arc<App>, wanted: Wanted, accepted: Loss) -> Result<Accepted, Failure> {
+    let known = app.control.groups().await;
+    let groups: Vec<GroupName> = wanted.fleet.groups.keys().filter(|name| known.contains(*name)).cloned().collect();
+    if !app.control.may_lose(&groups).await? {
+        return Ok(Accepted::default());
+    }
+    let steps = app.control.plan_only(wanted).await?;
+    let ending = |step: Event| match step {
+        Event::Step { server, action, .. } if action == "stop" || action == "destroy" => server,
+        _ => None,
+    };
+    let ending: BTreeSet<String> = steps.into_iter().filter_map(ending).collect();
+    loss::weigh(app, &groups, |_, server| ending.contains(server.id.as_str()), accepted).await
 }
 
 /// The image of every group: the one just baked where it asks for channel `dev` of that name.

@@ -5,6 +5,7 @@ mod events;
 mod groups;
 mod host;
 mod images;
+mod loss;
 mod promote;
 mod revoke;
 mod servers;
@@ -38,6 +39,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/shutdown", post(shutdown))
         .route("/v1/servers/{id}", get(servers::details))
         .route("/v1/touch", post(servers::touch))
+        .route("/v1/loss", get(loss::all))
+        .route("/v1/loss/{id}", get(loss::one))
         .route("/v1/host", get(host::inventory))
         .route("/v1/test", post(images::test))
         .route("/v1/gc", post(images::collect))

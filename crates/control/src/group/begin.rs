@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, Turn, slots, wish::step_event};
+use super::{Ended, GroupTask, Message, Place, Server, TrafficChange, Turn, lost::Lost, slots, wish::step_event};
 use crate::{
     bound,
     db::{Batch, Intention, IntentionId, Record, ServerRow},
@@ -59,12 +59,14 @@ pub(super) enum Work {
         server: ServerId,
         generation: u64,
         limit: Duration,
+        lost: Lost,
         intention: IntentionId,
     },
     Destroy {
         group: GroupName,
         server: ServerId,
         generation: u64,
+        lost: Lost,
         intention: IntentionId,
     },
 }
@@ -203,7 +205,8 @@ impl GroupTask {
         }
         let intention = self.intend(id, "stop", why, now);
         let (generation, limit) = (self.servers[id].row.generation, self.stop_limit(id));
-        Work::Stop { server: id.clone(), generation, limit, intention }
+        let lost = self.lost_with(id, why);
+        Work::Stop { server: id.clone(), generation, limit, lost, intention }
     }
 
     fn stop_limit(&self, id: &ServerId) -> Duration {
@@ -215,7 +218,8 @@ impl GroupTask {
     fn destroy(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Work {
         let intention = self.intend(id, "destroy", why, now);
         let (group, generation) = (self.row.name.clone(), self.servers[id].row.generation);
-        Work::Destroy { group, server: id.clone(), generation, intention }
+        let lost = self.lost_with(id, why);
+        Work::Destroy { group, server: id.clone(), generation, lost, intention }
     }
 
     fn traffic_step(&mut self, action: &Action, why: &str, now: Timestamp, traffic: &mut TrafficSteps) {
@@ -424,12 +428,14 @@ async fn carry_out(
             let drains = drains.into_iter().map(|drain| self::drain(shared, drain, &tell));
             futures::future::join_all(drains).await;
         }
-        Work::Stop { server, generation, limit, intention } => {
+        Work::Stop { server, generation, limit, lost, intention } => {
+            lost.note(shared).await;
             let result = shared.engine.stop(&server, generation, limit).await;
             done().await;
             tell(Ended::Stopped { server, intention, result });
         }
-        Work::Destroy { group, server, generation, intention } => {
+        Work::Destroy { group, server, generation, lost, intention } => {
+            lost.note(shared).await;
             hand_over_logs(shared, &group, &server).await;
             destroy(shared, &server, generation).await;
             shared.logs.forget(&group, &server);

@@ -17,6 +17,7 @@ use crate::{
     db::{GroupRow, PastRelease, ServerRow},
     group::Kept,
     handle::{InService, Settled, Sourced, Unsettled},
+    loss::{AtStake, ServerAtStake},
     traffic::{Backend, Route},
 };
 
@@ -96,6 +97,21 @@ impl GroupTask {
             logs: self.shared.logs.status(&self.row.name),
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
+        }
+    }
+
+    /// What may be lost of it, and with whom.
+    pub(super) fn at_stake(&self) -> AtStake {
+        let server = |server: &Server| {
+            let image = self.releases.get(&server.row.release).map(|release| release.image);
+            let manifest = image.and_then(|image| self.images.get(&image)).map(|image| image.manifest.clone());
+            let (id, state, running) = (server.row.id.clone(), server.row.state, server.running);
+            ServerAtStake { id, state, running, image, manifest }
+        };
+        AtStake {
+            policy: self.row.spec.loss,
+            collector: self.row.spec.logs.as_ref().map(|logs| logs.to.to_string()),
+            servers: self.servers.values().map(server).collect(),
         }
     }
 

@@ -186,7 +186,7 @@ mod tests {
     fn boot(verdicts: &[(&str, bool)]) -> Boot {
         let tests =
             verdicts.iter().map(|(name, good)| outcome(name, Duration::ZERO, (!good).then(|| "status 500".to_owned())));
-        Boot { ready: None, tests: tests.collect() }
+        Boot { ready: None, tests: tests.collect(), proposals: Vec::new() }
     }
 
     #[test]

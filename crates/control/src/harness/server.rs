@@ -14,7 +14,7 @@ use kiln_model::{
 };
 use kiln_runtime::values::{Values, masked_part};
 
-use super::{Events, HarnessError, Subject, conformance, expect::Expect, outcome, readiness, test};
+use super::{Events, HarnessError, Subject, conformance, expect::Expect, outcome, proposals, readiness, test};
 
 /// What one boot showed.
 pub(super) struct Boot {
@@ -22,6 +22,8 @@ pub(super) struct Boot {
     pub(super) ready: Option<Duration>,
     /// The recipe's tests in order, then the conformance tests of a running server.
     pub(super) tests: Vec<TestOutcome>,
+    /// What its recipe may want to declare.
+    pub(super) proposals: Vec<Event>,
 }
 
 /// The size of a volume under test: only what is written of it takes room.
@@ -111,8 +113,9 @@ impl Run<'_> {
         };
         let message = waited.err().map(|reason| reason.to_string());
         tests.push(self.ended(outcome(conformance::SERVICES_READY, took, message)));
+        let proposals = proposals::look(self.engine, self.server, self.subject).await;
         tests.push(self.ended(conformance::clean_stop(self.engine, self.server, &self.subject.manifest).await));
-        Boot { ready, tests }
+        Boot { ready, tests, proposals }
     }
 
     async fn tests(&self, suite: &Suite) -> Vec<TestOutcome> {

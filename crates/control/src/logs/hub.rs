@@ -18,7 +18,12 @@ use kiln_model::{GroupName, ReleaseId, ServerId, fleet::LogsPolicy};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrived, HandOver, news::News, shipper::Shipper};
+use super::{
+    Arrived, HandOver,
+    left::{Left, UpTo},
+    news::News,
+    shipper::Shipper,
+};
 use crate::{db::Db, shared::Clock};
 
 /// Whether a server was just launched.
@@ -48,6 +53,8 @@ pub(super) enum Command {
     /// The server has ended: hand over what is left.
     End(ServerId, oneshot::Sender<HandOver>),
     Forget(ServerId),
+    /// Count what has not arrived, up to these lines where one is named.
+    Left(UpTo, oneshot::Sender<BTreeMap<ServerId, Left>>),
 }
 
 /// A server whose lines are to be sent.
@@ -209,6 +216,14 @@ impl Logs {
             group.waiting.remove(server);
         }
         handed
+    }
+
+    /// Tells a group's shipper something; none where there is none.
+    pub(super) fn ask(&self, name: &GroupName, command: Command) -> Option<Arc<Counts>> {
+        let groups = self.groups();
+        let running = groups.get(name)?.running.as_ref()?;
+        running.commands.send(command).ok()?;
+        Some(running.counts.clone())
     }
 
     /// Whether a server that has ended waits for its collector.

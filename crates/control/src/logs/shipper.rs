@@ -232,6 +232,7 @@ impl Shipper {
             }
             Command::End(server, answer) => self.end(&server, answer),
             Command::Forget(server) => self.forget(&server),
+            Command::Left(up_to, answer) => self.tell_left(&up_to, answer),
         }
     }
 

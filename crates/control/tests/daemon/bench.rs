@@ -11,7 +11,7 @@ use std::{
 use kiln_api::{
     Client, ClientError, Event,
     event::Outcome,
-    request::{ApplyRequest, DownRequest, Fresh, TestRequest},
+    request::{ApplyRequest, DownRequest, Fresh, Loss, TestRequest},
     status::GroupStatus,
 };
 use kiln_model::{
@@ -141,7 +141,8 @@ impl Bench {
     }
 
     pub async fn purge(&mut self) {
-        let stream = self.client.down(&DownRequest { groups: Vec::new(), purge: true }).await.unwrap();
+        let stream =
+            self.client.down(&DownRequest { groups: Vec::new(), purge: true, loss: Loss::Accept }).await.unwrap();
         let last = stream.finish(|_| ()).await.unwrap();
         assert_ok(&last);
         let status = wait_for(&mut self.daemon).unwrap();
@@ -174,7 +175,9 @@ impl Drop for Bench {
             let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             threads.block_on(async {
                 for _ in 0..500 {
-                    if let Ok(stream) = client.down(&DownRequest { groups: Vec::new(), purge: true }).await {
+                    if let Ok(stream) =
+                        client.down(&DownRequest { groups: Vec::new(), purge: true, loss: Loss::Accept }).await
+                    {
                         return stream.finish(|_| ()).await.map(drop).map_err(|error| error.to_string());
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -238,7 +241,14 @@ pub fn request(image: ImageDigest) -> ApplyRequest {
     let name: GroupName = "web".parse().unwrap();
     let fleet =
         Fleet { groups: BTreeMap::from([(name, group)]), evidence: EvidencePolicy::default(), config: BTreeMap::new() };
-    ApplyRequest { fleet, baked: BTreeMap::new(), directory: "/".into(), plan_only: false, fresh: Fresh::Reuse }
+    ApplyRequest {
+        fleet,
+        baked: BTreeMap::new(),
+        directory: "/".into(),
+        plan_only: false,
+        fresh: Fresh::Reuse,
+        loss: Loss::Refuse,
+    }
 }
 
 fn web() -> ImageManifest {

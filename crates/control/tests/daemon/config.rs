@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use kiln_api::{
     Event,
-    request::{ApplyRequest, RollbackRequest},
+    request::{ApplyRequest, Loss, RollbackRequest},
 };
 use kiln_model::{
     ImageDigest, ImageManifest, Suite,
@@ -94,8 +94,11 @@ async fn root_a_change_of_configuration_alone_is_tested_rolled_out_and_rolled_ba
     assert_eq!(bench.group().await.release, second.release);
 
     fs::remove_file(&file).unwrap();
-    let rolled =
-        bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false }).await.unwrap();
+    let rolled = bench
+        .client
+        .rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false, loss: Loss::Refuse })
+        .await
+        .unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
     assert_eq!(bench.page(&at).await, "hello ");
     assert_eq!(bench.group().await.release, first.release);
@@ -228,8 +231,11 @@ async fn root_secrets_that_no_release_to_go_back_to_names_are_collected() {
         fs::File::open(file).unwrap().set_modified(long_ago).unwrap();
     }
     assert_eq!(bench.client.gc().await.unwrap().secrets, 1, "the release that runs and the one before keep theirs");
-    let rolled =
-        bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false }).await.unwrap();
+    let rolled = bench
+        .client
+        .rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false, loss: Loss::Refuse })
+        .await
+        .unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
     bench.purge().await;
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use kiln_api::{
     Event,
     event::Outcome,
-    request::{Fresh, PromoteRequest, RebuildRequest, RollbackRequest, TouchRequest},
+    request::{Fresh, Loss, PromoteRequest, RebuildRequest, RollbackRequest, TouchRequest},
 };
 
 use crate::{
@@ -46,14 +46,17 @@ async fn root_the_whole_loop_from_the_first_image_to_nothing_left() {
     assert_ok(&last);
     assert_eq!(suites(&events), [true], "a valid report is used again");
 
-    let rolled =
-        bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false }).await.unwrap();
+    let rolled = bench
+        .client
+        .rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false, loss: Loss::Refuse })
+        .await
+        .unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
     assert_eq!(bench.page(&at).await, "first page");
 
     let before = bench.group().await.servers;
     let one = before[0].id.parse().unwrap();
-    let rebuilt = bench.client.rebuild(&RebuildRequest::Server(one)).await.unwrap();
+    let rebuilt = bench.client.rebuild(&RebuildRequest::server(one)).await.unwrap();
     assert_ok(&rebuilt.finish(|_| ()).await.unwrap());
     let after = bench.group().await;
     assert_eq!(after.ready, 3);

@@ -169,7 +169,7 @@ async fn root_live_keys_outlive_the_daemon_and_reach_new_servers() {
     assert_eq!(now["config"]["beta"], version % 2 == 1, "what was seen belongs to its version");
     assert_eq!(servers.bench.group().await.live.unwrap().set, 2);
 
-    let rebuilt = kiln_api::request::RebuildRequest::Group("web".parse().unwrap());
+    let rebuilt = kiln_api::request::RebuildRequest::group("web".parse().unwrap());
     let stream = servers.bench.client.rebuild(&rebuilt).await.unwrap();
     assert_ok(&stream.finish(|_| ()).await.unwrap());
     let before = servers.servers[0].id.clone();

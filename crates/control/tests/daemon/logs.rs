@@ -9,7 +9,7 @@ use std::{
 
 use kiln_api::{
     Event,
-    request::{ApplyRequest, RebuildRequest},
+    request::{ApplyRequest, Loss, RebuildRequest},
 };
 use kiln_control::audit::Log;
 use kiln_model::{
@@ -54,6 +54,11 @@ fn by_server(lines: &[Line]) -> BTreeMap<String, BTreeMap<String, u32>> {
     servers
 }
 
+/// A rebuild although the collector is away.
+fn accepting() -> RebuildRequest {
+    RebuildRequest { loss: Loss::Accept, ..RebuildRequest::group("web".parse().unwrap()) }
+}
+
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !done().await {
@@ -81,7 +86,7 @@ async fn root_the_last_lines_of_replaced_servers_arrive_before_their_spools_go()
 
     // The collector is killed when the rollout begins and comes back after it, and the daemon is killed as well.
     collector.kill();
-    let rebuilt = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    let rebuilt = bench.client.rebuild(&accepting()).await.unwrap();
     assert_ok(&finish(rebuilt).await.0);
     let status = bench.group().await;
     assert_eq!(status.ready, 3);
@@ -123,7 +128,7 @@ async fn root_lines_that_a_collector_does_not_get_in_time_are_counted_in_the_aud
     assert_ok(&finish(bench.client.apply(&request).await.unwrap()).await.0);
     let old = bench.group().await.servers[0].id.clone();
     let begun = Instant::now();
-    let rebuilt = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    let rebuilt = bench.client.rebuild(&accepting()).await.unwrap();
     assert_ok(&finish(rebuilt).await.0);
     assert!(
         begun.elapsed() < Duration::from_secs(8),

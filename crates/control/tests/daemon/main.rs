@@ -16,6 +16,7 @@ mod library;
 mod life;
 mod live;
 mod logs;
+mod loss;
 mod matrix;
 mod metadata;
 mod observing;

@@ -59,7 +59,7 @@ async fn root_events_are_kept_and_readers_come_back_to_what_they_missed() {
     assert!(curl(&bench, &[], "/v1/events?after=x").contains("\"code\":\"invalid\""));
 
     bench.kill_and_restart().await;
-    bench.client.rebuild(&kiln_api::request::RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    bench.client.rebuild(&kiln_api::request::RebuildRequest::group("web".parse().unwrap())).await.unwrap();
     let later = all(&bench, events.last().unwrap().id).await;
     assert!(later.iter().all(|happened| happened.id > events.last().unwrap().id));
     bench.purge().await;
@@ -158,7 +158,7 @@ async fn root_every_action_is_in_the_audit_log_with_inputs_and_reason_over_resta
     let log = |bench: &Bench| kiln_control::audit::Log::open(&bench.directory.path().join("state")).unwrap();
     let before = log(&bench).verify(None).unwrap();
     bench.kill_and_restart().await;
-    let rebuilt = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    let rebuilt = bench.client.rebuild(&RebuildRequest::group("web".parse().unwrap())).await.unwrap();
     assert_ok(&rebuilt.finish(|_| ()).await.unwrap());
     let verified = log(&bench).verify(before.head.as_ref()).unwrap();
     assert!(verified.entries > before.entries && verified.first == 1, "{verified:?}");

@@ -85,7 +85,7 @@ async fn root_shared_files_outlive_replacements_daemons_and_purges() {
     assert_ok(&apply(&bench, &wish(second, &uploads)).await);
     assert_eq!(lines(&uploads), ["first", "first", "second", "second"]);
     bench.kill_and_restart().await;
-    let stream = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    let stream = bench.client.rebuild(&RebuildRequest::group("web".parse().unwrap())).await.unwrap();
     assert_ok(&stream.finish(|_| ()).await.unwrap());
     assert_eq!(lines(&uploads).len(), 6);
 

@@ -7,7 +7,7 @@ use std::{
 
 use kiln_api::{
     Event,
-    request::{ApplyRequest, RebuildRequest, RollbackRequest},
+    request::{ApplyRequest, Loss, RebuildRequest, RollbackRequest},
     status::{GroupStatus, SourcesStatus},
 };
 use kiln_model::{
@@ -117,8 +117,11 @@ async fn root_a_changed_node_becomes_a_tested_release_and_a_wrong_value_a_state(
     let after = until(&bench, "it is compared again", |group| state(group) == "same").await;
     assert_eq!(ids(&after), ids(&second), "a restart changes nothing");
 
-    let rolled =
-        bench.client.rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false }).await.unwrap();
+    let rolled = bench
+        .client
+        .rollback(&RollbackRequest { group: "web".parse().unwrap(), with_data: false, loss: Loss::Refuse })
+        .await
+        .unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
     until(&bench, "it is declined", |group| state(group) == "declined").await;
     bench.kill_and_restart().await;
@@ -164,7 +167,7 @@ async fn root_with_the_registry_away_servers_are_replaced_from_the_frozen_config
     heals(&bench).await;
     bench.kill_and_restart().await;
     heals(&bench).await;
-    let rebuilt = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    let rebuilt = bench.client.rebuild(&RebuildRequest::group("web".parse().unwrap())).await.unwrap();
     assert_ok(&rebuilt.finish(|_| ()).await.unwrap());
     assert_eq!((bench.page(&at).await.as_str(), bench.group().await.release), ("hello ", first.release.clone()));
     let (refused, _) = apply(&bench, &wanted).await;

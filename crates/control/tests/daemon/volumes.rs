@@ -8,7 +8,7 @@ use std::{
 use kiln_api::{
     Event,
     event::Outcome,
-    request::{ApplyRequest, RebuildRequest, RollbackRequest},
+    request::{ApplyRequest, Loss, RebuildRequest, RollbackRequest},
     volume::{DrillRequest, VolumeRequest, VolumeStatus},
 };
 use kiln_model::{
@@ -75,7 +75,7 @@ async fn apply(bench: &Bench, request: &ApplyRequest) -> (Event, Vec<Event>) {
 }
 
 async fn rebuild(bench: &Bench) {
-    let stream = bench.client.rebuild(&RebuildRequest::Group("web".parse().unwrap())).await.unwrap();
+    let stream = bench.client.rebuild(&RebuildRequest::group("web".parse().unwrap())).await.unwrap();
     assert_ok(&stream.finish(|_| ()).await.unwrap());
 }
 
@@ -261,7 +261,7 @@ async fn root_snapshots_restores_rollbacks_and_drills_of_a_group_that_is_used() 
     let (last, _) = apply(&bench, &wish(second, 1)).await;
     assert_ok(&last);
     inside(&bench, "echo new > /data/new").await;
-    let rollback = RollbackRequest { group: "web".parse().unwrap(), with_data: true };
+    let rollback = RollbackRequest { group: "web".parse().unwrap(), with_data: true, loss: Loss::Refuse };
     let stream = bench.client.rollback(&rollback).await.unwrap();
     assert_ok(&stream.finish(|_| ()).await.unwrap());
     assert_eq!(file_of(&at).await, "first\nfirst\nfirst\n", "nothing of the second release is left in it");

@@ -176,3 +176,48 @@ async fn root_what_must_not_be_in_an_image_fails_its_conformance_tests() {
     }
     assert_eq!(outcome(&run.report, "kiln/read-only-root").verdict, Verdict::Passed);
 }
+
+/// What it says besides its verdict.
+fn proposals(bench: &Bench) -> Vec<(String, u64, String)> {
+    let events = bench.events.lock().unwrap();
+    let proposal = |event: &Event| match event {
+        Event::Proposal { path, files, reason, .. } => Some((path.clone(), *files, reason.clone())),
+        _ => None,
+    };
+    events.iter().filter_map(proposal).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_what_a_service_wrote_or_could_not_write_is_proposed_and_no_verdict_depends_on_it() {
+    let quiet = Bench::new();
+    let run = quiet.run(web(), good()).await;
+    assert_passed(&run.report);
+    assert_eq!(proposals(&quiet), []);
+
+    let bench = Bench::new();
+    let mut manifest = web();
+    let script = "head -c 3000000 /dev/zero > /root/big; echo x > /root/small; head -c 2000000 /dev/zero > /tmp/big; \
+                  echo x > /etc/app.conf; mkdir /www/cache; echo x > /run/web.pid; \
+                  trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+    let mut writer = crate::bench::shell(script);
+    writer.readiness = None;
+    manifest.services.insert("writer".parse().unwrap(), writer);
+    let kind = kiln_model::manifest::WritableKind::Tmpfs { size: kiln_model::ByteSize::mib(16) };
+    manifest.writable =
+        vec![kiln_model::manifest::Writable { path: "/root".into(), kind, user: "root".into(), mode: 0o755 }];
+    // The writer may take its time: a test waits until it has come to its end.
+    let tests = vec![test("written", file("/run/web.pid", true, None, "x")), test("page", http("/", 200, "It works"))];
+    let run = bench.run(manifest, tests).await;
+    assert_passed(&run.report);
+    let seen = proposals(&bench);
+    let paths: Vec<_> = seen.iter().map(|(path, files, _)| (path.as_str(), *files)).collect();
+    assert_eq!(paths, [("/root", 2), ("/tmp", 1), ("/etc", 0), ("/www", 0)], "{seen:#?}");
+    assert_eq!(
+        seen[0].2,
+        "your services wrote 2 files, 2.9 MiB, under /root: it is lost with each server. If it is data: \"/root\" = { volume = \
+         \"data\" }"
+    );
+    assert!(seen[2].2.starts_with("a service tried to write under /etc, where nothing can be written."), "{seen:#?}");
+    let report = format!("{:?}", run.report);
+    assert!(!report.contains("your services wrote"), "{report}");
+}

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, OnExpiry, OnRevoked, OnSourceChange,
-    Publish, RolloutPolicy, Strategy, Windows, healing, logs, rollout, scaling, shared, source, volume, window,
+    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry, OnRevoked,
+    OnSourceChange, Publish, RolloutPolicy, Strategy, Windows, healing, logs, loss, rollout, scaling, shared, source,
+    volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -37,6 +38,7 @@ pub(crate) const GROUP: Keys = Keys {
         "max_age",
         "windows",
         "logs",
+        "loss",
     ],
 };
 /// The keys of `limits`.
@@ -127,6 +129,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
     let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
     let logs = table.get("logs").map_or_else(|| Some(usual.cloned()), |v| logs::read(&v));
+    let loss = table.get("loss").map_or(Some(LossPolicy::default()), |v| loss::read(&v));
     let group = || {
         let (image, environment) = (image?, environment?);
         let (count, scaling) = counted?;
@@ -149,6 +152,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
                 max_age: max_age?,
                 windows: windows?,
                 logs: logs?,
+                loss: loss?,
                 ..Group::new(image)
             },
         ))

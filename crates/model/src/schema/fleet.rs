@@ -66,6 +66,8 @@ pub struct Group {
     pub windows: Option<Windows>,
     /// Where its log lines go.
     pub logs: Option<Logs>,
+    /// How much may be lost with each of its servers that somebody has replaced or removed, without `--accept-loss`.
+    pub loss: Option<Loss>,
 }
 
 /// Where log lines go.
@@ -83,6 +85,17 @@ pub struct Logs {
     pub key: Option<String>,
     /// A server that ended is removed when its collector has its last line, or after this time; `30s` where nothing is said.
     pub receipt: Option<DurationText>,
+}
+
+/// What may be lost with each server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// Log lines that the collector has not acknowledged; 0 where nothing is said.
+    #[schemars(range(max = 1_000_000_000))]
+    pub logs: Option<u64>,
+    /// Bytes in writable paths that are no volumes; `64MiB` where nothing is said.
+    pub data: Option<SizeText>,
 }
 
 /// How many servers.

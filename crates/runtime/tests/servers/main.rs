@@ -11,3 +11,4 @@ mod messages;
 mod nfs;
 mod shared;
 mod volumes;
+mod written;

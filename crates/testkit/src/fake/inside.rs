@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use kiln_engine::{EngineError, ExecResult, FileStatus, Inside, Phase, Process, ServiceStatus};
-use kiln_model::ServerId;
+use kiln_model::{
+    ServerId,
+    loss::{Bounds, Place, Written},
+};
 
 use super::FakeEngine;
 
@@ -61,6 +64,13 @@ impl Inside for FakeEngine {
     }
     async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError> {
         self.alive(server).map(|()| Vec::new())
+    }
+    async fn written(&self, server: &ServerId, places: &[Place], _: Bounds) -> Result<Vec<Written>, EngineError> {
+        self.alive(server)?;
+        Ok(places.iter().map(|place| Written::nothing(place.clone(), 0)).collect())
+    }
+    async fn connections(&self, server: &ServerId) -> Result<u64, EngineError> {
+        self.alive(server).map(|()| 0)
     }
     fn control_socket(&self, _server: &ServerId) -> Option<PathBuf> {
         None

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{extract::State, response::Response};
 use kiln_api::{
     ErrorCode,
-    request::{ApplyRequest, DownRequest, HealRequest, Healed, RebuildRequest, RollbackRequest},
+    request::{ApplyRequest, DownRequest, HealRequest, Healed, Rebuild, RebuildRequest, RollbackRequest},
 };
 use kiln_model::GroupName;
 
@@ -13,11 +13,12 @@ use super::{
     super::{
         App, HostError, apply,
         error::{Body, Failure},
+        loss,
         stream::{self, Ended, Sink},
     },
     Shared,
 };
-use crate::{Data, RebuildTarget};
+use crate::{Data, RebuildTarget, loss::ServerAtStake};
 
 pub(super) async fn apply(State(app): Shared, Body(request): Body<ApplyRequest>) -> Response {
     stream::work(&app.clone(), |sink| async move { apply::apply(&app, request, &sink).await })
@@ -28,6 +29,9 @@ pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackReq
         let data = if request.with_data { Data::OfThen } else { Data::Kept };
         let groups = [request.group];
         let rolled = async {
+            // Those of the release before may be among them; they are few, and nobody knows yet which release that is.
+            let lost = loss::weigh(&app, &groups, |_, _| true, request.loss).await?;
+            lost.record(&app, "rollback").await?;
             app.control.rollback(&groups[0], data).await?;
             app.keepers.renew(&groups);
             Ok::<_, Failure>(())
@@ -37,12 +41,22 @@ pub(super) async fn rollback(State(app): Shared, Body(request): Body<RollbackReq
 }
 
 pub(super) async fn rebuild(State(app): Shared, Body(request): Body<RebuildRequest>) -> Response {
-    let target = match request {
-        RebuildRequest::Group(group) => RebuildTarget::Group(group),
-        RebuildRequest::Server(server) => RebuildTarget::Server(server),
+    let target = match request.what {
+        Rebuild::Group(group) => RebuildTarget::Group(group),
+        Rebuild::Server(server) => RebuildTarget::Server(server),
     };
     stream::work(&app.clone(), |sink| async move {
-        apply::follow(&app, &sink, async { Ok(app.control.rebuild(&target).await?) }, |groups| groups).await
+        let rebuilt = async {
+            let (groups, one) = match &target {
+                RebuildTarget::Group(group) => (vec![group.clone()], None),
+                RebuildTarget::Server(server) => (Vec::new(), Some(server)),
+            };
+            let of = |_: &GroupName, server: &ServerAtStake| one.is_none_or(|one| *one == server.id);
+            let lost = loss::weigh(&app, &groups, of, request.loss).await?;
+            lost.record(&app, "rebuild").await?;
+            Ok::<_, Failure>(app.control.rebuild(&target).await?)
+        };
+        apply::follow(&app, &sink, rebuilt, |groups| groups).await
     })
 }
 
@@ -59,14 +73,17 @@ pub(super) async fn down(State(app): Shared, Body(request): Body<DownRequest>) -
         )));
     }
     stream::work(&app.clone(), |sink| async move {
-        match run_down(&app, &request.groups, request.purge, &sink).await {
+        match run_down(&app, &request, &sink).await {
             Ok(()) => Ended::default(),
             Err(Failure(error)) => Ended::failed(error),
         }
     })
 }
 
-async fn run_down(app: &Arc<App>, groups: &[GroupName], purge: bool, sink: &Sink) -> Result<(), Failure> {
+async fn run_down(app: &Arc<App>, request: &DownRequest, sink: &Sink) -> Result<(), Failure> {
+    let (groups, purge) = (&request.groups, request.purge);
+    let lost = loss::weigh(app, groups, |_, _| true, request.loss).await?;
+    lost.record(app, if purge { "down --purge" } else { "down" }).await?;
     apply::with_events(app, sink, app.control.down(groups)).await?;
     app.keepers.renew(groups);
     if purge {

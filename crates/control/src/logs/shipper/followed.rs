@@ -16,6 +16,7 @@ use super::Ready;
 use crate::logs::{
     Arrived, HandOver,
     hub::Followed,
+    left::Left,
     lines::{Line, LineId, Lines, Place},
     message::Sender,
     news::News,
@@ -238,6 +239,29 @@ impl Follow {
             }
         });
         counting.await.expect("counting lines does not panic")
+    }
+
+    /// The lines in the spool that have not arrived, up to one of them or to the last. A line that has no end yet is none: the
+    /// server that ends ends it.
+    pub fn left(&self, up_to: Option<LineId>) -> impl Future<Output = Left> + use<> {
+        let (paths, arrived) = (self.followed.paths.clone(), self.arrived.clone());
+        let counting = spawn_blocking(move || {
+            let mut reader = Reader::new(paths, arrived.place.begin());
+            let mut lines = Lines::at(&arrived.place);
+            let mut left = Left { lines: 0, end: arrived.last };
+            let wanted = |id: LineId| id > arrived.last && up_to.is_none_or(|up_to| id <= up_to);
+            while reader
+                .read(|_, frame| {
+                    lines.feed(frame, |line| {
+                        left.lines += u64::from(wanted(line.id));
+                        left.end = left.end.max(line.id);
+                    });
+                })
+                .is_ok_and(|batch| !batch.end)
+            {}
+            left
+        });
+        async move { counting.await.expect("counting lines does not panic") }
     }
 
     /// About how many lines wait in the spool.

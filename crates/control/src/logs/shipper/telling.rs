@@ -1,15 +1,33 @@
 //! What a shipper tells others: that its collector is away or there again, and what is lost.
 
-use std::sync::{PoisonError, atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering},
+};
 
 use kiln_api::Event;
 use kiln_model::ServerId;
 use rand::RngExt as _;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{LONGEST_PAUSE, Link, Shipper, TELL_AGAIN};
+use crate::logs::left::{Left, UpTo};
 
 impl Shipper {
+    /// Counts what has not arrived, while sending goes on.
+    pub(super) fn tell_left(&self, up_to: &UpTo, answer: oneshot::Sender<BTreeMap<ServerId, Left>>) {
+        let counting = self.servers.iter().map(|(id, follow)| {
+            let (id, left) = (id.clone(), follow.left(up_to.get(id).copied()));
+            async move { (id, left.await) }
+        });
+        let counting: Vec<_> = counting.collect();
+        tokio::spawn(async move {
+            let left = futures::future::join_all(counting).await;
+            // Whoever asked may have left.
+            answer.send(left.into_iter().collect()).ok();
+        });
+    }
+
     pub(super) fn connected(&mut self, link: Link) {
         self.connecting = None;
         self.link = Some(link);
