@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn at(milliseconds: i64) -> Timestamp {
@@ -67,4 +69,29 @@ fn unit_the_page_does_not_grow_with_every_release() {
 #[test]
 fn unit_names_cannot_break_out_of_their_quotes() {
     assert_eq!(escaped("a\"b\\c\nd"), r#"a\"b\\c\nd"#);
+}
+
+/// Names of metrics in a text: `kiln_` and what follows, without what a histogram adds to them.
+fn names(text: &str) -> BTreeSet<String> {
+    let ends = |c: char| !c.is_ascii_lowercase() && c != '_';
+    let found = text.match_indices("kiln_").map(|(at, _)| text[at..].split(ends).next().unwrap_or_default());
+    let plain = |name: &str| {
+        let added = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        added.unwrap_or(name).to_owned()
+    };
+    found.map(plain).collect()
+}
+
+#[test]
+fn unit_the_dashboard_and_its_page_in_the_docs_know_the_metrics_that_there_are() {
+    let page = page(&Metrics::default(), &Status { groups: Vec::new() }, None, &[]);
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let there: BTreeSet<String> = families.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
+    let drawn = names(include_str!("../../../../../docs/grafana/kiln.json"));
+    let missing: Vec<_> = drawn.difference(&there).collect();
+    assert!(missing.is_empty(), "the dashboard draws what is not there: {missing:?}");
+    let but: Vec<_> = there.difference(&drawn).filter(|name| *name != "kiln_info").collect();
+    assert!(but.is_empty(), "the dashboard draws all but {but:?}");
+    let described = names(include_str!("../../../../../docs/observing.md"));
+    assert_eq!(described.intersection(&there).count(), there.len(), "{described:?}");
 }
