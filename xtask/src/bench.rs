@@ -10,6 +10,7 @@ mod debs;
 mod delivery;
 mod figures;
 mod gateway;
+mod handover;
 mod heal;
 mod http;
 mod import;
@@ -42,7 +43,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume, logs.
+    /// metadata, volume, handover, logs.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -83,6 +84,7 @@ const ALL: &[(&str, Run)] = &[
     ("many", many::run),
     ("metadata", metadata::run),
     ("volume", volume::run),
+    ("handover", handover::run),
     ("logs", logs::run),
 ];
 

@@ -3,6 +3,7 @@
 mod clients;
 mod contract;
 mod examples;
+mod followed;
 mod guest;
 mod guestbook;
 mod isolated;

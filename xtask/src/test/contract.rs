@@ -13,6 +13,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::followed::Followed;
 use crate::{
     Outcome,
     command::{output, shown},
@@ -31,6 +32,7 @@ impl Contract<'_> {
     pub fn check(&self) -> Outcome {
         self.json_objects_are_the_documented_ones()?;
         self.a_changed_page_under_load_fails_no_request()?;
+        self.followed_logs_have_every_server_to_its_end_by_time()?;
         self.exit_codes_are_the_documented_ones()?;
         self.a_shell_opens_in_the_tree_of_a_failed_step()?;
         self.a_lock_is_used_exactly_and_can_be_refreshed()
@@ -91,6 +93,13 @@ impl Contract<'_> {
             return Err(format!("{failed} requests failed, {good} did not; before {before:?}, after {after:?}").into());
         }
         Ok(())
+    }
+
+    fn followed_logs_have_every_server_to_its_end_by_time(&self) -> Outcome {
+        let before = self.servers()?;
+        let mut followed = Followed::start(self.call(&["logs", "-f", "web", "--json"]), &before)?;
+        output(&mut self.call(&["rebuild", "web"]))?;
+        followed.until_replaced(&before, &self.servers()?)
     }
 
     /// Ids of the servers that are ready.

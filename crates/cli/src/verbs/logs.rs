@@ -2,9 +2,16 @@
 
 mod spool;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use kiln_api::{Client, host::ServerDetails};
+use kiln_api::{Client, ClientError, ErrorCode, Event, host::ServerDetails};
 use kiln_boot::spool::Stream;
 use kiln_model::syslog;
 use serde_json::json;
@@ -15,32 +22,52 @@ use crate::{cli::Logs, exit::Exit, failure::Failure, ui};
 
 /// Pause between two looks at the files when following.
 const PAUSE: Duration = Duration::from_millis(100);
-/// New servers of a group are looked for after so many pauses.
+/// Servers are looked for after so many pauses, and when the daemon tells of one.
 const LOOK: u32 = 10;
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Logs) -> Result<Exit, Failure> {
     let client = Client::new(&context.state);
+    // Before the servers are looked for: one that starts meanwhile is told of.
+    let told = if arguments.follow { told_of_servers(&client).await? } else { Arc::default() };
     let (mut spools, mut held) = (BTreeMap::new(), Vec::new());
-    find(&client, &arguments.target, &mut spools).await?;
+    let of_group = find(&client, &arguments.target, &mut spools).await?;
     show(context, arguments, &mut spools, &mut held, u64::MAX)?;
     if !arguments.follow {
         return Ok(Exit::Ok);
     }
-    // Until the caller has seen enough and interrupts.
+    // Until the caller has seen enough and interrupts, or the server is gone.
     for round in 1_u32.. {
+        // What was written before this moment, by whomever, is there to be read a pause later: it is shown in its order.
+        let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(u64::MAX);
         tokio::time::sleep(PAUSE).await;
-        if round % LOOK == 0 {
+        if told.swap(false, Ordering::Relaxed) || round % LOOK == 0 {
             find(&client, &arguments.target, &mut spools).await?;
         }
-        // What was written before this moment is read now, from all servers: it is shown in its order.
-        let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(u64::MAX);
         show(context, arguments, &mut spools, &mut held, now)?;
+        spools.retain(|_, spool| !spool.ended);
+        if spools.is_empty() && held.is_empty() && !of_group {
+            return Ok(Exit::Ok);
+        }
     }
     Ok(Exit::Ok)
 }
 
-/// The spools of the servers that are meant; those known already stay as far as they were read.
-async fn find(client: &Client, target: &str, spools: &mut BTreeMap<String, Spool>) -> Result<(), Failure> {
+/// Becomes true whenever the daemon tells of a server.
+async fn told_of_servers(client: &Client) -> Result<Arc<AtomicBool>, Failure> {
+    let (mut events, told) = (client.events().await?, Arc::new(AtomicBool::new(false)));
+    let tell = Arc::clone(&told);
+    tokio::spawn(async move {
+        while let Ok(Some(happened)) = events.next_happened().await {
+            if matches!(happened.event, Event::Server { .. }) {
+                tell.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    Ok(told)
+}
+
+/// The spools of the servers that are meant; those known already stay as far as they were read. Whether a group is meant.
+async fn find(client: &Client, target: &str, spools: &mut BTreeMap<String, Spool>) -> Result<bool, Failure> {
     let status = client.status().await?;
     let group = status.groups.iter().find(|group| group.name == target);
     let servers = status.groups.iter().flat_map(|group| &group.servers);
@@ -51,14 +78,19 @@ async fn find(client: &Client, target: &str, spools: &mut BTreeMap<String, Spool
     if wanted.is_empty() && group.is_none() && spools.is_empty() {
         return Err(Failure::Unknown { kind: "server or group", name: target.to_owned() });
     }
+    spools.iter_mut().for_each(|(id, spool)| spool.ended = !wanted.contains(id));
     for id in wanted.into_iter().filter(|id| !spools.contains_key(id)).collect::<Vec<_>>() {
         let Ok(server) = id.parse() else { continue };
-        let details: ServerDetails = client.server(&server).await?;
+        let details: ServerDetails = match client.server(&server).await {
+            // It went meanwhile.
+            Err(ClientError::Refused(error)) if error.code == ErrorCode::NotFound => continue,
+            other => other?,
+        };
         if let Some(spool) = Spool::new(details.log) {
             spools.insert(id, spool);
         }
     }
-    Ok(())
+    Ok(group.is_some())
 }
 
 /// Shows what is new and was written until then, in the order of time; the rest is held.

@@ -1,9 +1,9 @@
 //! The gateway's process, kept running by the daemon and independent of it, and control's way to it.
 //!
-//! The gateway is found through its socket, so it does not matter which daemon started it. When it is gone a new one is
-//! started with duplicates of its listening sockets, kept here since the last table: clients that come in between wait
-//! instead of being refused. When it runs another executable than the daemon's (after an upgrade) a new one is started
-//! beside it, and takes over without a gap.
+//! The gateway is found through its socket, so it does not matter which daemon started it. Its end is seen at once, by its
+//! descriptor; a new one is started with duplicates of its listening sockets, kept here since the last table: clients that
+//! come in between wait instead of being refused. When it runs another executable than the daemon's (after an upgrade) a
+//! new one is started beside it, and takes over without a gap.
 
 use std::{
     ffi::OsString,
@@ -20,12 +20,19 @@ use kiln_gateway::{
     table,
 };
 use kiln_model::ServerId;
-use tokio::sync::watch;
+use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::watch,
+};
 
 use crate::traffic::{Bound, Carried, Drained, Routes, Traffic, TrafficError};
 
-/// Pause between two looks at the gateway.
-const LOOK: Duration = Duration::from_millis(250);
+/// Pause between two looks at a gateway that was not there, or whose successor was started.
+const SOON: Duration = Duration::from_millis(250);
+
+/// Pause between two looks at a gateway whose process lives: it may not answer any more. Its answer is as long as its table.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A gateway that was told to stop is waited for so long: what is in flight has its own, shorter limit.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
@@ -61,6 +68,7 @@ impl GatewayProcess {
         let mut wanted = self.wanted.subscribe();
         let mut upgraded = false;
         loop {
+            let mut lives = None;
             self.reap();
             match self.client.clone().with_patience(Duration::ZERO).status().await {
                 Ok(status) if !upgraded && self.is_outdated(status.pid) => {
@@ -69,7 +77,10 @@ impl GatewayProcess {
                     self.start();
                     upgraded = true;
                 }
-                Ok(_) => upgraded = true,
+                Ok(status) => {
+                    upgraded = true;
+                    lives = Some(status.pid);
+                }
                 Err(error) => {
                     tracing::info!(reason = chain(&error), "no gateway answers: starting one");
                     self.start();
@@ -79,7 +90,7 @@ impl GatewayProcess {
             }
             tokio::select! {
                 _stopped = wanted.wait_for(|wanted| !wanted) => return,
-                () = tokio::time::sleep(LOOK) => {}
+                () = until_next_look(lives) => {}
             }
         }
     }
@@ -183,6 +194,19 @@ impl GatewayProcess {
             Ok(listeners) => *self.listeners.lock().expect("no holder panics") = listeners,
             Err(error) => tracing::warn!(reason = chain(&error), "could not keep the gateway's sockets"),
         }
+    }
+}
+
+/// Returns when the process has ended, or it is time to look all the same.
+async fn until_next_look(process: Option<u32>) {
+    let process = process.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    let opened = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // Its successor is unsafe because a descriptor might be closed while it is registered; this one is owned.
+    #[expect(deprecated, reason = "safe for an owned descriptor")]
+    let watched = opened.and_then(|process| AsyncFd::with_interest(process, Interest::READABLE).ok());
+    match watched {
+        Some(process) => drop(tokio::time::timeout(LOOK, process.readable()).await),
+        None => tokio::time::sleep(SOON).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is new of a server's log.
 
-use std::path::PathBuf;
+use std::{fs::File, os::fd::AsRawFd as _, path::PathBuf};
 
 use kiln_boot::spool::Stream;
 use kiln_control::logs::spool::Reader;
@@ -35,15 +35,29 @@ pub(super) struct Spooled {
 #[derive(Debug)]
 pub(super) struct Spool {
     path: PathBuf,
+    /// Open, so that the last lines of a server can be read when its files are gone.
+    _files: Vec<File>,
     reader: Reader,
+    /// Whether its server is gone: nothing comes after what is there.
+    pub ended: bool,
 }
 
 impl Spool {
     /// The log in these two files; none where a server has no such log.
     pub fn new(files: Vec<String>) -> Option<Self> {
-        let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
-        let files: [PathBuf; 2] = files.try_into().ok()?;
-        Some(Self { path: files[0].clone(), reader: Reader::new(files, None) })
+        let files: [PathBuf; 2] = files.into_iter().map(PathBuf::from).collect::<Vec<_>>().try_into().ok()?;
+        let path = files[0].clone();
+        let mut open = Vec::new();
+        let files = files.map(|path| match File::open(&path) {
+            Ok(file) => {
+                let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                open.push(file);
+                held
+            }
+            // The second file begins when the first is full.
+            Err(_) => path,
+        });
+        Some(Self { path, _files: open, reader: Reader::new(files, None), ended: false })
     }
 
     /// What is new, in order. A file that is gone went with its server.
@@ -104,5 +118,19 @@ mod tests {
         assert!(texts().is_empty());
         std::fs::write(path("b"), [MAGIC.as_slice(), &half].concat()).expect("written");
         assert_eq!(texts(), ["five"]);
+    }
+
+    #[test]
+    fn host_the_last_lines_of_a_server_are_read_although_its_files_are_gone() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let (a, b) = (temp.path().join("a"), temp.path().join("b"));
+        std::fs::write(&a, [MAGIC.to_vec(), frame(1, "one")].concat()).expect("written");
+        let mut spool = Spool::new([&a, &b].map(|path| path.display().to_string()).to_vec()).expect("two files");
+        assert_eq!(spool.read().expect("readable").lines.len(), 1);
+        let mut writer = File::options().append(true).open(&a).expect("the writer's file");
+        std::io::Write::write_all(&mut writer, &frame(2, "the last")).expect("written");
+        std::fs::remove_file(&a).expect("removed");
+        let lines = spool.read().expect("readable").lines;
+        assert_eq!(lines.iter().map(|line| line.bytes.as_slice()).collect::<Vec<_>>(), [b"the last"]);
     }
 }
