@@ -383,3 +383,57 @@ async fn root_a_daemon_killed_at_any_time_of_a_hand_over_loses_no_number() {
     }
     bench.purge().await;
 }
+
+/// Fills the disk under the state directory until so many bytes are left.
+fn fill(bench: &Bench, left: u64) {
+    let filler = bench.seen_state().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let free = || {
+        let status = rustix::fs::statvfs(&bench.seen_state()).unwrap();
+        status.f_bavail * status.f_frsize
+    };
+    while free() > left {
+        std::io::Write::write_all(&mut file, &[0; 64 << 10]).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_pool_refuses_what_is_new_and_leaves_what_runs() {
+    let mut bench = Bench::with_small_disk(512).await;
+    let image = of(&bench, "first");
+    let (last, _) = apply(&bench, &wish(image, 1)).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+    until("something is written", async || numbers(&at).await > 5).await;
+    let first = bench.group().await.servers[0].id.clone();
+
+    fill(&bench, 40 << 20);
+    let new = |name: &str| VolumeRequest::Create {
+        volume: name.parse().unwrap(),
+        size: ByteSize::mib(64),
+        filesystem: Default::default(),
+    };
+    let snapshot = VolumeRequest::Snapshot { volume: "web.data.0".parse().unwrap(), name: None };
+    for refused in [new("more"), snapshot.clone()] {
+        let error = bench.client.volume(&refused).await.unwrap_err().to_string();
+        assert!(error.contains("the pool of the volumes has") && error.contains("too little to"), "{error}");
+    }
+    assert!(bench.client.volumes().await.unwrap().volumes.iter().all(|volume| volume.id != "more"));
+    // A group that is to have one more server, with a volume, keeps those it has, and says why.
+    let wider = tokio::time::timeout(Duration::from_secs(60), apply(&bench, &wish(image, 2))).await;
+    let (last, seen) = wider.expect("a rollout onto a full pool ends");
+    let said = format!("{last:?} {seen:?}");
+    assert!(said.contains("the pool of the volumes has"), "{said}");
+    let status = bench.group().await;
+    assert!(status.servers.iter().any(|server| server.id == first && server.state == "ready"), "{status:#?}");
+    let before = numbers(&at).await;
+    until("what runs writes on", async || numbers(&at).await > before + 5).await;
+
+    std::fs::remove_file(bench.seen_state().join("filler")).unwrap();
+    bench.client.volume(&new("more")).await.unwrap();
+    bench.client.volume(&snapshot).await.unwrap();
+    let (last, _) = apply(&bench, &wish(image, 2)).await;
+    assert_ok(&last);
+    assert_eq!(bench.group().await.ready, 2);
+    bench.purge().await;
+}
