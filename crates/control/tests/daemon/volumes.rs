@@ -426,7 +426,7 @@ fn fill(bench: &Bench, left: u64) {
     let filler = bench.seen_state().join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     let free = || {
-        let status = rustix::fs::statvfs(&bench.seen_state()).unwrap();
+        let status = rustix::fs::statvfs(bench.seen_state()).unwrap();
         status.f_bavail * status.f_frsize
     };
     while free() > left {
