@@ -154,6 +154,7 @@ fn request(config: &str, round: usize) -> Request {
         limits: Limits::default(),
         secrets: Arc::default(),
         volumes: Vec::new(),
+        shared: Vec::new(),
     }
 }
 

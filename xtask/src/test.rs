@@ -7,6 +7,8 @@ mod followed;
 mod guest;
 mod guestbook;
 mod isolated;
+mod project;
+mod wiki;
 mod written;
 
 use clap::Args;

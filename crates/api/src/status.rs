@@ -53,9 +53,25 @@ pub struct GroupStatus {
     /// Its volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeStatus>,
+    /// Its shared directories that are on another machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedStatus>,
     /// Releases whose evidence does not suffice any more: none of them can be launched.
     #[serde(default)]
     pub refused: Vec<RefusedStatus>,
+}
+
+/// A shared directory that is on another machine. While one is away, no server of the group is ready or gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedStatus {
+    /// The image's name for it.
+    pub name: String,
+    /// What it is bound to: `nfs nas:/srv/uploads`.
+    pub place: String,
+    /// Why it cannot be used; null where it can.
+    pub away: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
 }
 
 /// Log lines that leave the host. Counts begin with the daemon.

@@ -62,6 +62,8 @@ pub struct BootSpec {
     pub ending: usize,
     /// Files with compiled seccomp programs, installed in this order.
     pub filters: Vec<usize>,
+    /// Whether root inside may give capabilities to files. Not where it writes to a directory that the host sees.
+    pub file_capabilities: bool,
     /// Files to render before services start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,

@@ -145,6 +145,26 @@ fn host_a_value_that_does_not_fit_is_shown_before_anything_is_baked() {
 }
 
 #[test]
+fn host_a_shared_directory_that_is_not_there_is_shown_before_anything_is_baked() {
+    let temp = project(FLEET, None);
+    let recipe = format!("{RECIPE}\n[writable]\n\"/srv/files\" = {{ shared = \"files\" }}\n");
+    std::fs::write(temp.path().join("image.toml"), recipe).expect("a recipe");
+    let fleet = |bound: &str| {
+        let text = format!("{FLEET}\n[group.web.shared.{bound}\n");
+        std::fs::write(temp.path().join("fleet.toml"), text).expect("a fleet");
+        refused(&temp, &["up", "."])
+    };
+    let missing = temp.path().canonicalize().expect("a path").join("missing");
+    let said = fleet(&format!("files]\ndirectory = \"{}\"", missing.display()));
+    assert!(said.contains("fleet.toml:16:13") && said.contains("is not there") && said.contains("mkdir"), "{said}");
+    assert!(!said.contains("tops3cret"), "{said}");
+    let said = fleet("file]\ndirectory = \"/srv\"");
+    assert!(said.contains("did you mean `files`?") && said.contains("does not say where to find"), "{said}");
+    let said = fleet(&format!("files]\ndirectory = \"{}\"", missing.with_file_name("state").display()));
+    assert!(said.contains("is not there"), "{said}");
+}
+
+#[test]
 fn host_config_lint_counts_what_differs_and_names_what_nobody_reads_or_varies() {
     let fleet = FLEET.replace(
         "[group.other]\nimage = \"else\"",

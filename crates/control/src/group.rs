@@ -14,6 +14,7 @@ mod heal;
 mod lost;
 mod revoked;
 mod scale;
+mod shared;
 mod slots;
 mod view;
 mod wish;
@@ -98,6 +99,8 @@ pub(crate) enum Message {
     Snapshot(Instant, Arc<Part>),
     /// What the gateway says of a group that follows its load.
     Load(scale::Reading),
+    /// What of its shared directories cannot be used.
+    Shared(shared::Look),
     /// An action ended, or a new server became ready or did not.
     Ended(Ended),
 }
@@ -239,6 +242,8 @@ pub(crate) struct GroupTask {
     held: Option<HealingHeld>,
     /// Who reads its load, where it follows that.
     scaler: Option<scale::Scaler>,
+    /// Who watches its shared directories, where some are on another machine.
+    watcher: Option<shared::Watcher>,
     /// Why the last server of the release wanted failed.
     last_failure: Option<String>,
     /// When the servers of slots were asked to end, for whoever takes over.
@@ -278,6 +283,7 @@ impl GroupTask {
             stranded: None,
             held: None,
             scaler: None,
+            watcher: None,
             last_failure: None,
             stopped: BTreeMap::new(),
             routing: 0,
@@ -371,6 +377,7 @@ impl GroupTask {
             Message::Kept(answer) => drop(answer.send(self.kept())),
             Message::Snapshot(begun, part) => self.see(begun, part),
             Message::Load(reading) => self.take_load(reading),
+            Message::Shared(look) => self.take_look(look),
             Message::Ended(ended) => self.ended(ended),
         }
     }
@@ -393,6 +400,7 @@ impl GroupTask {
         self.look_at_volumes(now);
         self.renew_by_age(now);
         self.follow_load();
+        self.watch_shared();
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);
         self.note_held(next.held);

@@ -192,6 +192,14 @@ pub enum ControlError {
         /// The release.
         release: kiln_model::ReleaseId,
     },
+    /// The fleet does not say where to find a shared directory that the image needs.
+    #[error("group `{group}` does not say where to find the shared directory `{shared}` of its image")]
+    NoShared {
+        /// The group.
+        group: GroupName,
+        /// The shared directory.
+        shared: kiln_model::SharedName,
+    },
     /// The fleet says no size for a volume that the image needs.
     #[error("group `{group}` says no size for the volume `{volume}` of its image")]
     NoVolume {
@@ -634,6 +642,10 @@ fn wishes(releases: &dyn Releases, wanted: Wanted) -> Result<BTreeMap<GroupName,
         let mut needed = kiln_model::volume::needed(&image.manifest);
         if let Some(missing) = needed.find(|needed| !spec.volumes.contains_key(needed.name)) {
             return Err(ControlError::NoVolume { group: name, volume: missing.name.clone() });
+        }
+        if let Some(missing) = kiln_model::shared::needed(&image.manifest).find(|name| !spec.shared.contains_key(*name))
+        {
+            return Err(ControlError::NoShared { group: name, shared: missing.clone() });
         }
         let config = configs.remove(&name).ok_or_else(|| ControlError::NoConfig(name.clone()))?;
         let spec = crate::config::without_secrets(spec, &image.manifest);

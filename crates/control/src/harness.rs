@@ -37,7 +37,7 @@ use kiln_model::{
     FrozenConfig, ImageDigest, ImageManifest, ImageName, MatrixName, Suite, VolumeName,
     config::{ConfigKey, ConfigValue, Secrets},
     evidence::{MatrixReport, Report, TestOutcome, Verdict},
-    trust,
+    shared, trust,
     volume::{self, SnapshotId},
 };
 
@@ -235,6 +235,7 @@ fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<Te
             .into_iter()
             .chain(lent::parameters(&subject.manifest))
             .chain(own_volumes(&subject.manifest))
+            .chain(own_shared(&subject.manifest))
             .collect(),
         tests,
         matrix: Vec::new(),
@@ -256,6 +257,12 @@ const PARAMETERS: [&str; 3] = [
 
 fn own_volumes(manifest: &ImageManifest) -> Option<String> {
     volume::needed(manifest).next().map(|_| "with volumes of its own, which are gone with it".to_owned())
+}
+
+fn own_shared(manifest: &ImageManifest) -> Option<String> {
+    shared::needed(manifest)
+        .next()
+        .map(|_| "with empty shared directories of its own, which are gone with it".to_owned())
 }
 
 fn outcome(name: &str, took: Duration, failure: Option<String>) -> TestOutcome {

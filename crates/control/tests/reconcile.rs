@@ -5,8 +5,11 @@ mod world;
 use std::time::{Duration, Instant};
 
 use kiln_control::Unsettled;
-use kiln_model::fleet::OnRevoked;
-use kiln_testkit::Manners;
+use kiln_model::{
+    fleet::OnRevoked,
+    shared::{Nfs, NfsVersion, Place, SharedDirectory},
+};
+use kiln_testkit::{Manners, fake::Deed};
 use world::{World, group, release, running, until, up, wanted, web};
 
 fn quick() -> Manners {
@@ -174,6 +177,34 @@ async fn host_other_limits_come_by_replacement() {
     limited.limits.pids = Some(64);
     assert_eq!(up(&control, wanted(1, limited)).await.outcome, Ok(()));
     assert!(world.gate.backends().iter().filter(|b| !b.draining).all(|b| !before.contains(&b.server)));
+}
+
+#[tokio::test]
+async fn host_a_group_is_not_ready_while_what_it_shares_is_away() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    let mut sharing = group(2);
+    let nfs =
+        Nfs { export: "nas:/srv/uploads".parse().unwrap(), version: NfsVersion::V4_2, timeout: Duration::from_secs(3) };
+    let bound = SharedDirectory { place: Place::Nfs(nfs), read_only: false, execute: false };
+    sharing.shared.insert("uploads".parse().unwrap(), bound);
+    assert_eq!(up(&control, wanted(1, sharing)).await.outcome, Ok(()));
+    let status = async || control.status().await.unwrap().groups.remove(0);
+    let before = status().await;
+    assert_eq!((before.ready, before.shared[0].away.clone(), world.gate.backends().len()), (2, None, 2));
+
+    world.engine.set_manners(|manners| manners.away = Some("nobody answers".to_owned()));
+    until("it is seen that it is away", async || status().await.ready == 0).await;
+    until("nobody gets traffic", async || world.gate.backends().is_empty()).await;
+    let away = status().await;
+    assert!(away.shared[0].away.as_ref().is_some_and(|reason| reason.contains("nobody answers")), "{away:?}");
+    assert!(away.shared[0].since.is_some() && away.shared[0].place == "nfs nas:/srv/uploads", "{away:?}");
+
+    world.engine.set_manners(|manners| manners.away = None);
+    until("it is ready again", async || status().await.ready == 2 && world.gate.backends().len() == 2).await;
+    assert_eq!(running(&world.engine, release(1)), 2);
+    let launched = world.engine.deeds().iter().filter(|deed| matches!(deed, Deed::Launched(..))).count();
+    assert_eq!(launched, 2, "no server was replaced for it");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use kiln_model::{
     fleet::Limits,
     id::SnapshotName,
     loss::{Bounds, Place, Written},
+    shared::{self, SharedDirectory},
     volume::{Attachment, Filesystem, SnapshotId},
 };
 
@@ -38,6 +39,8 @@ pub struct LaunchSpec {
     pub secrets: Arc<Secrets>,
     /// The volumes it is given, one for each that its image needs.
     pub volumes: Vec<Attachment>,
+    /// The shared directories it is given, one for each that its image needs.
+    pub shared: Vec<shared::Attachment>,
 }
 
 /// Where a server is in its life, as the engine sees it.
@@ -191,6 +194,10 @@ pub trait Engine: Send + Sync + 'static {
     fn volumes(&self) -> Option<&dyn Volumes> {
         None
     }
+    /// The ability to give servers directories that others see too.
+    fn shared(&self) -> Option<&dyn SharedDirectories> {
+        None
+    }
     /// The ability to look and act inside a server, through its PID 1.
     fn inside(&self) -> Option<&dyn Inside> {
         None
@@ -242,6 +249,13 @@ pub trait Volumes: Send + Sync {
     async fn import(&self, file: &std::path::Path, volume: &VolumeId) -> Result<(), EngineError>;
     /// Every volume of ours that exists, always the full set.
     async fn observe(&self) -> Result<Vec<ObservedVolume>, EngineError>;
+}
+
+/// Giving servers directories that others see too ([`LaunchSpec::shared`]). Optional ability of an engine.
+#[async_trait::async_trait]
+pub trait SharedDirectories: Send + Sync {
+    /// Whether servers can be given what a fleet binds; fails with what is wrong, within a time of its own.
+    async fn check(&self, directory: &SharedDirectory) -> Result<(), EngineError>;
 }
 
 /// A command's end inside a server.

@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use kiln_model::{
     ImageDigest, ServerId, VerifiedRelease,
     loss::{Bounds, Place, Written},
+    shared::SharedDirectory,
 };
 use kiln_runtime::{Request, Runtime, RuntimeError, protocol};
 use tokio::sync::broadcast;
@@ -15,7 +16,7 @@ mod volumes;
 
 use crate::{
     Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Observed, Phase, Process,
-    ServiceStatus, StopOutcome, Volumes,
+    ServiceStatus, SharedDirectories, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -76,6 +77,7 @@ fn request(spec: &LaunchSpec) -> Request {
         limits: spec.limits,
         secrets: Arc::clone(&spec.secrets),
         volumes: spec.volumes.clone(),
+        shared: spec.shared.clone(),
     }
 }
 
@@ -165,8 +167,21 @@ impl Engine for LocalEngine {
         Some(self)
     }
 
+    fn shared(&self) -> Option<&dyn SharedDirectories> {
+        Some(self)
+    }
+
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl SharedDirectories for LocalEngine {
+    async fn check(&self, directory: &SharedDirectory) -> Result<(), EngineError> {
+        let wanted = directory.clone();
+        let action = || format!("give servers {}", directory.place);
+        self.blocking(action, move |runtime| runtime.check_shared(&wanted)).await
     }
 }
 

@@ -23,8 +23,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SETFCAP);
+    .union(CapabilitySet::NET_BIND_SERVICE);
 
 /// No process without SYS_PTRACE may trace this one or look at its descriptors, and nobody inside has that.
 pub(crate) fn hide_from_tracing() -> Result<(), Failure> {
@@ -32,9 +31,10 @@ pub(crate) fn hide_from_tracing() -> Result<(), Failure> {
 }
 
 /// Gives up everything a running server does not need.
-pub(crate) fn lock_down(filters: &[&OwnedFd]) -> Result<(), Failure> {
+pub(crate) fn lock_down(filters: &[&OwnedFd], file_capabilities: bool) -> Result<(), Failure> {
+    let kept = if file_capabilities { KEPT.union(CapabilitySet::SETFCAP) } else { KEPT };
     let programs: Vec<Vec<u8>> = filters.iter().map(|file| read_all(file)).collect::<Result<_, _>>()?;
-    drop_capabilities()?;
+    drop_capabilities(kept)?;
     rustix::thread::set_no_new_privs(true).trying(|| "forbid new privileges".into())?;
     hide_from_tracing()?;
     for program in &programs {
@@ -43,11 +43,11 @@ pub(crate) fn lock_down(filters: &[&OwnedFd]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn drop_capabilities() -> Result<(), Failure> {
+fn drop_capabilities(kept: CapabilitySet) -> Result<(), Failure> {
     rustix::thread::clear_ambient_capability_set().trying(|| "clear ambient capabilities".into())?;
     for number in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << number);
-        if KEPT.contains(one) {
+        if kept.contains(one) {
             continue;
         }
         match rustix::thread::remove_capability_from_bounding_set(one) {
@@ -56,7 +56,7 @@ fn drop_capabilities() -> Result<(), Failure> {
             other => other.trying(|| format!("drop capability {number}"))?,
         }
     }
-    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).trying(|| "drop capabilities".into())
 }
 

@@ -57,7 +57,7 @@ impl Server {
         let signals = kernel::child_signals().trying(|| "listen for signals".into())?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .trying(|| "open /dev/null".into())?;
-        lockdown::lock_down(&filters)?;
+        lockdown::lock_down(&filters, boot.file_capabilities)?;
         let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
         let mut take = |index: usize| {
             fds.get_mut(index).and_then(Option::take).ok_or(Errno::BADF).trying(|| "find a descriptor".into())

@@ -8,6 +8,7 @@ pub(crate) mod loss;
 pub(crate) mod overlay;
 pub(crate) mod rollout;
 pub(crate) mod scaling;
+pub(crate) mod shared;
 pub(crate) mod source;
 pub(crate) mod text;
 mod values;
@@ -32,8 +33,9 @@ pub use self::{
 use crate::{
     config::{ConfigKey, ConfigSource},
     digest::ImageDigest,
-    id::{BindingName, ChannelName, GroupName, ImageName, VolumeName},
+    id::{BindingName, ChannelName, GroupName, ImageName, SharedName, VolumeName},
     manifest::Protocol,
+    shared::SharedDirectory,
     size::ByteSize,
     volume::VolumePolicy,
 };
@@ -102,6 +104,9 @@ pub struct Group {
     /// The volumes of each server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<VolumeName, VolumePolicy>,
+    /// What the shared directories of each server are bound to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shared: BTreeMap<SharedName, SharedDirectory>,
     /// Ports of the host that lead to this group.
     pub publish: Vec<Publish>,
     /// How the group moves from one release to another.
@@ -166,6 +171,7 @@ impl Group {
             bindings: BTreeMap::new(),
             limits: Limits::default(),
             volumes: BTreeMap::new(),
+            shared: BTreeMap::new(),
             publish: Vec::new(),
             rollout: RolloutPolicy::default(),
             healing: HealingPolicy::default(),

@@ -83,6 +83,8 @@ names! {
     ServiceName = "service name";
     /// Data that outlives servers.
     VolumeName = "volume name";
+    /// Files that many servers see at the same time.
+    SharedName = "name of a shared directory";
     /// A point in time of a volume.
     SnapshotName = "snapshot name";
     /// An external service that servers of an image need (`[service_binding.db]`).

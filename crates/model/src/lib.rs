@@ -25,6 +25,7 @@ pub mod recipe;
 pub mod release;
 pub mod schema;
 pub mod server;
+pub mod shared;
 pub mod size;
 pub mod suite;
 pub mod syslog;
@@ -37,7 +38,7 @@ pub use digest::{ConfigDigest, Digest, ImageDigest, ReleaseId, SuiteDigest};
 pub use fleet::{Fleet, Group};
 pub use id::{
     BindingName, ChannelName, EnvironmentName, GroupName, ImageName, KeyName, MatrixName, ServerId, ServiceName,
-    SnapshotName, VolumeName,
+    SharedName, SnapshotName, VolumeName,
 };
 pub use lock::Lock;
 pub use manifest::ImageManifest;

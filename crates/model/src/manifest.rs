@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{ConfigKey, ConfigSchema},
-    id::{BindingName, ImageName, ServiceName, VolumeName},
+    id::{BindingName, ImageName, ServiceName, SharedName, VolumeName},
     size::ByteSize,
     volume::{Hooks, ScaleFrom},
 };
@@ -278,6 +278,11 @@ pub enum WritableKind {
         /// Where the volumes of further slots come from.
         #[serde(default, skip_serializing_if = "ScaleFrom::is_empty")]
         scale_from: ScaleFrom,
+    },
+    /// Files that other servers see too.
+    Shared {
+        /// The shared directory's name.
+        name: SharedName,
     },
 }
 

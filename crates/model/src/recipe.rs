@@ -5,7 +5,7 @@
 
 pub(crate) mod base;
 pub(crate) mod binding;
-mod check;
+pub(crate) mod check;
 pub(crate) mod command;
 pub(crate) mod config;
 pub mod descend;

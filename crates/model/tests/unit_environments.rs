@@ -6,7 +6,9 @@ use kiln_model::{
     ImageManifest,
     config::{ConfigKey, ConfigSchema, ConfigSource, ConfigType, ConfigValue, Delivery, KeySpec},
     fleet::{FleetFiles, FleetText, Origin},
-    manifest::{Binding, BindingTest},
+    manifest::{Binding, BindingTest, Writable, WritableKind},
+    shared::SharedDirectory,
+    volume::{Hooks, ScaleFrom},
 };
 
 const FLEET: &str = r#"[config]
@@ -178,4 +180,30 @@ fn unit_variables_of_the_caller_are_put_in_their_place() {
     );
     assert_eq!(missing("PW"), "group `web` takes `workers` from the variable `PW`, which is not set");
     assert_eq!(missing("HOST"), "group `web` takes `db.host` from the variable `HOST`, which is not set");
+}
+
+#[test]
+fn unit_data_that_does_not_fit_is_shown_at_its_line() {
+    let mut image = image();
+    image.config = ConfigSchema::default();
+    let writable = |path: &str, kind| Writable { path: path.into(), kind, user: "root".into(), mode: 0o755 };
+    let name = "data".parse().expect("a name");
+    let volume = WritableKind::Volume { name, hooks: Hooks::default(), scale_from: ScaleFrom::Empty };
+    let shared = WritableKind::Shared { name: "uploads".parse().expect("a name") };
+    image.writable = vec![writable("/data", volume), writable("/uploads", shared)];
+    let wrong = [
+        "",
+        "volume = { date = { size = \"1GiB\" } }\nshared = { upload = { directory = \"/srv/x\" } }\n",
+        "volume = { data = { size = \"1GiB\" }, other = { size = \"1GiB\" } }\n\
+         shared = { uploads = { directory = \"/srv/x\" }, archive = { nfs = \"nas:/x\" } }\n",
+    ];
+    let shown = wrong.map(|keys| {
+        let fleet = format!("[group.web]\nimage = \"hello\"\n{keys}");
+        files(&fleet, None).check(&image).expect_err("it does not fit").render(false, 100)
+    });
+    insta::assert_snapshot!(shown.join("--------\n"));
+    let fleet = "[group.web]\nimage = \"hello\"\n[group.web.shared.uploads]\ndirectory = \"/srv/x\"\n";
+    let usable = |_: &SharedDirectory| Err("the directory /srv/x is not there".to_owned());
+    let shown = files(fleet, None).check_shared(&image, usable).expect_err("it is not there").render(false, 100);
+    assert!(shown.contains("fleet.toml:4:13") && shown.contains("is not there"), "{shown}");
 }

@@ -70,6 +70,27 @@ fn unit_volumes() {
 }
 
 #[test]
+fn unit_shared_directories() {
+    let shared = |keys: &str| format!("[group.wiki]\nimage = \"hello\"\n{keys}");
+    let pieces = [
+        "shared = \"/srv/uploads\"\n",
+        "[group.wiki.shared.uploads]\nread_only = true\n",
+        "[group.wiki.shared.uploads]\ndirectory = \"/srv/uploads\"\nnfs = \"nas:/uploads\"\n",
+        "[group.wiki.shared.\"../uploads\"]\ndirectory = \"/srv/uploads\"\n",
+        "[group.wiki.shared.uploads]\ndirectory = \"srv/uploads\"\nread_only = \"yes\"\n",
+        "[group.wiki.shared.uploads]\ndirectory = \"/srv/../etc\"\n",
+        "[group.wiki.shared.uploads]\ndirectory = \"/srv/a\\u001bb\"\n",
+        "[group.wiki.shared]\na = { directory = \"/\" }\nb = { directory = \"/proc/1\" }\nc = { directory = \"/etc/cron.d/\" }\n",
+        "[group.wiki.shared.uploads]\ndirectory = \"/srv/uploads\"\nversion = \"3\"\nowner = \"web\"\n",
+        "[group.wiki.shared]\na = { nfs = \"/uploads\" }\nb = { nfs = \"nas:uploads\" }\nc = { nfs = \"nas,rw:/x\" }\nd = { nfs = \"nas:/../x\" }\n",
+        "[group.wiki.shared.uploads]\nnfs = \"nas:/uploads\"\nversion = 4\ntimeout = \"1h\"\nhard = true\n",
+        "[group.wiki.shared.uploads]\nnfs = \"nas:/uploads\"\nversion = \"4\"\ntimeout = \"never\"\n",
+    ]
+    .map(shared);
+    insta::assert_snapshot!(shown(&pieces.each_ref().map(String::as_str)));
+}
+
+#[test]
 fn unit_healing_age_and_windows() {
     insta::assert_snapshot!(shown(&[
         "[group.web]\nimage = \"hello\"\nmax_age = \"10s\"\nhealing = { max_down = 120, within = \"2d\", allways = 5 }\n",

@@ -143,6 +143,9 @@ fn unit_writable() {
         "[writable]\n\"/tmp\" = { tmpfs = \"1MiB\" }\n\"/proc/x\" = { tmpfs = \"1MiB\" }\n",
         "[writable]\n\"/srv\" = { tmpfs = \"0B\", ephemeral = \"1MiB\" }\n\"/data\" = { tmpfs = \"10 MB\", user = \"-x\", mode = \"rwx\" }\n",
         "[writable]\n\"/srv\" = { tmpfs = \"0B\" }\n\"/data\" = { tmpfs = 64, owner = \"app\" }\n",
+        "[writable]\n\"/a\" = { shared = \"uploads\" }\n\"/b\" = { shared = \"uploads\" }\n",
+        "[writable]\n\"/c\" = { shared = \"../x\" }\n",
+        "[writable]\n\"/a\" = { shared = \"uploads\", user = \"app\", quiesce = \"sync\" }\n\"/b\" = { shared = \"x\", volume = \"x\" }\n",
     ]));
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_model::{ImageDigest, ServerId};
 use kiln_sys::{Outcome, SysError};
 
-use crate::{network::NetworkError, values::ValueError, volume::VolumeError};
+use crate::{network::NetworkError, shared::SharedError, values::ValueError, volume::VolumeError};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -95,6 +95,9 @@ pub enum RuntimeError {
     /// A volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A shared directory.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -12,6 +12,7 @@ use std::{
 use kiln_sys::{
     cgroup,
     mount::{self, Attributes, Setting},
+    seccomp,
     shelf::Template,
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Ground {
     pub(crate) null: File,
     pub(crate) devices: Template,
     pub(crate) mounts: OwnedFd,
+    /// The filter of all servers, and the one that those with a shared directory have beside it.
     pub(crate) filters: Vec<OwnedFd>,
     pub(crate) cgroups: cgroup::Host,
     /// All control groups of this state directory are below this one.
@@ -43,9 +45,9 @@ impl Ground {
             null: File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?,
             devices: Template::new(devices::tree()?)?,
             mounts: mounts::template(run_dir)?,
-            filters: kiln_sys::seccomp::server_filter()
-                .programs
-                .iter()
+            filters: [seccomp::server_filter(), seccomp::marks_filter()]
+                .into_iter()
+                .flat_map(|filter| &filter.programs)
                 .map(|program| memory_file("kiln-filter", program))
                 .collect::<Result<_>>()?,
             cgroups: cgroup::Host::detect()?,

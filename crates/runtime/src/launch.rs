@@ -53,6 +53,8 @@ pub struct Request {
     pub secrets: Arc<Secrets>,
     /// The volumes it is given.
     pub volumes: Vec<Attachment>,
+    /// The shared directories it is given.
+    pub shared: Vec<kiln_model::shared::Attachment>,
 }
 
 /// The steps of a launch, in order. Each is reported when it is done, for measuring and for fault injection.
@@ -220,7 +222,7 @@ impl Launching<'_> {
             match descriptor {
                 Descriptor::Volume(number) => *fd = duplicate(given[*number].as_fd())?,
                 // PID 1 has it already, and nothing of it is to be passed on.
-                Descriptor::Root | Descriptor::Etc(..) | Descriptor::Ephemeral { .. } => {
+                Descriptor::Root | Descriptor::Etc(..) | Descriptor::Ephemeral { .. } | Descriptor::Shared(_) => {
                     *fd = duplicate(self.inner.ground.null.as_fd())?;
                 }
                 _ => {}
@@ -319,8 +321,9 @@ impl Launching<'_> {
             address,
             resolvers: if network_mode(self.release) == Mode::Fleet { &self.inner.resolvers } else { &no_resolvers },
             volumes: &self.request.volumes,
+            shared: &self.request.shared,
             spool_bytes: self.inner.options.spool_bytes,
-            filters: self.inner.ground.filters.len(),
+            filters: (self.inner.ground.filters.len() - 1, 1),
         })
     }
 
@@ -346,6 +349,7 @@ impl Launching<'_> {
                 }
                 // Its place, for when the server is given it.
                 Descriptor::Volume(_) => duplicate(self.inner.ground.null.as_fd())?,
+                Descriptor::Shared(number) => self.inner.shared.give(&self.request.shared[*number], &berth.users)?,
                 Descriptor::Ephemeral { path, size } => seed::copy_of(root.as_fd(), path, *size)?,
             });
         }

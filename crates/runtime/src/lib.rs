@@ -22,6 +22,7 @@ use kiln_model::{
     Digest, ImageDigest, ServerId, VerifiedRelease,
     config::Secrets,
     loss::{Bounds, Place, Written},
+    shared::SharedDirectory,
 };
 
 pub mod berth;
@@ -39,6 +40,7 @@ pub mod record;
 pub mod sandbox;
 mod seed;
 mod server;
+mod shared;
 pub mod values;
 mod volume;
 mod volumes;
@@ -50,6 +52,7 @@ pub use inside::{FileStatus, Output, Process, Session, open_session};
 pub use kiln_boot::control as protocol;
 pub use launch::{LaunchStep, Probe, Request};
 pub use server::{Phase, Stopped};
+pub use shared::{SharedError, look as look_at_shared};
 pub use volume::{Inside, Seen as VolumeSeen, VolumeError};
 pub use volumes::VolumesOf;
 pub use watch::OnChange;
@@ -136,6 +139,7 @@ pub(crate) struct Inner {
     locks: Mutex<BTreeMap<ServerId, Arc<Mutex<()>>>>,
     watch: watch::Watch,
     volumes: volume::Volumes,
+    shared: shared::SharedDirectories,
     /// Servers that are made up to the point where they need their volumes.
     staged: Mutex<BTreeMap<ServerId, launch::Staged>>,
     /// Before the network: prepared places end first.
@@ -365,6 +369,11 @@ impl Runtime {
     /// The volumes of this host.
     pub fn volumes(&self) -> volumes::VolumesOf<'_> {
         volumes::VolumesOf(&self.inner)
+    }
+
+    /// Whether servers can be given what a fleet binds a shared directory to, and if not, why.
+    pub fn check_shared(&self, directory: &SharedDirectory) -> Result<()> {
+        Ok(self.inner.shared.check(directory)?)
     }
 
     /// Removes every server and everything that was made on this host. Nothing can be launched afterwards.

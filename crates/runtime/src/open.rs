@@ -12,13 +12,14 @@ use kiln_model::ServerId;
 use kiln_sys::cgroup;
 
 use crate::{
-    Inner, RootProvider, RuntimeOptions,
+    Inner, RootProvider, RuntimeOptions, berth,
     error::{OnFile as _, Result},
     ground::Ground,
     network::{self, FIRST_BUILD_SLOT, Network},
     pool::Pool,
     record::{self, Files, Progress},
     server::Server,
+    shared::SharedDirectories,
     volume::Volumes,
     watch::Watch,
 };
@@ -46,6 +47,7 @@ pub(crate) fn open(options: RuntimeOptions, roots: Arc<dyn RootProvider>) -> Res
         locks: Mutex::default(),
         watch,
         volumes: Volumes::new(&options.state_dir),
+        shared: SharedDirectories::new(&options.state_dir, &options.run_dir, berth::map(block, 0).base + 1),
         staged: Mutex::default(),
         pool: Pool::new(Arc::clone(&ground), network.clone(), block, options.berths, used),
         network,

@@ -8,8 +8,9 @@ use kiln_boot::{
     spec::{BootSpec, Restart, ServiceSpec, VERSION},
 };
 use kiln_model::{
-    GroupName, ImageManifest, Release, ServerId, VolumeName,
+    GroupName, ImageManifest, Release, ServerId, SharedName, VolumeName,
     manifest::{self, Service, Template, Writable, WritableKind},
+    shared,
     volume::Attachment,
 };
 
@@ -40,6 +41,8 @@ pub enum Descriptor {
     Etc(&'static str, String),
     /// A volume, by number in the request. Only there when the server is given its volumes.
     Volume(usize),
+    /// A shared directory, by number in the request.
+    Shared(usize),
     /// A memory file with templates and what they can name; always the last.
     Rendering(Box<Rendering>),
     /// A memory file system of this size that starts as a copy of the image's directory.
@@ -83,17 +86,22 @@ pub struct Input<'a> {
     pub resolvers: &'a [String],
     /// The volumes that the server gets.
     pub volumes: &'a [Attachment],
+    /// The shared directories that the server gets.
+    pub shared: &'a [shared::Attachment],
     /// Each of the two spool files is at most this many bytes.
     pub spool_bytes: u64,
-    /// How many programs the system call filter has.
-    pub filters: usize,
+    /// How many programs the filter of system calls has, and how many more where a directory is shared.
+    pub filters: (usize, usize),
 }
 
 impl Plan {
     /// Makes the plan. Fails where the manifest asks for what cannot be had.
     pub fn new(input: &Input<'_>) -> Result<Self> {
         let given = input.volumes.iter().map(|volume| volume.name.clone()).collect();
-        let mut builder = Builder { given, ..Builder::default() };
+        let shared: Vec<SharedName> = input.shared.iter().map(|shared| shared.name.clone()).collect();
+        let filters = if shared.is_empty() { input.filters.0 } else { input.filters.0 + input.filters.1 };
+        let file_capabilities = shared.is_empty();
+        let mut builder = Builder { given, shared, ..Builder::default() };
         let root = builder.descriptor(Descriptor::Root);
         builder.operations.extend(isolation::enter(root));
         builder.writable(&input.manifest.writable)?;
@@ -109,7 +117,8 @@ impl Plan {
             spool: [builder.descriptor(Descriptor::Spool(0)), builder.descriptor(Descriptor::Spool(1))],
             spool_bytes: input.spool_bytes,
             ending: builder.descriptor(Descriptor::Ending),
-            filters: (0..input.filters).map(|number| builder.descriptor(Descriptor::Filter(number))).collect(),
+            filters: (0..filters).map(|number| builder.descriptor(Descriptor::Filter(number))).collect(),
+            file_capabilities,
             files: files(input, &mut builder)?,
         };
         Ok(Self { operations: builder.operations, volumes: builder.volumes, boot, descriptors: builder.descriptors })
@@ -132,6 +141,8 @@ struct Builder {
     descriptors: Vec<Descriptor>,
     /// The names of the volumes that the server gets, in the order of the request.
     given: Vec<VolumeName>,
+    /// The names of the shared directories that the server gets, in the order of the request.
+    shared: Vec<SharedName>,
     /// Memory file systems so far: below them, mount points are made.
     memory: Vec<String>,
 }
@@ -165,6 +176,7 @@ impl Builder {
                 self.operations.push(Operation::Attach { descriptor, path, optional: false });
             }
             WritableKind::Volume { name, .. } => self.volume(name, writable)?,
+            WritableKind::Shared { name } => self.shared(name, writable)?,
         }
         Ok(())
     }
@@ -178,6 +190,17 @@ impl Builder {
         let (path, owner, mode) = (writable.path.clone(), writable.user.clone(), writable.mode);
         self.volumes.push(Operation::Attach { descriptor, path: path.clone(), optional: false });
         self.volumes.push(Operation::Own { path, owner, mode });
+        Ok(())
+    }
+
+    /// Whose it is, and its mode, are the host's matter.
+    fn shared(&mut self, name: &SharedName, writable: &Writable) -> Result<()> {
+        let number = self.shared.iter().position(|given| given == name).ok_or_else(|| RuntimeError::Manifest {
+            what: format!("the shared directory {name} at {}", writable.path),
+            why: "it was not given when it was launched",
+        })?;
+        let descriptor = self.descriptor(Descriptor::Shared(number));
+        self.operations.push(Operation::Attach { descriptor, path: writable.path.clone(), optional: false });
         Ok(())
     }
 

@@ -19,6 +19,7 @@ pub mod nftables;
 pub mod pidfd;
 pub mod probe;
 pub mod reflink;
+pub mod remote;
 pub mod resize;
 pub mod seccomp;
 pub mod shelf;

@@ -29,6 +29,12 @@ impl Attributes {
     /// Nothing can be executed.
     pub const NO_EXECUTE: Self = Self(libc::MOUNT_ATTR_NOEXEC);
 }
+impl Attributes {
+    /// As the kernel takes them.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+}
 impl std::ops::BitOr for Attributes {
     type Output = Self;
     fn bitor(self, other: Self) -> Self {

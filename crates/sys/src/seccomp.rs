@@ -38,6 +38,9 @@ const SYNC: [i64; 5] =
 /// Putting characters into a terminal as if typed (TIOCSTI, TIOCLINUX).
 const TYPING: [u32; 2] = [0x5412, 0x541c];
 
+/// What makes a file run as its owner or its group.
+const MARKS: u32 = libc::S_ISUID | libc::S_ISGID;
+
 /// `struct sock_filter` as bytes, each program ready for `seccomp(SECCOMP_SET_MODE_FILTER)`; install in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
@@ -59,6 +62,32 @@ pub fn build_filter() -> &'static Filter {
     FILTER.get_or_init(|| filter(build_verdicts()))
 }
 
+/// A filter to install beside that of servers, where a server writes to a directory that the host sees: nobody inside can make a
+/// file that runs as its owner or its group. On a server's own mounts such files mean nothing, on the host they would.
+///
+/// `openat2` has its mode behind a pointer and answers ENOSYS, on which its users fall back to `openat`.
+pub fn marks_filter() -> &'static Filter {
+    static FILTER: OnceLock<Filter> = OnceLock::new();
+    FILTER.get_or_init(|| Filter { programs: vec![program::bytes(&program::compile(&marks(), Verdict::Allow))] })
+}
+
+fn marks() -> BTreeMap<u32, Verdict> {
+    let mode = |index| Verdict::Argument { index, check: Check::NoneOfBits(MARKS) };
+    let checked = [
+        (libc::SYS_chmod, mode(1)),
+        (libc::SYS_fchmod, mode(1)),
+        (libc::SYS_fchmodat, mode(2)),
+        (libc::SYS_fchmodat2, mode(2)),
+        (libc::SYS_creat, mode(1)),
+        (libc::SYS_mknod, mode(1)),
+        (libc::SYS_mknodat, mode(2)),
+        (libc::SYS_open, Verdict::Open { flags: 1, mode: 2, bits: MARKS }),
+        (libc::SYS_openat, Verdict::Open { flags: 2, mode: 3, bits: MARKS }),
+        (libc::SYS_openat2, Verdict::Refuse(libc::ENOSYS as u16)),
+    ];
+    checked.into_iter().map(|(call, verdict)| (call as u32, verdict)).collect()
+}
+
 fn build_verdicts() -> BTreeMap<u32, Verdict> {
     let mut verdicts = verdicts();
     verdicts.insert(libc::SYS_chroot as u32, Verdict::Allow);
@@ -67,7 +96,7 @@ fn build_verdicts() -> BTreeMap<u32, Verdict> {
 }
 
 fn filter(verdicts: BTreeMap<u32, Verdict>) -> Filter {
-    Filter { programs: vec![program::bytes(&program::compile(&verdicts))] }
+    Filter { programs: vec![program::bytes(&program::compile(&verdicts, program::REFUSED))] }
 }
 
 fn verdicts() -> BTreeMap<u32, Verdict> {

@@ -54,6 +54,7 @@ fn spec(factory: &dyn Factory, name: &str, generation: u64) -> LaunchSpec {
         limits: Limits::default(),
         secrets: Arc::default(),
         volumes: Vec::new(),
+        shared: Vec::new(),
     }
 }
 

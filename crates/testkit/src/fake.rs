@@ -17,9 +17,10 @@ use std::{
 };
 
 use kiln_engine::{
-    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Observed, Phase, ServiceStatus, StopOutcome, Volumes,
+    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Observed, Phase, ServiceStatus, SharedDirectories,
+    StopOutcome, Volumes,
 };
-use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId};
+use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId, shared::SharedDirectory};
 use tokio::{
     sync::broadcast,
     time::{Instant, sleep},
@@ -48,6 +49,8 @@ pub struct Manners {
     pub exits: BTreeSet<ReleaseId>,
     /// Launches of these releases fail.
     pub fails: BTreeSet<ReleaseId>,
+    /// Why no shared directory can be used.
+    pub away: Option<String>,
 }
 
 /// Something that was done to a fake engine.
@@ -325,7 +328,19 @@ impl Engine for FakeEngine {
     fn volumes(&self) -> Option<&dyn Volumes> {
         Some(self)
     }
+    fn shared(&self) -> Option<&dyn SharedDirectories> {
+        Some(self)
+    }
+
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl SharedDirectories for FakeEngine {
+    async fn check(&self, directory: &SharedDirectory) -> Result<(), EngineError> {
+        let action = format!("use {}", directory.place);
+        self.manners().away.map_or(Ok(()), |reason| Err(EngineError::Failed { action, source: reason.into() }))
     }
 }

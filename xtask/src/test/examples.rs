@@ -8,7 +8,14 @@ use std::{
 
 use serde_json::Value;
 
-use super::{clients, contract::Contract, guestbook::Guestbook, written::Written};
+use super::{
+    clients,
+    contract::Contract,
+    guestbook::Guestbook,
+    project::Project,
+    wiki::{self, Wiki},
+    written::Written,
+};
 use crate::{
     Outcome,
     command::{build_kiln, is_root, output, root, run as run_command},
@@ -17,6 +24,9 @@ use crate::{
 
 /// Not an example: programs that ask the metadata service.
 const CLIENTS: &str = "clients";
+
+/// Where the databases of examples answer when no other one runs: what their fleets say.
+const FIRST_DATABASES: [&str; 2] = ["198.51.100.2", "203.0.113.2"];
 
 /// Packages that the examples have downloaded.
 pub fn downloads() -> PathBuf {
@@ -55,6 +65,9 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     let (copy, state) = (work.join(name), work.join("state"));
     demo::copy_fresh(example, &copy)?;
     demo::free_ports(&copy)?;
+    if name == "wiki" {
+        wiki::make_uploads(&copy)?;
+    }
     let outcome = with_database(&copy, "start").and_then(|()| exercise(kiln, &state, &copy));
     if name == "hello" && state.join("cache").is_dir() {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
@@ -80,9 +93,10 @@ fn with_database(example: &Path, verb: &str) -> Outcome {
     run_command(Command::new("sh").arg(&script).arg(verb))?;
     if verb == "start" {
         let address = output(Command::new("sh").arg(&script).arg("address"))?;
+        let address = String::from_utf8(address.stdout)?;
         let fleet = example.join("fleet.toml");
         let text = fs::read_to_string(&fleet)?;
-        fs::write(fleet, text.replace("198.51.100.2", String::from_utf8(address.stdout)?.trim()))?;
+        fs::write(fleet, FIRST_DATABASES.iter().fold(text, |text, first| text.replace(first, address.trim())))?;
     }
     Ok(())
 }
@@ -93,8 +107,11 @@ fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
         Contract { kiln, state, project: example }.check()?;
     }
     if example.ends_with("guestbook") {
-        let guestbook = Guestbook { kiln, state, project: example };
-        guestbook.replacing_under_load_fails_no_request_and_loses_no_row()?;
+        Guestbook(Project { kiln, state, directory: example })
+            .replacing_under_load_fails_no_request_and_loses_no_row()?;
+    }
+    if example.ends_with("wiki") {
+        Wiki(Project { kiln, state, directory: example }).replacing_under_load_loses_no_page_and_no_file()?;
     }
     let written = Written { kiln, state, project: example };
     if example.ends_with("postgres") {

@@ -28,6 +28,14 @@ const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 const LIMIT_SECONDS: &str = "1500";
 /// What volumes need of a host, and the `logger` that the tests of `/dev/log` talk with.
 const PROGRAMS: [&str; 5] = ["mke2fs", "e2fsck", "resize2fs", "mkfs.xfs", "logger"];
+/// An NFS server for the guest: from the packages that are unpacked in `target/tools`.
+const NFS_PROGRAMS: [&str; 4] = [
+    "nfs-kernel-server/usr/sbin/exportfs",
+    "nfs-kernel-server/usr/sbin/rpc.mountd",
+    "nfs-kernel-server/usr/sbin/rpc.nfsd",
+    "rpcbind/sbin/rpcbind",
+];
+const NFS: &str = include_str!("guest/nfs.sh");
 const INIT: &str = include_str!("guest/init.sh");
 const CHECKS: &str = include_str!("guest/checks.sh");
 /// Finds the disk, which the kernel has a module for.
@@ -140,6 +148,15 @@ impl Guest {
             fs::remove_file(tree.join("bin").join(program)).or_else(absent)?;
             install(&found, &tree, &format!("bin/{program}"))?;
         }
+        for program in NFS_PROGRAMS {
+            let program = root().join("target/tools").join(program);
+            install(&program, &tree, &format!("sbin/{}", name(&program)))?;
+        }
+        // For the tests of what `rpcbind` and the lock manager call by name.
+        for file in ["etc/netconfig", "etc/rpc", "etc/protocols", "etc/services"] {
+            fs::copy(Path::new("/").join(file), tree.join(file))?;
+        }
+        executable(&tree.join("guest/nfs.sh"), NFS)?;
         executable(&tree.join("sbin/init"), INIT)?;
         executable(&tree.join("guest/checks.sh"), CHECKS)?;
         demo::copy_fresh(cache, &tree.join("guest/state/cache"))?;

@@ -4,26 +4,19 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::Path,
+    net::SocketAddr,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use serde_json::Value;
-
+use super::project::{Project, ask};
 use crate::{Outcome, command::output};
 
 const SIGNERS: u32 = 4;
 
-/// A `kiln` with a state directory, and a guestbook that is up with its database.
-pub struct Guestbook<'a> {
-    pub kiln: &'a Path,
-    pub state: &'a Path,
-    pub project: &'a Path,
-}
+/// A guestbook that is up with its database.
+pub struct Guestbook<'a>(pub Project<'a>);
 
 /// What a client saw.
 #[derive(Default)]
@@ -36,7 +29,7 @@ struct Seen {
 impl Guestbook<'_> {
     /// All of it.
     pub fn replacing_under_load_fails_no_request_and_loses_no_row(&self) -> Outcome {
-        let (address, before) = (self.address()?, self.servers()?);
+        let (address, before) = (self.0.address()?, self.0.servers()?);
         let over = AtomicBool::new(false);
         let seen = std::thread::scope(|scope| {
             let over = &over;
@@ -47,7 +40,7 @@ impl Guestbook<'_> {
             let seen = signers.into_iter().map(|signer| signer.join().map_err(|_| "a client panicked"));
             changed.and(seen.collect::<Result<Vec<_>, _>>().map_err(Into::into))
         })?;
-        let after = self.servers()?;
+        let after = self.0.servers()?;
         if after.len() < 2 || after.iter().any(|id| before.contains(id)) {
             return Err(format!("servers were not replaced: before {before:?}, after {after:?}").into());
         }
@@ -55,54 +48,25 @@ impl Guestbook<'_> {
     }
 
     fn change_the_application(&self) -> Outcome {
-        let path = self.project.join("app/guestbook.py");
+        let path = self.0.directory.join("app/guestbook.py");
         fs::write(&path, fs::read_to_string(&path)? + "# Changed.\n")?;
-        self.up()
+        self.0.up()
     }
 
     fn change_the_title(&self) -> Outcome {
-        let path = self.project.join("fleet.toml");
+        let path = self.0.directory.join("fleet.toml");
         fs::write(&path, fs::read_to_string(&path)? + "\n[group.guestbook.config]\ntitle = \"Another title\"\n")?;
-        self.up()?;
-        let (_, page) = ask(self.address()?, "GET / HTTP/1.1\r\n", "")?;
+        self.0.up()?;
+        let (_, page) = ask(self.0.address()?, "GET / HTTP/1.1\r\n", "")?;
         let good = page.contains("<h1>Another title</h1>");
         if good { Ok(()) } else { Err(format!("the title did not arrive: {page}").into()) }
-    }
-
-    fn up(&self) -> Outcome {
-        output(self.call(&["up"]).arg(self.project)).map(drop)
-    }
-
-    fn call(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.kiln);
-        command.arg("--state").arg(self.state).args(arguments);
-        command
-    }
-
-    fn group(&self) -> Outcome<Value> {
-        let mut status: Value = serde_json::from_slice(&output(&mut self.call(&["status", "--json"]))?.stdout)?;
-        Ok(status["groups"][0].take())
-    }
-
-    fn address(&self) -> Outcome<SocketAddr> {
-        let group = self.group()?;
-        let endpoint = group["endpoints"][0].as_str().ok_or("the group has an endpoint")?;
-        Ok(endpoint.trim_start_matches("http://").parse()?)
-    }
-
-    /// Ids of the servers that are ready.
-    fn servers(&self) -> Outcome<Vec<String>> {
-        let group = self.group()?;
-        let servers = group["servers"].as_array().ok_or("a group has servers")?;
-        let ready = servers.iter().filter(|server| server["state"] == "ready");
-        Ok(ready.filter_map(|server| server["id"].as_str().map(str::to_owned)).collect())
     }
 
     fn compare(&self, seen: &[Seen]) -> Outcome {
         let (failed, signed): (Vec<&String>, usize) = seen.iter().fold((Vec::new(), 0), |(failed, all), one| {
             (failed.into_iter().chain(&one.failed).collect(), all + one.acknowledged.len())
         });
-        let script = self.project.join("database.sh");
+        let script = self.0.directory.join("database.sh");
         let rows = output(Command::new("sh").arg(script).args(["psql", "-Atc", "select text from entries"]))?;
         let mut kept: BTreeMap<String, u32> = BTreeMap::new();
         String::from_utf8(rows.stdout)?.lines().for_each(|row| *kept.entry(row.to_owned()).or_default() += 1);
@@ -141,17 +105,4 @@ fn sign_until(over: &AtomicBool, address: SocketAddr, client: u32) -> Seen {
         std::thread::sleep(Duration::from_millis(5));
     }
     seen
-}
-
-/// One request; the answer's status and all of it.
-fn ask(address: SocketAddr, request: &str, body: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let length = body.len();
-    let head = format!("{request}Host: guestbook\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-    stream.write_all((head + body).as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    Ok((status, answer))
 }

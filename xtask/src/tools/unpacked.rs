@@ -1,4 +1,4 @@
-//! A package that cannot be installed beside another one that is needed as well: unpacked into `target/tools/`, where tests look.
+//! A package that cannot be installed beside another one that is needed as well, or is not to run here: unpacked into `target/tools/`, where tests look.
 //! apt fetches it from the host's own sources and checks it as any package; the libraries that it needs are installed.
 
 use std::{fs, path::PathBuf, process::Command};
@@ -14,8 +14,12 @@ pub struct Unpacked {
     name: &'static str,
 }
 
-/// What the tests need: syslog-ng and rsyslog conflict.
-pub const TEST: &[Unpacked] = &[Unpacked { package: "syslog-ng-core", name: "syslog-ng" }];
+/// What the tests need: syslog-ng and rsyslog conflict, and the programs of an NFS server run in the guest only.
+pub const TEST: &[Unpacked] = &[
+    Unpacked { package: "syslog-ng-core", name: "syslog-ng" },
+    Unpacked { package: "nfs-kernel-server", name: "nfs-kernel-server" },
+    Unpacked { package: "rpcbind", name: "rpcbind" },
+];
 
 impl Unpacked {
     fn path(&self) -> PathBuf {

@@ -48,7 +48,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Up) -> Result<Exit, F
 async fn up(context: &Context<'_>, arguments: &Up) -> Result<events::Ended, Failure> {
     let directory = &arguments.directory;
     let (recipe, files) = project::both(directory, arguments.env.as_ref())?;
-    fits::check(&recipe, &files, directory)?;
+    fits::check(&context.state, &recipe, &files, directory)?;
     let fleet = project::with_variables(files.fleet)?;
     let settings = baking::Settings {
         lock: LockMode::Use,

@@ -14,6 +14,7 @@ use kiln_api::{
     report::TestReport,
     request::{ApplyRequest, Loss},
 };
+use kiln_engine::EngineError;
 use kiln_model::{
     ChannelName, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageName,
     config::{ConfigKey, ConfigValue, Froze},
@@ -54,6 +55,7 @@ async fn try_apply(
     reports: &mut Vec<TestReport>,
 ) -> Result<Ended, Failure> {
     room(&app.options.state_dir)?;
+    shared_directories(app, &request.fleet).await?;
     let images = resolve(app, &request).await?;
     request.fleet.spread(|name| images.get(name).map(|image| &image.manifest.config));
     for logs in request.fleet.groups.values_mut().filter_map(|group| group.logs.as_mut()) {
@@ -123,6 +125,23 @@ async fn resolve(app: &Arc<App>, request: &ApplyRequest) -> Result<BTreeMap<Grou
     let references: Vec<(GroupName, ImageRef)> =
         request.fleet.groups.iter().map(|(name, group)| (name.clone(), baked(&request.baked, group))).collect();
     blocking(move || references.into_iter().map(|(name, image)| Ok((name, library.resolve(&image)?))).collect()).await
+}
+
+/// What cannot be handed to servers is told before anything is tested or changed.
+async fn shared_directories(app: &Arc<App>, fleet: &Fleet) -> Result<(), Failure> {
+    let all = fleet.groups.iter().flat_map(|(group, spec)| spec.shared.iter().map(move |(name, to)| (group, name, to)));
+    let checks = all.map(|(group, name, directory)| async move {
+        let checked = match app.engine.shared() {
+            Some(ability) => ability.check(directory).await,
+            None => Err(EngineError::Unsupported { ability: "give servers directories that others see too" }),
+        };
+        checked.map_err(|error| {
+            let reason = kiln_api::error::chain(&error);
+            let message = format!("the shared directory `{name}` of group `{group}` cannot be used: {reason}");
+            ApiError::new(ErrorCode::Invalid, message)
+        })
+    });
+    Ok(futures::future::try_join_all(checks).await.map(drop)?)
 }
 
 fn baked(baked: &BTreeMap<ImageName, ImageDigest>, group: &Group) -> ImageRef {

@@ -50,7 +50,7 @@ impl IntoApi for ControlError {
             Self::NoEarlierRelease(_) | Self::Superseded(_) | Self::Closed => ErrorCode::Conflict,
             Self::Releases(error) => releases_code(error),
             Self::NoDataOf { .. } => ErrorCode::Conflict,
-            Self::NoVolume { .. } | Self::NoImage(_) | Self::NoConfig(_) => ErrorCode::Invalid,
+            Self::NoVolume { .. } | Self::NoShared { .. } | Self::NoImage(_) | Self::NoConfig(_) => ErrorCode::Invalid,
             Self::Db(_) => ErrorCode::Host,
             Self::Engine(error) => engine_code(error),
         };

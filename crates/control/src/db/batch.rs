@@ -211,8 +211,8 @@ fn write_release(transaction: &Transaction<'_>, group: &GroupName, release: &Pas
 }
 
 fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Result<()> {
-    let sql =
-        "INSERT OR REPLACE INTO servers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+    let sql = "INSERT OR REPLACE INTO servers VALUES \
+               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     transaction.prepare_cached(sql)?.execute(params![
         row.id.as_str(),
         row.group.as_str(),
@@ -230,6 +230,7 @@ fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Res
         row.touched,
         row.reason,
         row.slot,
+        json(&row.shared),
     ])?;
     Ok(())
 }

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use kiln_model::{
-    ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SuiteDigest,
-    VolumeId,
+    ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SharedName,
+    SuiteDigest, VolumeId,
     config::SecretHash,
     fleet::{EvidencePolicy, Limits},
     plan::{Failure, RolloutProgress},
+    shared::SharedDirectory,
 };
 use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
@@ -73,6 +74,15 @@ pub(crate) struct ServerRow {
     pub reason: Option<String>,
     /// Its slot, where it has volumes.
     pub slot: Option<u32>,
+    /// What its shared directories are bound to.
+    pub shared: BTreeMap<SharedName, SharedDirectory>,
+}
+
+impl ServerRow {
+    /// Whether it was launched with something else than the group says by now, beside its release.
+    pub fn is_other_than(&self, wanted: &kiln_model::Group) -> bool {
+        self.limits != wanted.limits || self.shared != wanted.shared
+    }
 }
 
 /// An intention that was not closed: the daemon ended in the middle of it.
@@ -211,6 +221,7 @@ fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
         touched: get(row, 13, "touched")?,
         reason: get(row, 14, "reason")?,
         slot: get(row, 15, "slot")?,
+        shared: json(row, 16, "shared")?,
     })
 }
 

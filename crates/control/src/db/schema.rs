@@ -143,6 +143,10 @@ const MIGRATIONS: &[&str] = &[
         body   TEXT NOT NULL
     ) STRICT;
 ",
+    // What the shared directories of servers are bound to.
+    "
+    ALTER TABLE servers ADD COLUMN shared TEXT NOT NULL DEFAULT '{}';
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

@@ -141,6 +141,7 @@ impl GroupTask {
     pub(super) fn new_spec(&self, release: ReleaseId) -> Option<(VerifiedRelease, LaunchSpec)> {
         let verified = self.admitted.get(&release)?.result.as_ref().ok()?.clone();
         let image = self.images.get(&verified.release().image)?.clone();
+        let shared = self.shared_by(&image.manifest);
         let spec = LaunchSpec {
             server: self.new_id(),
             generation: 1,
@@ -149,6 +150,7 @@ impl GroupTask {
             limits: self.row.spec.limits,
             secrets: Arc::default(),
             volumes: Vec::new(),
+            shared,
         };
         Some((verified, spec))
     }
@@ -166,6 +168,7 @@ impl GroupTask {
             generation: spec.generation,
             release,
             limits: spec.limits,
+            shared: self.row.spec.shared.clone(),
             state: ServerState::Launching,
             address: None,
             pid: None,

@@ -42,7 +42,7 @@ impl GroupTask {
 
     pub(super) fn observed(&self) -> GroupObserved {
         GroupObserved {
-            servers: self.servers.values().map(|server| server.view(&self.row.spec.limits)).collect(),
+            servers: self.servers.values().map(|server| server.view(&self.row.spec)).collect(),
             failures: self.row.failures.clone(),
             blocked: self.blocked.clone(),
         }
@@ -50,8 +50,9 @@ impl GroupTask {
 
     /// The group's part of the gateway's table.
     pub(super) fn routes(&self) -> Vec<Route> {
-        let placed =
-            self.servers.values().filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
+        // What would fail or wait is refused at once by the gateway.
+        let servers = self.servers.values().filter(|_| !self.is_away());
+        let placed = servers.filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
         table(&self.row, &placed.collect::<Vec<_>>())
     }
 
@@ -84,7 +85,7 @@ impl GroupTask {
             config: wanted.map(|release| release.config.digest().to_string()).unwrap_or_default(),
             release: self.row.release.to_string(),
             desired: if self.row.removing { 0 } else { self.row.spec.count },
-            ready: self.updated(),
+            ready: if self.is_away() { 0 } else { self.updated() },
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
             healing: self.healing(),
@@ -92,6 +93,7 @@ impl GroupTask {
             live: self.live(),
             sources: None,
             volumes: self.volumes(),
+            shared: self.shared_status(),
             logs: self.shared.logs.status(&self.row.name),
             servers: self.servers.values().map(|server| self.server_status(server)).collect(),
             refused: self.refused(),
@@ -291,7 +293,7 @@ impl Server {
         self.row.state == ServerState::Ready && self.row.in_traffic
     }
 
-    fn view(&self, limits: &kiln_model::fleet::Limits) -> ServerView {
+    fn view(&self, wanted: &kiln_model::Group) -> ServerView {
         ServerView {
             id: self.row.id.clone(),
             release: self.row.release,
@@ -303,7 +305,7 @@ impl Server {
             running: self.running,
             slot: self.row.slot,
             staged: self.busy.is_none() && self.waiting.is_some(),
-            replace: self.row.rebuild || self.row.limits != *limits,
+            replace: self.row.rebuild || self.row.is_other_than(wanted),
         }
     }
 

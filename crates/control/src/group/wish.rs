@@ -105,7 +105,7 @@ impl GroupTask {
         desired.healing = wish.spec.healing;
         let mut observed = self.observed();
         for server in &mut observed.servers {
-            server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.limits != wish.spec.limits);
+            server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.is_other_than(&wish.spec));
         }
         let (shared, name) = (self.shared.clone(), self.row.name.clone());
         let progress = self.row.progress.clone();

@@ -6,9 +6,10 @@ use futures::{FutureExt as _, future::join_all};
 use kiln_api::Event;
 use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
 use kiln_model::{
-    ByteSize, FrozenConfig, ServerId, Suite, VerifiedRelease, VolumeName,
+    ByteSize, FrozenConfig, ServerId, SharedName, Suite, VerifiedRelease, VolumeName,
     evidence::TestOutcome,
     fleet::Limits,
+    shared,
     volume::{self, Attachment, Filesystem, Source},
 };
 use kiln_runtime::values::{Values, masked_part};
@@ -47,6 +48,7 @@ pub(super) async fn run(
         limits: Limits::default(),
         secrets: subject.secrets.clone(),
         volumes: volumes(subject),
+        shared: shared(subject),
     };
     let live = &subject.live;
     let _lent = live.live.as_ref().map(|all| all.lend(&spec.server, live.values.clone()));
@@ -73,6 +75,12 @@ fn volumes(subject: &Subject) -> Vec<Attachment> {
     };
     let needed = volume::needed(&subject.manifest);
     needed.map(|needed| Attachment { name: needed.name.clone(), source: throwaway(needed.name) }).collect()
+}
+
+/// So are its shared directories, which begin empty.
+fn shared(subject: &Subject) -> Vec<shared::Attachment> {
+    let throwaway = |name: &SharedName| shared::Attachment { name: name.clone(), source: shared::Source::Throwaway };
+    shared::needed(&subject.manifest).map(throwaway).collect()
 }
 
 fn new_id(subject: &Subject) -> ServerId {

@@ -23,6 +23,7 @@ mod observing;
 #[path = "../sources/registry.rs"]
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;
+mod shared;
 mod sources;
 mod throwaway;
 mod volumes;

@@ -3,6 +3,7 @@
 //! Values that are not known to be open are masked in what is shown: those of secret keys, of keys that the image does not
 //! have, and of other images.
 
+mod data;
 mod words;
 
 use std::{collections::BTreeMap, ops::Range};
@@ -13,10 +14,10 @@ use super::{FleetFiles, Group, Origin, Selector};
 use crate::{
     config::{ConfigKey, ConfigSchema, ConfigSource, Delivery, KeySpec, ProblemKind},
     diagnostic::{Diagnostic, Diagnostics},
-    id::{BindingName, GroupName, VolumeName},
+    id::{BindingName, GroupName},
     manifest::ImageManifest,
+    shared::{Place, SharedDirectory},
     text::{Document, listed, suggest},
-    volume,
 };
 
 /// Something wrong, and the keys that lead to it.
@@ -49,6 +50,28 @@ impl FleetFiles {
             }
         }
         Ok(())
+    }
+
+    /// Asks of every shared directory that the fleet binds whether this host can hand it to servers. What is wrong is shown where
+    /// it is bound.
+    pub fn check_shared(
+        &self,
+        image: &ImageManifest,
+        usable: impl Fn(&SharedDirectory) -> Result<(), String>,
+    ) -> Result<(), Diagnostics> {
+        let bound = |(group, spec): (&GroupName, &Group)| {
+            let (group, all) = (group.to_string(), spec.shared.clone());
+            all.into_iter().map(move |(name, directory)| (group.clone(), name, directory))
+        };
+        let found = self.fleet.groups.iter().flat_map(bound).filter_map(|(group, name, directory)| {
+            let message = usable(&directory).err()?;
+            let key = if matches!(directory.place, Place::Directory(_)) { "directory" } else { "nfs" };
+            let path = ["group".to_owned(), group, "shared".to_owned(), name.to_string(), key.to_owned()].to_vec();
+            let help = "change it here, or on the host: Kiln neither makes nor changes what is there".to_owned();
+            Some(Misfit { environment: false, path, at: At::Value, message, help })
+        });
+        let found: Vec<_> = found.collect();
+        self.shown(&found, false, image).map_or(Ok(()), Err)
     }
 
     /// Keys of `[config]` that no image of the fleet has.
@@ -84,7 +107,7 @@ impl FleetFiles {
             image.bindings.iter().flat_map(|(binding, wanted)| bound(name, group, (binding, &wanted.fields)));
         let strange = group.bindings.keys().filter(|binding| !image.bindings.contains_key(*binding));
         let strange = strange.map(|binding| unknown_binding(name, binding, image));
-        given.chain(missing).chain(bindings).chain(strange).chain(volumes(name, group, image)).collect()
+        given.chain(missing).chain(bindings).chain(strange).chain(data::data(name, group, image)).collect()
     }
 
     fn shown(&self, found: &[Misfit], environment: bool, image: &ImageManifest) -> Option<Diagnostics> {
@@ -114,33 +137,6 @@ impl FleetFiles {
         }
         hidden
     }
-}
-
-/// Volumes that the image needs and the group says nothing of, and the reverse.
-fn volumes(name: &GroupName, group: &Group, image: &ImageManifest) -> Vec<Misfit> {
-    let path = |last: Option<&VolumeName>| {
-        let group = ["group".to_owned(), name.to_string()].into_iter();
-        group.chain(last.iter().flat_map(|last| ["volume".to_owned(), last.to_string()])).collect()
-    };
-    let wanted: Vec<_> = volume::needed(image).map(|needed| needed.name).collect();
-    let missing = wanted.iter().filter(|wanted| !group.volumes.contains_key(**wanted)).map(|wanted| Misfit {
-        environment: false,
-        path: path(None),
-        at: At::Key,
-        message: format!("group `{name}` says no size for the volume `{wanted}` of the image `{}`", image.name),
-        help: format!("add `[group.{name}.volume.{wanted}]` followed by `size = \"1GiB\"`"),
-    });
-    let strange = group.volumes.keys().filter(|given| !wanted.contains(given)).map(|given| Misfit {
-        environment: false,
-        path: path(Some(given)),
-        at: At::Key,
-        message: format!("the image `{}` has no volume `{given}`", image.name),
-        help: match suggest(given.as_str(), &wanted.iter().map(|name| name.as_str()).collect::<Vec<_>>()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("declare it in `[writable]` of image.toml (`{{ volume = \"{given}\" }}`), or remove it"),
-        },
-    });
-    missing.chain(strange).collect()
 }
 
 fn baked(group: &Group, image: &ImageManifest) -> bool {

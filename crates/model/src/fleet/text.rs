@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry, OnRevoked,
-    OnSourceChange, Publish, RolloutPolicy, Strategy, Windows, healing, logs, loss, rollout, scaling, source, volume,
-    window,
+    OnSourceChange, Publish, RolloutPolicy, Strategy, Windows, healing, logs, loss, rollout, scaling, shared, source,
+    volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -31,6 +31,7 @@ pub(crate) const GROUP: Keys = Keys {
         "on_revoked",
         "limits",
         "volume",
+        "shared",
         "publish",
         "rollout",
         "healing",
@@ -114,6 +115,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     let revoked = table.get("on_revoked").map_or(Some(OnRevoked::default()), |v| v.word(&ON_REVOKED));
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
     let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
+    let shared = table.get("shared").map_or(Some(BTreeMap::new()), |v| shared::read_all(&v));
     let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
     let count_place = table.get("count").map(|v| v.place);
     let rollout = table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| {
@@ -143,6 +145,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
                 on_revoked: revoked?,
                 limits: limits?,
                 volumes: volumes?,
+                shared: shared?,
                 publish: publish?,
                 rollout: rollout?,
                 healing: healing?,

@@ -3,7 +3,7 @@
 use super::{check, command, text::Placed};
 use crate::{
     diagnostic::shown,
-    id::VolumeName,
+    id::{SharedName, VolumeName},
     manifest::{Writable, WritableKind},
     size::ByteSize,
     text::{Entry, Keys, Table, Value},
@@ -13,7 +13,7 @@ use crate::{
 /// The keys of a writable path.
 pub(crate) const KEYS: Keys = Keys {
     of: "a writable path",
-    valid: &["tmpfs", "ephemeral", "volume", "user", "mode", "scale_from", "quiesce", "resume"],
+    valid: &["tmpfs", "ephemeral", "volume", "shared", "user", "mode", "scale_from", "quiesce", "resume"],
 };
 
 /// The keys that only a volume has.
@@ -28,21 +28,22 @@ pub(super) fn read_all<'d>(root: &Table<'d>) -> Option<Vec<Placed<'d, Writable>>
     let read: Vec<_> = table.entries().map(|entry| read(&entry)).collect();
     let read: Vec<_> = read.into_iter().collect::<Option<_>>()?;
     none_inside_another(&read);
-    volumes_are_distinct(&read);
+    names_are_distinct(&read);
     Some(read)
 }
 
-fn volumes_are_distinct(all: &[Placed<'_, Writable>]) {
+fn names_are_distinct(all: &[Placed<'_, Writable>]) {
     let name = |writable: &Writable| match &writable.kind {
-        WritableKind::Volume { name, .. } => Some(name.clone()),
+        WritableKind::Volume { name, .. } => Some(format!("volume `{name}`")),
+        WritableKind::Shared { name } => Some(format!("shared directory `{name}`")),
         _ => None,
     };
     for (index, (writable, place)) in all.iter().enumerate() {
-        let Some(volume) = name(writable) else { continue };
-        if let Some((_, there)) = all[..index].iter().find(|(other, _)| name(other).as_ref() == Some(&volume)) {
+        let Some(named) = name(writable) else { continue };
+        if let Some((_, there)) = all[..index].iter().find(|(other, _)| name(other).as_ref() == Some(&named)) {
             place.contradicts::<()>(
                 *there,
-                format!("the volume `{volume}` is at two places"),
+                format!("the {named} is at two places"),
                 "it is here already",
                 "give one of them another name",
             );
@@ -72,9 +73,12 @@ fn read<'d>(entry: &Entry<'d>) -> Option<Placed<'d, Writable>> {
     }
     let table = entry.value.table(KEYS, EXAMPLE)?;
     let kind =
-        table.one_of(&["tmpfs", "ephemeral", "volume"], "tmpfs = \"64MiB\"").and_then(|choice| match choice.key {
+        table.one_of(&["tmpfs", "ephemeral", "volume", "shared"], "tmpfs = \"64MiB\"").and_then(|choice| match choice
+            .key
+        {
             "tmpfs" => size(&choice.value).map(|size| WritableKind::Tmpfs { size }),
             "ephemeral" => size(&choice.value).map(|size| WritableKind::Ephemeral { size }),
+            "shared" => shared(&choice, &table),
             _ => volume(&choice, &table),
         });
     if !table.has("volume")
@@ -122,4 +126,16 @@ fn volume(entry: &Entry<'_>, table: &Table<'_>) -> Option<WritableKind> {
         hooks: Hooks { quiesce: quiesce?, resume: resume? },
         scale_from: scale_from?,
     })
+}
+
+/// What is shared belongs to the host, or to an NFS server: an image cannot say whose it is.
+fn shared(entry: &Entry<'_>, table: &Table<'_>) -> Option<WritableKind> {
+    let name = entry.value.parsed::<SharedName>("\"uploads\"");
+    if let Some(value) = ["user", "mode"].into_iter().find_map(|key| table.get(key)) {
+        return value.place.report(
+            "an image does not say whose a shared directory is: that is the matter of the host which has it",
+            "remove this, and give the directory to the user's number there, for example with `chown 33:33 /srv/uploads`",
+        );
+    }
+    Some(WritableKind::Shared { name: name? })
 }

@@ -9,8 +9,9 @@ use super::{DurationText, ImageText, SizeText};
 use crate::{
     config::ConfigKey,
     fleet::{OnExpiry, OnRevoked, OnSourceChange},
-    id::{BindingName, GroupName, VolumeName},
+    id::{BindingName, GroupName, SharedName, VolumeName},
     manifest::Protocol,
+    shared::NfsVersion,
     volume::Filesystem,
 };
 
@@ -51,6 +52,8 @@ pub struct Group {
     pub limits: Option<Limits>,
     /// The volumes of each server, by the names that the image gives them.
     pub volume: Option<BTreeMap<VolumeName, Volume>>,
+    /// What the shared directories of each server are bound to, by the names that the image gives them.
+    pub shared: Option<BTreeMap<SharedName, Shared>>,
     /// Ports of the host that lead to this group.
     pub publish: Option<Vec<Publish>>,
     /// How the group moves from one release to another.
@@ -273,6 +276,46 @@ pub struct Volume {
     pub retain: Option<DurationText>,
     /// Snapshots by the clock; none where nothing is said.
     pub snapshots: Option<Snapshots>,
+}
+
+/// What a shared directory is bound to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Shared {
+    /// A directory of the host.
+    Directory(SharedHostDirectory),
+    /// What an NFS server exports.
+    Nfs(SharedNfs),
+}
+
+/// A directory of the host.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedHostDirectory {
+    /// Its path: absolute, without symbolic links. Kiln neither makes nor removes it.
+    #[schemars(regex(pattern = "^/."))]
+    pub directory: String,
+    /// Whether servers can only read; `false` where nothing is said.
+    pub read_only: Option<bool>,
+    /// Whether servers can execute what is there; `false` where nothing is said.
+    pub execute: Option<bool>,
+}
+
+/// What an NFS server exports.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedNfs {
+    /// `server:/export`.
+    #[schemars(regex(pattern = "^.+:/"))]
+    pub nfs: String,
+    /// `4.2` or `3`; `4.2` where nothing is said.
+    pub version: Option<NfsVersion>,
+    /// What the server does not answer for so long fails; `15s` where nothing is said.
+    pub timeout: Option<DurationText>,
+    /// Whether servers can only read; `false` where nothing is said.
+    pub read_only: Option<bool>,
+    /// Whether servers can execute what is there; `false` where nothing is said.
+    pub execute: Option<bool>,
 }
 
 /// Snapshots by the clock.

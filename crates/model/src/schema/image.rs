@@ -16,7 +16,7 @@ pub use self::test::{
 use super::{DurationText, ImagePath, ImageText, ModeText, PackageText, RecipePath, SizeText, UrlPath, UserText};
 use crate::{
     config::ConfigKey,
-    id::{BindingName, ImageName, ServiceName, VolumeName},
+    id::{BindingName, ImageName, ServiceName, SharedName, VolumeName},
     manifest::{BindingTest, Protocol, Restart},
     volume::ScaleFrom,
 };
@@ -400,7 +400,7 @@ pub struct Stop {
     pub grace: Option<DurationText>,
 }
 
-/// A path that can be written: exactly one of `tmpfs`, `ephemeral`, `volume`.
+/// A path that can be written: exactly one of `tmpfs`, `ephemeral`, `volume`, `shared`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Writable {
@@ -410,6 +410,8 @@ pub enum Writable {
     Ephemeral(EphemeralWritable),
     /// Data that outlives the server.
     Volume(VolumeWritable),
+    /// Files that other servers see too.
+    Shared(SharedWritable),
 }
 
 /// Empty memory.
@@ -452,4 +454,12 @@ pub struct VolumeWritable {
     pub user: Option<UserText>,
     /// Mode of the directory; `0755` where nothing is said.
     pub mode: Option<ModeText>,
+}
+
+/// Files that other servers see too.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedWritable {
+    /// The shared directory's name.
+    pub shared: SharedName,
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{healing, logs, loss, overlay, rollout, scaling, source, text as fleet_text, volume, window},
+    fleet::{healing, logs, loss, overlay, rollout, scaling, shared, source, text as fleet_text, volume, window},
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -45,7 +45,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     agree(&schema, service::READINESS, &["HttpReadiness", "TcpReadiness", "CommandReadiness"]);
     agree(&schema, service::LIVENESS, &["HttpLiveness", "TcpLiveness", "CommandLiveness"]);
     agree(&schema, service::STOP, &["Stop"]);
-    agree(&schema, writable::KEYS, &["TmpfsWritable", "EphemeralWritable", "VolumeWritable"]);
+    agree(&schema, writable::KEYS, &["TmpfsWritable", "EphemeralWritable", "VolumeWritable", "SharedWritable"]);
     let kinds = [
         "HttpTest",
         "TcpTest",
@@ -76,6 +76,7 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, rollout::KEYS, &["Rollout"]);
     agree(&schema, volume::KEYS, &["Volume"]);
     agree(&schema, volume::SNAPSHOTS, &["Snapshots"]);
+    agree(&schema, shared::KEYS, &["SharedHostDirectory", "SharedNfs"]);
     agree(&schema, healing::KEYS, &["Healing"]);
     agree(&schema, loss::KEYS, &["Loss"]);
     agree(&schema, window::KEYS, &["Windows"]);

@@ -111,8 +111,8 @@ impl Bench {
     ) -> kiln_runtime::Result<Observed> {
         let manifest = Arc::new(manifest);
         let secrets = Arc::default();
-        let volumes = Vec::new();
-        let request = Request { server: id(name), generation, group: None, manifest, limits, secrets, volumes };
+        let (volumes, shared) = (Vec::new(), Vec::new());
+        let request = Request { server: id(name), generation, group: None, manifest, limits, secrets, volumes, shared };
         self.runtime().launch(&release(), &request)
     }
 
@@ -126,8 +126,9 @@ impl Bench {
     ) -> kiln_runtime::Result<Observed> {
         let (manifest, secrets) = (Arc::new(manifest), Arc::new(secrets));
         let server = id(name);
-        let volumes = Vec::new();
-        let request = Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets, volumes };
+        let (volumes, shared) = (Vec::new(), Vec::new());
+        let request =
+            Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets, volumes, shared };
         let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
         self.runtime().launch(&release, &request)
     }

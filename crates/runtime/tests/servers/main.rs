@@ -8,5 +8,7 @@ mod isolation;
 mod life;
 mod limits;
 mod messages;
+mod nfs;
+mod shared;
 mod volumes;
 mod written;

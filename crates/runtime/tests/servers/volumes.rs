@@ -42,6 +42,7 @@ fn request(server: &str, source: Source) -> Request {
         limits: NO_LIMITS,
         secrets: Arc::default(),
         volumes: vec![Attachment { name: "data".parse().unwrap(), source }],
+        shared: Vec::new(),
     }
 }
 

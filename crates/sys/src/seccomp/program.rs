@@ -28,7 +28,16 @@ pub(super) enum Verdict {
         index: u32,
         check: Check,
     },
+    /// A call that opens: refused with EPERM if by its flags it makes a file and its mode has one of the bits.
+    Open {
+        flags: u32,
+        mode: u32,
+        bits: u32,
+    },
 }
+
+/// With one of them, opening makes a file (the bit of O_TMPFILE that is not O_DIRECTORY).
+const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
 
 /// When an argument is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,24 +62,24 @@ const fn plain(code: u16, k: u32) -> Instruction {
     Instruction { code, holds: 0, fails: 0, k }
 }
 
-const REFUSED: Verdict = Verdict::Refuse(libc::EPERM as u16);
+pub(super) const REFUSED: Verdict = Verdict::Refuse(libc::EPERM as u16);
 
-/// A program that gives each number its verdict, and EPERM to all others, those of the x32 and future interfaces
+/// A program that gives each number its verdict, and another one to all others, those of the x32 and future interfaces
 /// included. Another architecture's calls kill: their numbers mean something else.
-pub(super) fn compile(verdicts: &BTreeMap<u32, Verdict>) -> Vec<Instruction> {
+pub(super) fn compile(verdicts: &BTreeMap<u32, Verdict>, others: Verdict) -> Vec<Instruction> {
     let mut program = vec![
         plain(LOAD, ARCHITECTURE),
         Instruction { code: JUMP_EQUAL, holds: 1, fails: 0, k: X86_64 },
         plain(RETURN, KILL_PROCESS),
         plain(LOAD, NUMBER),
     ];
-    program.extend(search(&ranges(verdicts)));
+    program.extend(search(&ranges(verdicts, others)));
     program
 }
 
 /// Where a verdict begins to hold, in order, from 0.
-fn ranges(verdicts: &BTreeMap<u32, Verdict>) -> Vec<(u32, Verdict)> {
-    let mut ranges = vec![(0, REFUSED)];
+fn ranges(verdicts: &BTreeMap<u32, Verdict>, others: Verdict) -> Vec<(u32, Verdict)> {
+    let mut ranges = vec![(0, others)];
     let mut begin = |number, verdict| {
         ranges.retain(|(start, _)| *start != number);
         if ranges.last().is_none_or(|(_, last)| *last != verdict) {
@@ -80,7 +89,7 @@ fn ranges(verdicts: &BTreeMap<u32, Verdict>) -> Vec<(u32, Verdict)> {
     for (number, verdict) in verdicts {
         begin(*number, *verdict);
         if !verdicts.contains_key(&(number + 1)) {
-            begin(number + 1, REFUSED);
+            begin(number + 1, others);
         }
     }
     ranges
@@ -104,6 +113,14 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Allow => vec![plain(RETURN, ALLOW)],
         Verdict::Refuse(errno) => vec![plain(RETURN, ERRNO | u32::from(errno))],
         Verdict::Argument { index, check } => argument(index, check),
+        Verdict::Open { flags, mode, bits } => vec![
+            plain(LOAD, ARGUMENTS + 8 * flags),
+            Instruction { code: JUMP_ANY_BIT, holds: 0, fails: 3, k: MAKES },
+            plain(LOAD, ARGUMENTS + 8 * mode),
+            Instruction { code: JUMP_ANY_BIT, holds: 0, fails: 1, k: bits },
+            plain(RETURN, ERRNO | libc::EPERM as u32),
+            plain(RETURN, ALLOW),
+        ],
     }
 }
 
@@ -137,7 +154,7 @@ mod tests {
     use super::*;
 
     /// What the kernel would answer.
-    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u32; 4]) -> u32 {
         let (mut at, mut value) = (0, 0);
         loop {
             let Instruction { code, holds, fails, k } = program[at];
@@ -163,7 +180,7 @@ mod tests {
     #[test]
     fn every_call_gets_its_verdict() {
         let verdicts = super::super::verdicts();
-        let program = compile(&verdicts);
+        let program = compile(&verdicts, REFUSED);
         assert!(program.len() < 300, "{} instructions", program.len());
         let eperm = ERRNO | 1;
         for number in (0..1000).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
@@ -171,25 +188,26 @@ mod tests {
                 None => eperm,
                 Some(Verdict::Allow) => ALLOW,
                 Some(Verdict::Refuse(errno)) => ERRNO | u32::from(*errno),
-                Some(Verdict::Argument { .. }) => continue,
+                Some(Verdict::Argument { .. } | Verdict::Open { .. }) => continue,
             };
-            assert_eq!(run(&program, X86_64, number, [0; 2]), expected, "call {number}");
-            assert_eq!(run(&program, 0x4000_0003, number, [0; 2]), KILL_PROCESS);
+            assert_eq!(run(&program, X86_64, number, [0; 4]), expected, "call {number}");
+            assert_eq!(run(&program, 0x4000_0003, number, [0; 4]), KILL_PROCESS);
         }
     }
 
     #[test]
     fn build_steps_never_wait_for_the_disk_and_servers_do() {
-        let (build, server) = (compile(&super::super::build_verdicts()), compile(&super::super::verdicts()));
+        let (build, server) =
+            (compile(&super::super::build_verdicts(), REFUSED), compile(&super::super::verdicts(), REFUSED));
         for call in [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs] {
-            assert_eq!(run(&build, X86_64, call as u32, [0; 2]), ERRNO, "call {call}");
-            assert_eq!(run(&server, X86_64, call as u32, [0; 2]), ALLOW, "call {call}");
+            assert_eq!(run(&build, X86_64, call as u32, [0; 4]), ERRNO, "call {call}");
+            assert_eq!(run(&server, X86_64, call as u32, [0; 4]), ALLOW, "call {call}");
         }
     }
 
     #[test]
     fn arguments_decide() {
-        let program = compile(&super::super::verdicts());
+        let program = compile(&super::super::verdicts(), REFUSED);
         let eperm = ERRNO | 1;
         let cases = [
             (libc::SYS_clone, [libc::SIGCHLD as u32, 0], ALLOW),
@@ -201,6 +219,37 @@ mod tests {
             (libc::SYS_personality, [0x40000, 0], eperm),
             (libc::SYS_ioctl, [0, libc::TCGETS as u32], ALLOW),
             (libc::SYS_ioctl, [0, libc::TIOCSTI as u32], eperm),
+        ];
+        for (call, arguments, expected) in cases {
+            let [first, second] = arguments;
+            let seen = run(&program, X86_64, call as u32, [first, second, 0, 0]);
+            assert_eq!(seen, expected, "call {call} {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn no_call_makes_a_file_that_runs_as_another() {
+        let program = compile(&super::super::marks(), Verdict::Allow);
+        let (create, nothing, temporary) = (libc::O_CREAT as u32, libc::O_RDWR as u32, libc::O_TMPFILE as u32);
+        let (eperm, enosys) = (ERRNO | 1, ERRNO | libc::ENOSYS as u32);
+        let cases = [
+            (libc::SYS_chmod, [0, 0o755, 0, 0], ALLOW),
+            (libc::SYS_chmod, [0, 0o4755, 0, 0], eperm),
+            (libc::SYS_fchmod, [0, 0o2755, 0, 0], eperm),
+            (libc::SYS_fchmod, [0, 0o1777, 0, 0], ALLOW),
+            (libc::SYS_fchmodat, [0, 0, 0o4711, 0], eperm),
+            (libc::SYS_fchmodat2, [0, 0, 0o4711, 0], eperm),
+            (libc::SYS_creat, [0, 0o4777, 0, 0], eperm),
+            (libc::SYS_mknod, [0, 0o104_777, 0, 0], eperm),
+            (libc::SYS_mknodat, [0, 0, 0o102_777, 0], eperm),
+            (libc::SYS_open, [0, create, 0o4755, 0], eperm),
+            (libc::SYS_open, [0, create, 0o755, 0], ALLOW),
+            (libc::SYS_open, [0, nothing, 0o4755, 0], ALLOW),
+            (libc::SYS_openat, [0, 0, create, 0o2755], eperm),
+            (libc::SYS_openat, [0, 0, temporary, 0o4755], eperm),
+            (libc::SYS_openat, [0, 0, libc::O_DIRECTORY as u32, 0o4755], ALLOW),
+            (libc::SYS_openat2, [0; 4], enosys),
+            (libc::SYS_read, [0, 0o4755, 0o4755, 0o4755], ALLOW),
         ];
         for (call, arguments, expected) in cases {
             assert_eq!(run(&program, X86_64, call as u32, arguments), expected, "call {call} {arguments:?}");

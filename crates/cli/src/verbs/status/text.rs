@@ -2,8 +2,8 @@
 
 use kiln_api::{
     status::{
-        GroupStatus, LiveStatus, LogsStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SourcesStatus,
-        Status,
+        GroupStatus, LiveStatus, LogsStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SharedStatus,
+        SourcesStatus, Status,
     },
     volume::VolumeStatus,
 };
@@ -32,6 +32,7 @@ fn group(group: &GroupStatus) -> String {
     text.extend(group.live.as_ref().map(live));
     text.extend(group.scaling.as_ref().map(scaling));
     text.extend(group.logs.as_ref().map(logs));
+    text.extend(group.shared.iter().map(shared));
     text.extend(group.healing.as_ref().map(|healing| format!("  {}\n", healing.reason)));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
@@ -85,6 +86,14 @@ fn logs(logs: &LogsStatus) -> String {
     let waiting = (*waiting > 0).then(|| format!(", {waiting} lines wait"));
     let lost = (*lost > 0).then(|| format!(", {lost} lines lost"));
     format!("  logs to {to}{}{}{}\n", away.unwrap_or_default(), waiting.unwrap_or_default(), lost.unwrap_or_default())
+}
+
+/// A directory on another machine, and why it cannot be used.
+fn shared(shared: &SharedStatus) -> String {
+    let SharedStatus { name, place, away, since } = shared;
+    let away = away.as_ref().zip(since.as_ref());
+    let away = away.map(|(reason, since)| format!(", away since {since}, so no server is ready: {reason}"));
+    format!("  shared {name}: {place}{}\n", away.unwrap_or_default())
 }
 
 fn refused(refused: &RefusedStatus) -> String {
@@ -158,6 +167,12 @@ mod tests {
                     waiting: 120,
                 }),
                 volumes: Vec::new(),
+                shared: vec![SharedStatus {
+                    name: "uploads".into(),
+                    place: "nfs nas:/srv/uploads".into(),
+                    away: Some("the NFS server of nas:/srv/uploads does not answer".into()),
+                    since: Some("2026-11-02T10:00:00Z".into()),
+                }],
                 name: "web".into(),
                 image: release('a'),
                 config: release('c'),
