@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Outcome {
         return Ok(());
     }
     say("And away again. (`--keep` leaves it running.)");
-    run_command(&mut call(&["down", "--purge"]))
+    run_command(&mut call(&["down", "--purge", "--accept-loss"]))
 }
 
 fn say(text: &str) {

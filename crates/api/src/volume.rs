@@ -8,6 +8,8 @@ use kiln_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::request::Loss;
+
 /// What there is of volumes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Volumes {
@@ -101,6 +103,9 @@ pub enum VolumeRequest {
         /// The snapshot.
         #[schema(value_type = String)]
         snapshot: SnapshotId,
+        /// Whether more may be lost with that server than the fleet says.
+        #[serde(default)]
+        loss: Loss,
     },
     /// Make a volume larger.
     Grow {

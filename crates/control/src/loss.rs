@@ -49,6 +49,8 @@ pub(crate) struct AtStake {
 pub(crate) struct ServerAtStake {
     pub id: ServerId,
     pub state: ServerState,
+    /// Its slot in the group, where it has volumes.
+    pub slot: Option<u32>,
     /// Whether something of it runs, as far as is known.
     pub running: bool,
     pub image: Option<ImageDigest>,

@@ -44,7 +44,7 @@ impl Kiln {
 
     fn clear(&self) -> Outcome {
         if self.state.exists() {
-            output(&mut self.call(&["down", "--purge"]))?;
+            output(&mut self.call(&["down", "--purge", "--accept-loss"]))?;
             fs::remove_dir_all(&self.state)?;
         }
         Ok(())

@@ -30,7 +30,7 @@ pub fn run(kiln: &Path, work: &Path) -> Outcome {
     demo::copy_fresh(&root().join("clients/cloud-init"), &copy)?;
     fs::copy(build_sdk_program()?, copy.join("aws-imds"))?;
     let outcome = exercise(kiln, &state, &copy);
-    let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
+    let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge", "--accept-loss"]));
     outcome.and(gone)
 }
 

@@ -72,7 +72,7 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     if name == "hello" && state.join("cache").is_dir() {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
     }
-    let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge"]));
+    let gone = run_command(Command::new(kiln).arg("--state").arg(&state).args(["down", "--purge", "--accept-loss"]));
     // Data stays when all else is gone, and is known: the next run begins with none.
     let volumes = state.join("volumes");
     if volumes.exists() {

@@ -58,6 +58,9 @@ pub enum VolumeVerb {
         /// The snapshot
         #[arg(value_name = "VOLUME@SNAPSHOT")]
         snapshot: SnapshotId,
+        /// Let go what would be lost with that server outside its volumes, although it is more than the fleet says
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// Make a volume larger while it is used
     Grow {

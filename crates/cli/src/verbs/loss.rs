@@ -58,7 +58,7 @@ fn logs(group: &GroupLoss, server: &ServerLoss) -> String {
     match (&group.collector, server.lines) {
         (Some(to), Some(lines)) => format!("{} that {to} has not acknowledged", counted(lines, "log line")),
         // Nobody could have them: that is no loss that a limit could stop.
-        _ => "its log lines are kept on this host only, until it is removed".to_owned(),
+        _ => "its log lines are kept on this host only, until the server is removed".to_owned(),
     }
 }
 

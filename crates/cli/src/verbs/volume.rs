@@ -8,7 +8,7 @@ use kiln_api::{
 };
 use kiln_model::volume::Filesystem;
 
-use super::Context;
+use super::{Context, loss};
 use crate::{
     cli::{Removed, VolumeVerb},
     exit::Exit,
@@ -48,8 +48,9 @@ pub(super) async fn run(context: &Context<'_>, verb: &VolumeVerb) -> Result<Exit
         VolumeVerb::Clone { from, volume } => {
             ask(context, &client, &VolumeRequest::Clone { from: from.clone(), volume: volume.clone() }).await?;
         }
-        VolumeVerb::Restore { snapshot } => {
-            ask(context, &client, &VolumeRequest::Restore { snapshot: snapshot.clone() }).await?;
+        VolumeVerb::Restore { snapshot, accept_loss } => {
+            let (snapshot, loss) = (snapshot.clone(), loss::accepted(*accept_loss));
+            ask(context, &client, &VolumeRequest::Restore { snapshot, loss }).await?;
         }
         VolumeVerb::Grow { volume, size } => {
             ask(context, &client, &VolumeRequest::Grow { volume: volume.clone(), size: *size }).await?;

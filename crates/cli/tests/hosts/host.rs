@@ -123,7 +123,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if self.state().join("kiln.db").exists() {
-            let ended = self.run(&["down", "--purge"]);
+            let ended = self.run(&["down", "--purge", "--accept-loss"]);
             println!("{}", String::from_utf8_lossy(&ended.stderr));
         }
     }

@@ -75,6 +75,9 @@ async fn try_apply(
         differences(app, &images, sink).await?;
         missing_evidence(app, &request.fleet, &images, &configs, sink).await?;
         app.control.plan_only(wanted()).await?.into_iter().for_each(|event| sink.send(event));
+        if let Err(Failure(error)) = would_lose(app, wanted(), request.loss).await {
+            sink.send(Event::Warning { message: error.message });
+        }
         return Ok(Ended::default());
     }
     let lost = would_lose(app, wanted(), request.loss).await?;

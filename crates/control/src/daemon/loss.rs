@@ -61,11 +61,10 @@ fn refused(above: &[Above<'_>]) -> ApiError {
     if above.len() > NAMED {
         said.push(format!("and {} more servers", above.len() - NAMED));
     }
-    let message =
-        format!("this would lose more than the fleet says may be lost: {}; nothing was changed", said.join("; "));
+    let message = format!("this would lose more than the fleet says may be lost: {}", said.join("; "));
     let group = &above[0].0.group;
     ApiError::new(ErrorCode::WouldLose, message).help(format!(
-        "`kiln loss {group}` shows it; `--accept-loss` lets it go; what must stay belongs on a volume (`{{ volume = \"data\" }}` in \
+        "nothing was changed; `kiln loss {group}` shows it; `--accept-loss` lets it go; what must stay belongs on a volume (`{{ volume = \"data\" }}` in \
          the recipe), and how much may go is `[group.{group}.loss]` in fleet.toml"
     ))
 }

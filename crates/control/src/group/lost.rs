@@ -34,7 +34,12 @@ impl GroupTask {
         let release = server.and_then(|server| self.releases.get(&server.row.release));
         let image = release.and_then(|release| self.images.get(&release.image));
         let places = image.map(|image| loss::declared(&image.manifest)).unwrap_or_default();
-        Lost { group: self.row.name.clone(), server: id.clone(), places, reason: reason.to_owned() }
+        Lost {
+            group: self.row.name.clone(),
+            server: id.clone(),
+            places,
+            reason: format!("it goes with the server, which ends: {reason}"),
+        }
     }
 }
 

@@ -105,8 +105,8 @@ impl GroupTask {
         let server = |server: &Server| {
             let image = self.releases.get(&server.row.release).map(|release| release.image);
             let manifest = image.and_then(|image| self.images.get(&image)).map(|image| image.manifest.clone());
-            let (id, state, running) = (server.row.id.clone(), server.row.state, server.running);
-            ServerAtStake { id, state, running, image, manifest }
+            let (id, state, slot) = (server.row.id.clone(), server.row.state, server.row.slot);
+            ServerAtStake { id, state, slot, running: server.running, image, manifest }
         };
         AtStake {
             policy: self.row.spec.loss,

@@ -42,7 +42,7 @@ impl Control {
                 Ok(format!("snapshot {volume}@{name}"))
             }
             VolumeRequest::Clone { from, volume } => clone(shared, from, volume).await,
-            VolumeRequest::Restore { snapshot } => restore(shared, snapshot).await,
+            VolumeRequest::Restore { snapshot, .. } => restore(shared, snapshot).await,
             VolumeRequest::Grow { volume, size } => grow(shared, volume, *size).await,
             VolumeRequest::Export { snapshot, file } => export(shared, snapshot, file).await,
             VolumeRequest::Import { file, volume } => import(shared, file, volume).await,

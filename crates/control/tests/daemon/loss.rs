@@ -124,6 +124,10 @@ async fn root_what_would_be_lost_is_shown_and_no_verb_loses_it_unless_told() {
     let (last, events) = finish(bench.client.apply(&one(next)).await).await;
     refused(&last);
     assert!(!events.iter().any(|event| matches!(event, Event::SuiteStarted { .. })), "nothing is tested first");
+    let plan = finish(bench.client.apply(&ApplyRequest { plan_only: true, ..one(next) }).await).await;
+    assert_ok(&plan.0);
+    let warned = |event: &Event| matches!(event, Event::Warning { message } if message.contains("70.0 MiB"));
+    assert!(plan.1.iter().any(warned), "{:#?}", plan.1);
     // What replaces nothing loses nothing.
     let mut more = one(image);
     more.fleet.groups.values_mut().for_each(|group| group.count = 2);

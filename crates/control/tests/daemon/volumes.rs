@@ -246,7 +246,7 @@ async fn root_snapshots_restores_rollbacks_and_drills_of_a_group_that_is_used() 
     // What is attached or wanted is not removed.
     let attached = ask(&bench, VolumeRequest::Remove { volume: "web.data.0".parse().unwrap() }).await.unwrap_err();
     assert!(attached.message.contains("is attached to server"), "{attached:?}");
-    let restored = VolumeRequest::Restore { snapshot: "web.data.0@good".parse().unwrap() };
+    let restored = VolumeRequest::Restore { snapshot: "web.data.0@good".parse().unwrap(), loss: Loss::Refuse };
     ask(&bench, restored).await.unwrap();
     until("the volume is put back", async || {
         volume(&bench, "web.data.0").await.state == "attached" && file_of(&at).await == "first\nfirst\n"
@@ -381,5 +381,96 @@ async fn root_a_daemon_killed_at_any_time_of_a_hand_over_loses_no_number() {
         assert!(now >= written, "round {round}: {now} after {written}");
         written = now;
     }
+    bench.purge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_restore_is_refused_when_too_much_outside_the_volume_would_go() {
+    let mut bench = Bench::new().await;
+    std::fs::create_dir_all(bench.directory.path().join("images/first/root/data")).unwrap();
+    let image = bench.image("first", "first", |manifest, _| {
+        let script =
+            "head -c 2000000 /dev/zero > /root/big; trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+        let writer = Service::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
+        manifest.services.insert("writer".parse().unwrap(), writer);
+        let place = |path: &str, kind| Writable { path: path.into(), kind, user: "root".into(), mode: 0o755 };
+        let name = "data".parse().unwrap();
+        let data = WritableKind::Volume { name, hooks: Hooks::default(), scale_from: ScaleFrom::Empty };
+        manifest.writable = vec![place("/data", data), place("/root", WritableKind::Tmpfs { size: ByteSize::mib(8) })];
+    });
+    let mut wanted = wish(image, 1);
+    let group = wanted.fleet.groups.values_mut().next().unwrap();
+    group.loss.data = ByteSize::mib(1);
+    assert_ok(&apply(&bench, &wanted).await.0);
+    let snapshot =
+        VolumeRequest::Snapshot { volume: "web.data.0".parse().unwrap(), name: Some("good".parse().unwrap()) };
+    bench.client.volume(&snapshot).await.unwrap();
+    until("it is written", async || bench.client.loss(None).await.unwrap().groups[0].servers[0].bytes == 2_000_000)
+        .await;
+    let first = bench.group().await.servers[0].id.clone();
+    let restore = |loss| VolumeRequest::Restore { snapshot: "web.data.0@good".parse().unwrap(), loss };
+    let error = bench.client.volume(&restore(Loss::Refuse)).await.unwrap_err().to_string();
+    assert!(error.contains("1 file with 1.9 MiB outside volumes"), "{error}");
+    assert_eq!(bench.group().await.servers[0].id, first);
+    bench.client.volume(&restore(Loss::Accept)).await.unwrap();
+    until("it was replaced", async || {
+        let status = bench.group().await;
+        status.ready == 1 && status.servers.iter().all(|server| server.id != first)
+    })
+    .await;
+    bench.purge().await;
+}
+
+/// Fills the disk under the state directory until so many bytes are left.
+fn fill(bench: &Bench, left: u64) {
+    let filler = bench.seen_state().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let free = || {
+        let status = rustix::fs::statvfs(bench.seen_state()).unwrap();
+        status.f_bavail * status.f_frsize
+    };
+    while free() > left {
+        std::io::Write::write_all(&mut file, &[0; 64 << 10]).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_pool_refuses_what_is_new_and_leaves_what_runs() {
+    let mut bench = Bench::with_small_disk(512).await;
+    let image = of(&bench, "first");
+    let (last, _) = apply(&bench, &wish(image, 1)).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+    until("something is written", async || file(&at, "numbers").await.starts_with("1\n2\n")).await;
+    let first = bench.group().await.servers[0].id.clone();
+
+    fill(&bench, 40 << 20);
+    let new = |name: &str| VolumeRequest::Create {
+        volume: name.parse().unwrap(),
+        size: ByteSize::mib(64),
+        filesystem: Default::default(),
+    };
+    let snapshot = VolumeRequest::Snapshot { volume: "web.data.0".parse().unwrap(), name: None };
+    for refused in [new("more"), snapshot.clone()] {
+        let error = bench.client.volume(&refused).await.unwrap_err().to_string();
+        assert!(error.contains("the pool of the volumes has") && error.contains("too little to"), "{error}");
+    }
+    assert!(bench.client.volumes().await.unwrap().volumes.iter().all(|volume| volume.id != "more"));
+    // A group that is to have one more server, with a volume, keeps those it has, and says why.
+    let wider = tokio::time::timeout(Duration::from_secs(60), apply(&bench, &wish(image, 2))).await;
+    let (last, seen) = wider.expect("a rollout onto a full pool ends");
+    let said = format!("{last:?} {seen:?}");
+    assert!(said.contains("the pool of the volumes has"), "{said}");
+    let status = bench.group().await;
+    assert!(status.servers.iter().any(|server| server.id == first && server.state == "ready"), "{status:#?}");
+    let before = numbers(&at).await;
+    until("what runs writes on", async || numbers(&at).await > before + 5).await;
+
+    std::fs::remove_file(bench.seen_state().join("filler")).unwrap();
+    bench.client.volume(&new("more")).await.unwrap();
+    bench.client.volume(&snapshot).await.unwrap();
+    let (last, _) = apply(&bench, &wish(image, 2)).await;
+    assert_ok(&last);
+    assert_eq!(bench.group().await.ready, 2);
     bench.purge().await;
 }

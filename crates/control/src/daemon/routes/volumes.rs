@@ -2,15 +2,18 @@
 
 use axum::{Json, extract::State, response::Response};
 use kiln_api::volume::{DrillRequest, VolumeDone, VolumeRequest, Volumes};
+use kiln_model::GroupName;
 
 use super::{
     super::{
         apply, drill,
         error::{Body, Failure},
+        loss,
         stream::{self, Ended},
     },
     Shared,
 };
+use crate::loss::ServerAtStake;
 
 pub(super) async fn list(State(app): Shared) -> Result<Json<Volumes>, Failure> {
     Ok(Json(app.control.volumes().await?))
@@ -20,12 +23,19 @@ pub(super) async fn change(
     State(app): Shared,
     Body(request): Body<VolumeRequest>,
 ) -> Result<Json<VolumeDone>, Failure> {
+    let put_back = match &request {
+        VolumeRequest::Restore { snapshot, loss } => snapshot.volume.slot().map(|slot| (slot, *loss)),
+        _ => None,
+    };
+    let Some(((group, _, slot), accepted)) = put_back else {
+        return Ok(Json(VolumeDone { done: app.control.volume(&request).await? }));
+    };
+    // The server that has it is replaced.
+    let of = |name: &GroupName, server: &ServerAtStake| *name == group && server.slot == Some(slot);
+    let lost = loss::weigh(&app, &[], of, accepted).await?;
     let done = app.control.volume(&request).await?;
-    if let VolumeRequest::Restore { snapshot } = &request
-        && let Some((group, _, slot)) = snapshot.volume.slot()
-    {
-        app.control.put_back(&group, slot).await?;
-    }
+    lost.record(&app, "volume restore").await?;
+    app.control.put_back(&group, slot).await?;
     Ok(Json(VolumeDone { done }))
 }
 
