@@ -9,6 +9,7 @@ mod demo;
 mod docs;
 mod fuzz;
 mod layers;
+mod lines;
 mod spec;
 mod test;
 mod tools;

@@ -13,6 +13,8 @@ mod written;
 
 use clap::Args;
 
+pub use written::psql;
+
 use crate::{
     Outcome,
     command::{cargo, run as run_command, which},

@@ -12,6 +12,7 @@ mod check;
 pub mod config;
 pub mod daemon;
 mod db;
+mod descriptor;
 pub mod failpoint;
 mod group;
 pub mod handle;

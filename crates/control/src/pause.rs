@@ -6,6 +6,8 @@ use std::{io, os::fd::OwnedFd, time::Duration};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptor::awaited;
+
 /// A timer that is used again and again.
 pub(crate) struct Pause(AsyncFd<OwnedFd>);
 
@@ -14,9 +16,7 @@ impl Pause {
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        // Its successor is unsafe because a descriptor might be closed while it is registered; this one is owned.
-        #[expect(deprecated, reason = "safe for an owned descriptor")]
-        Ok(Self(AsyncFd::new(timer)?))
+        awaited(timer).map(Self)
     }
 
     /// Waits for so long, which must not be nothing.

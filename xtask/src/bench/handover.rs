@@ -26,7 +26,7 @@ use super::{
     median,
     report::{Row, Target},
 };
-use crate::{Outcome, command::output};
+use crate::{Outcome, command::output, test::psql};
 
 /// Rows that are changed before each round.
 const ROWS: u32 = 20_000;
@@ -107,9 +107,7 @@ fn answers_at(port: u16) -> bool {
 }
 
 fn query(port: u16, sql: &str) -> Outcome {
-    let mut psql = Command::new("psql");
-    psql.args(["--no-psqlrc", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-c", sql]);
-    output(psql.arg(format!("--port={port}")).env("PGPASSWORD", "change-me")).map(drop)
+    output(psql(port).args(["-c", sql])).map(drop)
 }
 
 /// A PostgreSQL of this host with data of its own.

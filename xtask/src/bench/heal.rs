@@ -1,9 +1,7 @@
 //! Recovery: from kill -9 of a server's PID 1 to its replacement's first answer, and a minute in which servers die all the time.
 
 use std::{
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
-    process::{Child, ChildStdout, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -16,10 +14,12 @@ use super::{
     launch, load, peers, quantile,
     report::{Row, Target},
 };
-use crate::{Outcome, command::output};
+use crate::{Outcome, command::output, lines::Lines};
 
 /// Servers that are killed, one after another.
 const KILLED: usize = 30;
+/// The replacement starts within this time.
+const LATEST: Duration = Duration::from_secs(20);
 /// From one death to the next.
 const EVERY: Duration = Duration::from_millis(100);
 /// Servers in the group while they die.
@@ -77,17 +77,12 @@ fn kill(pid: &str) -> Outcome {
 }
 
 /// `kiln events -f`, so that a replacement's address is known as soon as it has one.
-struct Events {
-    program: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-}
+struct Events(Lines);
 
 impl Events {
     fn follow(kiln: &Kiln) -> Outcome<Self> {
         let last = kiln.json(&["events"])?["id"].to_string();
-        let mut program = kiln.call(&["events", "-f", "--json", "--after", &last]).stdout(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(program.stdout.take().ok_or("events go to a pipe")?).lines();
-        Ok(Self { program, lines })
+        Ok(Self(Lines::of(kiln.call(&["events", "-f", "--json", "--after", &last]))?))
     }
 
     /// Kills, and waits until a server that starts after that answers: milliseconds.
@@ -95,7 +90,7 @@ impl Events {
         let begin = Instant::now();
         kill(pid)?;
         let address = loop {
-            let event: Value = serde_json::from_str(&self.lines.next().ok_or("the daemon tells no more events")??)?;
+            let event: Value = serde_json::from_str(&self.0.next(LATEST)?)?;
             let starting = event["event"] == "server" && event["state"] == "starting";
             if let Some(address) = event["address"].as_str().filter(|_| starting) {
                 break address.parse::<std::net::Ipv4Addr>()?;
@@ -103,13 +98,6 @@ impl Events {
         };
         peers::wait(SocketAddr::from((address, 80)))?;
         Ok(begin.elapsed().as_secs_f64() * 1e3)
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.program.kill().ok();
-        self.program.wait().ok();
     }
 }
 

@@ -3,29 +3,26 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::Path,
+    io::Write as _,
+    net::SocketAddr,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 use serde_json::Value;
 
-use super::followed::Followed;
+use super::{
+    followed::Followed,
+    project::{Project, ask},
+};
 use crate::{
     Outcome,
     command::{output, shown},
     demo,
 };
 
-/// A `kiln` with a state directory, and a project whose servers are up.
-pub struct Contract<'a> {
-    pub kiln: &'a Path,
-    pub state: &'a Path,
-    pub project: &'a Path,
-}
+/// `examples/hello`, whose servers are up.
+pub struct Contract<'a>(pub Project<'a>);
 
 impl Contract<'_> {
     /// All of it.
@@ -38,18 +35,12 @@ impl Contract<'_> {
         self.a_lock_is_used_exactly_and_can_be_refreshed()
     }
 
-    fn call(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.kiln);
-        command.arg("--state").arg(self.state).args(arguments);
-        command
-    }
-
     fn project(&self) -> Outcome<&str> {
-        self.project.to_str().ok_or_else(|| "the path is not UTF-8".into())
+        self.0.directory.to_str().ok_or_else(|| "the path is not UTF-8".into())
     }
 
     fn json(&self, arguments: &[&str]) -> Outcome<Vec<Value>> {
-        let said = String::from_utf8(output(self.call(arguments).arg("--json"))?.stdout)?;
+        let said = String::from_utf8(output(self.0.call(arguments).arg("--json"))?.stdout)?;
         if let Ok(one) = serde_json::from_str(&said) {
             return Ok(vec![one]);
         }
@@ -73,21 +64,18 @@ impl Contract<'_> {
     }
 
     fn a_changed_page_under_load_fails_no_request(&self) -> Outcome {
-        let status = self.json(&["status"])?;
-        let endpoint = status[0]["groups"][0]["endpoints"][0].as_str().ok_or("the group has an endpoint")?.to_owned();
-        let address: SocketAddr = endpoint.trim_start_matches("http://").parse()?;
-        let before = self.servers()?;
+        let (address, before) = (self.0.address()?, self.0.servers()?);
         let over = AtomicBool::new(false);
         let asked = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| ask_until(&over, address))).collect();
-            let changed = demo::change_page(self.project).and_then(|()| self.json(&["up", self.project()?]));
+            let changed = demo::change_page(self.0.directory).and_then(|()| self.json(&["up", self.project()?]));
             over.store(true, Ordering::Relaxed);
             let asked = clients.into_iter().map(|client| client.join().map_err(|_| "a client panicked"));
             changed.and(asked.collect::<Result<Vec<_>, _>>().map_err(Into::into))
         })?;
         let (good, failed) = asked.iter().fold((0, 0), |(good, failed), (g, f)| (good + g, failed + f));
         eprintln!("{good} requests answered during the change, {failed} failed");
-        let after = self.servers()?;
+        let after = self.0.servers()?;
         let replaced = after.len() >= 3 && after.iter().all(|id| !before.contains(id));
         if failed > 0 || good == 0 || !replaced {
             return Err(format!("{failed} requests failed, {good} did not; before {before:?}, after {after:?}").into());
@@ -96,23 +84,15 @@ impl Contract<'_> {
     }
 
     fn followed_logs_have_every_server_to_its_end_by_time(&self) -> Outcome {
-        let before = self.servers()?;
-        let mut followed = Followed::start(self.call(&["logs", "-f", "web", "--json"]), &before)?;
-        output(&mut self.call(&["rebuild", "web"]))?;
-        followed.until_replaced(&before, &self.servers()?)
-    }
-
-    /// Ids of the servers that are ready.
-    fn servers(&self) -> Outcome<Vec<String>> {
-        let status = self.json(&["status"])?;
-        let servers = status[0]["groups"][0]["servers"].as_array().ok_or("a group has servers")?;
-        let ready = servers.iter().filter(|server| server["state"] == "ready");
-        Ok(ready.filter_map(|server| server["id"].as_str().map(str::to_owned)).collect())
+        let before = self.0.servers()?;
+        let mut followed = Followed::start(self.0.call(&["logs", "-f", "web", "--json"]), &before)?;
+        output(&mut self.0.call(&["rebuild", "web"]))?;
+        followed.until_replaced(&before, &self.0.servers()?)
     }
 
     fn exit_codes_are_the_documented_ones(&self) -> Outcome {
-        let failing = self.project.with_file_name("failing");
-        demo::copy_fresh(self.project, &failing)?;
+        let failing = self.0.directory.with_file_name("failing");
+        demo::copy_fresh(self.0.directory, &failing)?;
         let recipe = fs::read_to_string(failing.join("image.toml"))?;
         let failing_test = "\n[[test]]\nname = \"never\"\nfile = \"/never\"\nwithin = \"100ms\"\n";
         fs::write(failing.join("image.toml"), recipe.clone() + failing_test)?;
@@ -135,14 +115,14 @@ impl Contract<'_> {
         }
         let image = self.json(&["bake", self.project()?])?.last().map(|baked| baked["image"].clone());
         let image = image.as_ref().and_then(Value::as_str).ok_or("a bake has an image")?.to_owned();
-        fs::write(self.state.join("keys/revoked"), format!("{image}\n"))?;
+        fs::write(self.0.state.join("keys/revoked"), format!("{image}\n"))?;
         let refused = self.ends_with(3, &["promote", &format!("hello@{image}"), "--to", "stable"]);
-        fs::remove_file(self.state.join("keys/revoked"))?;
+        fs::remove_file(self.0.state.join("keys/revoked"))?;
         refused
     }
 
     fn ends_with(&self, code: i32, arguments: &[&str]) -> Outcome {
-        let ended = self.call(arguments).output()?;
+        let ended = self.0.call(arguments).output()?;
         if ended.status.code() == Some(code) {
             return Ok(());
         }
@@ -152,12 +132,12 @@ impl Contract<'_> {
 
     /// On a terminal that script(1) makes.
     fn a_shell_opens_in_the_tree_of_a_failed_step(&self) -> Outcome {
-        let failing = self.project.with_file_name("failing");
-        let recipe = fs::read_to_string(self.project.join("image.toml"))?;
+        let failing = self.0.directory.with_file_name("failing");
+        let recipe = fs::read_to_string(self.0.directory.join("image.toml"))?;
         let step = "\n[[step]]\nrun = \"echo made >/made; exit 3\"\n";
         let services = recipe.find("\n# PID 1 starts").ok_or("the recipe has changed")?;
         fs::write(failing.join("image.toml"), format!("{}{step}{}", &recipe[..services], &recipe[services..]))?;
-        let bake = shown(self.call(&["bake", "--shell-on-failure"]).arg(&failing));
+        let bake = shown(self.0.call(&["bake", "--shell-on-failure"]).arg(&failing));
         let mut terminal = Command::new("script");
         terminal.args(["-qec", &bake, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = terminal.spawn()?;
@@ -173,17 +153,17 @@ impl Contract<'_> {
     }
 
     fn a_lock_is_used_exactly_and_can_be_refreshed(&self) -> Outcome {
-        let path = self.project.join("kiln.lock");
+        let path = self.0.directory.join("kiln.lock");
         let lock = fs::read_to_string(&path)?;
         let marker = "sha256 = \"sha256:";
         let at = lock.find(marker).ok_or("a lock has hashes")? + marker.len();
         let wrong = format!("{}{}{}", &lock[..at], "0".repeat(64), &lock[at + 64..]);
         fs::write(&path, wrong)?;
-        let baked = self.call(&["bake", "--offline", self.project()?]).output()?;
+        let baked = self.0.call(&["bake", "--offline", self.project()?]).output()?;
         if baked.status.success() {
             return Err("a bake went on with a package that is not the locked one".into());
         }
-        output(&mut self.call(&["lock", "--update", self.project()?]))?;
+        output(&mut self.0.call(&["lock", "--update", self.project()?]))?;
         let refreshed = fs::read_to_string(&path)?;
         if !refreshed.contains(&lock[at..at + 64]) {
             return Err("`kiln lock --update` did not bring the archive's hash back".into());
@@ -196,21 +176,12 @@ impl Contract<'_> {
 fn ask_until(over: &AtomicBool, address: SocketAddr) -> (u64, u64) {
     let (mut good, mut failed) = (0, 0);
     while !over.load(Ordering::Relaxed) {
-        match ask(address) {
-            Ok(true) => good += 1,
-            Ok(false) | Err(_) => failed += 1,
+        match ask(address, "GET / HTTP/1.1\r\n", "") {
+            Ok((200, page)) if page.contains("</html>") => good += 1,
+            _ => failed += 1,
         }
     }
     (good, failed)
-}
-
-fn ask(address: SocketAddr) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(answer.starts_with(b"HTTP/1.1 200 ") && answer.windows(7).any(|window| window == b"</html>"))
 }
 
 fn has(object: &Value, keys: &[&str]) -> Outcome {

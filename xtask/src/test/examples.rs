@@ -1,6 +1,7 @@
 //! Every example, with the real `kiln` and real servers: up, answering, down without a trace.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,7 +13,7 @@ use super::{
     clients,
     contract::Contract,
     guestbook::Guestbook,
-    project::Project,
+    project::{self, Project},
     wiki::{self, Wiki},
     written::Written,
 };
@@ -25,8 +26,8 @@ use crate::{
 /// Not an example: programs that ask the metadata service.
 const CLIENTS: &str = "clients";
 
-/// Where the databases of examples answer when no other one runs: what their fleets say.
-const FIRST_DATABASES: [&str; 2] = ["198.51.100.2", "203.0.113.2"];
+/// Where the database of an example answers when no other one runs: what the fleets of those that want one say.
+const FIRST_DATABASE: &str = "198.51.100.2";
 
 /// Packages that the examples have downloaded.
 pub fn downloads() -> PathBuf {
@@ -84,50 +85,37 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     outcome.and(gone).and(with_database(&copy, "stop"))
 }
 
-/// Starts or ends the external database of an example that brings one.
+/// Starts or ends the external database of an example that wants one.
 fn with_database(example: &Path, verb: &str) -> Outcome {
-    let script = example.join("database.sh");
-    if !script.exists() {
-        return Ok(());
+    let fleet = example.join("fleet.toml");
+    let text = fs::read_to_string(&fleet)?;
+    match verb {
+        "start" if text.contains(FIRST_DATABASE) => {
+            run_command(&mut project::database("start", example))?;
+            let address = String::from_utf8(output(&mut project::database("address", example))?.stdout)?;
+            Ok(fs::write(fleet, text.replace(FIRST_DATABASE, address.trim()))?)
+        }
+        "stop" if example.join("db.number").exists() => run_command(&mut project::database("stop", example)),
+        _ => Ok(()),
     }
-    run_command(Command::new("sh").arg(&script).arg(verb))?;
-    if verb == "start" {
-        let address = output(Command::new("sh").arg(&script).arg("address"))?;
-        let address = String::from_utf8(address.stdout)?;
-        let fleet = example.join("fleet.toml");
-        let text = fs::read_to_string(&fleet)?;
-        fs::write(fleet, FIRST_DATABASES.iter().fold(text, |text, first| text.replace(first, address.trim())))?;
-    }
-    Ok(())
 }
 
 fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     up(kiln, state, example)?;
-    if example.ends_with("hello") {
-        Contract { kiln, state, project: example }.check()?;
+    let project = Project { kiln, state, directory: example };
+    match example.file_name().and_then(OsStr::to_str) {
+        Some("hello") => Contract(project).check()?,
+        Some("guestbook") => Guestbook(project).replacing_under_load_fails_no_request_and_loses_no_row()?,
+        Some("wiki") => Wiki(project).replacing_under_load_loses_no_page_and_no_file()?,
+        Some("postgres") => Written(project).postgres_loses_no_commit()?,
+        Some("redis") => Written(project).redis_loses_no_answered_command()?,
+        _ => {}
     }
-    if example.ends_with("guestbook") {
-        Guestbook(Project { kiln, state, directory: example })
-            .replacing_under_load_fails_no_request_and_loses_no_row()?;
+    let group = project.group()?;
+    match group["ready"] == group["desired"] && group["rollout"].is_null() {
+        true => Ok(()),
+        false => Err(format!("the group is not as wanted: {group:#}").into()),
     }
-    if example.ends_with("wiki") {
-        Wiki(Project { kiln, state, directory: example }).replacing_under_load_loses_no_page_and_no_file()?;
-    }
-    let written = Written { kiln, state, project: example };
-    if example.ends_with("postgres") {
-        written.postgres_loses_no_commit()?;
-    }
-    if example.ends_with("redis") {
-        written.redis_loses_no_answered_command()?;
-    }
-    let status = output(Command::new(kiln).arg("--state").arg(state).args(["status", "--json"]))?;
-    let status: Value = serde_json::from_slice(&status.stdout)?;
-    for group in status["groups"].as_array().ok_or("status has groups")? {
-        if group["ready"] != group["desired"] || !group["rollout"].is_null() {
-            return Err(format!("a group is not as wanted: {group:#}").into());
-        }
-    }
-    Ok(())
 }
 
 fn up(kiln: &Path, state: &Path, example: &Path) -> Outcome {

@@ -1,17 +1,11 @@
 //! `kiln logs -f` of a group whose servers are replaced: every line of every server, also the last ones of those that are gone, by
 //! time.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
-    time::Duration,
-};
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use serde_json::Value;
 
-use crate::Outcome;
+use crate::{Outcome, lines::Lines};
 
 /// The first line of a service, of `examples/hello`, and PID 1's last one.
 const FIRST: &str = "start worker process ";
@@ -21,20 +15,16 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A running `kiln logs -f --json`.
 pub struct Followed {
-    program: Child,
-    lines: Receiver<String>,
+    lines: Lines,
+    /// The time of the line before.
     last: String,
 }
 
 impl Followed {
     /// Starts it, and waits until the servers that are there were shown.
-    pub fn start(mut logs: Command, there: &[String]) -> Outcome<Self> {
-        let mut program = logs.stdout(Stdio::piped()).spawn()?;
-        let output = BufReader::new(program.stdout.take().ok_or("lines go to a pipe")?);
-        let (line, lines) = channel();
-        std::thread::spawn(move || output.lines().map_while(Result::ok).all(|text| line.send(text).is_ok()));
-        let mut followed = Self { program, lines, last: String::new() };
-        followed.until_all_said(FIRST, there)?;
+    pub fn start(logs: Command, there: &[String]) -> Outcome<Self> {
+        let mut followed = Self { lines: Lines::of(logs)?, last: String::new() };
+        followed.until_none_is(there.iter().map(|id| (FIRST, id.clone())).collect())?;
         Ok(followed)
     }
 
@@ -45,14 +35,10 @@ impl Followed {
         self.until_none_is(missing)
     }
 
-    fn until_all_said(&mut self, what: &'static str, servers: &[String]) -> Outcome {
-        self.until_none_is(servers.iter().map(|id| (what, id.clone())).collect())
-    }
-
     fn until_none_is(&mut self, mut missing: BTreeSet<(&'static str, String)>) -> Outcome {
         while !missing.is_empty() {
-            let line = self.lines.recv_timeout(LIMIT);
-            let line: Value = serde_json::from_str(&line.map_err(|_| format!("nothing was shown of {missing:?}"))?)?;
+            let line = self.lines.next(LIMIT).map_err(|error| format!("{error}; not shown yet: {missing:?}"))?;
+            let line: Value = serde_json::from_str(&line)?;
             let [server, text, time] = ["server", "text", "time"].map(|key| line[key].as_str().unwrap_or_default());
             // Without its `Z` a time of fewer digits comes before a later one.
             let time = time.trim_end_matches('Z');
@@ -63,12 +49,5 @@ impl Followed {
             missing.retain(|(what, id)| id != server || !text.contains(what));
         }
         Ok(())
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.program.kill().ok();
-        self.program.wait().ok();
     }
 }

@@ -5,12 +5,11 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use super::project::{Project, ask};
+use super::project::{Project, ask, database};
 use crate::{Outcome, command::output};
 
 const SIGNERS: u32 = 4;
@@ -66,8 +65,7 @@ impl Guestbook<'_> {
         let (failed, signed): (Vec<&String>, usize) = seen.iter().fold((Vec::new(), 0), |(failed, all), one| {
             (failed.into_iter().chain(&one.failed).collect(), all + one.acknowledged.len())
         });
-        let script = self.0.directory.join("database.sh");
-        let rows = output(Command::new("sh").arg(script).args(["psql", "-Atc", "select text from entries"]))?;
+        let rows = output(database("psql", self.0.directory).args(["-Atc", "select text from entries"]))?;
         let mut kept: BTreeMap<String, u32> = BTreeMap::new();
         String::from_utf8(rows.stdout)?.lines().for_each(|row| *kept.entry(row.to_owned()).or_default() += 1);
         let all = seen.iter().flat_map(|one| &one.acknowledged);
@@ -81,7 +79,10 @@ impl Guestbook<'_> {
             return Ok(());
         }
         let shown: Vec<_> = failed.iter().take(5).collect();
-        Err(format!("{lost} of {signed} entries lost, {} kept, {} failed: {shown:?}", kept.len(), failed.len()).into())
+        let said = String::from_utf8(output(&mut self.0.call(&["logs", "guestbook"]))?.stdout)?;
+        let said: Vec<_> = said.lines().filter(|line| line.contains("the database:")).take(5).collect();
+        let (kept, failed) = (kept.len(), failed.len());
+        Err(format!("{lost} of {signed} entries lost, {kept} kept, {failed} failed: {shown:?}; said: {said:?}").into())
     }
 }
 

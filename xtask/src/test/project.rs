@@ -10,9 +10,13 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Outcome, command::output};
+use crate::{
+    Outcome,
+    command::{output, root},
+};
 
 /// A `kiln` with a state directory, and a directory with a recipe and a fleet of one group.
+#[derive(Clone, Copy)]
 pub struct Project<'a> {
     pub kiln: &'a Path,
     pub state: &'a Path,
@@ -27,17 +31,23 @@ impl Project<'_> {
 
     /// Replaces every server.
     pub fn rebuild(&self) -> Outcome {
-        let group = self.group()?["name"].as_str().ok_or("a group has a name")?.to_owned();
-        output(&mut self.call(&["rebuild", &group])).map(drop)
+        output(&mut self.call(&["rebuild", &self.name()?])).map(drop)
     }
 
-    fn call(&self, arguments: &[&str]) -> Command {
+    /// The name of its group.
+    pub fn name(&self) -> Outcome<String> {
+        Ok(self.group()?["name"].as_str().ok_or("a group has a name")?.to_owned())
+    }
+
+    /// A call of `kiln`.
+    pub fn call(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.kiln);
         command.arg("--state").arg(self.state).args(arguments);
         command
     }
 
-    fn group(&self) -> Outcome<Value> {
+    /// Its group, as `status` has it.
+    pub fn group(&self) -> Outcome<Value> {
         let mut status: Value = serde_json::from_slice(&output(&mut self.call(&["status", "--json"]))?.stdout)?;
         Ok(status["groups"][0].take())
     }
@@ -46,7 +56,7 @@ impl Project<'_> {
     pub fn address(&self) -> Outcome<SocketAddr> {
         let group = self.group()?;
         let endpoint = group["endpoints"][0].as_str().ok_or("the group has an endpoint")?;
-        Ok(endpoint.trim_start_matches("http://").parse()?)
+        Ok(endpoint.rsplit('/').next().unwrap_or_default().parse()?)
     }
 
     /// Ids of the servers that are ready.
@@ -56,6 +66,13 @@ impl Project<'_> {
         let ready = servers.iter().filter(|server| server["state"] == "ready");
         Ok(ready.filter_map(|server| server["id"].as_str().map(str::to_owned)).collect())
     }
+}
+
+/// A call of the script that gives an example a PostgreSQL.
+pub fn database(verb: &str, example: &Path) -> Command {
+    let mut script = Command::new("sh");
+    script.arg(root().join("examples/database.sh")).arg(verb).arg(example);
+    script
 }
 
 /// One request; the answer's status and all of it.

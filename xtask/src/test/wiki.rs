@@ -8,12 +8,11 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, chown},
     path::Path,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use super::project::{Project, ask};
+use super::project::{Project, ask, database};
 use crate::{Outcome, command::output};
 
 const WRITERS: u32 = 3;
@@ -73,8 +72,7 @@ impl Wiki<'_> {
     fn compare(&self, seen: &[Seen]) -> Outcome {
         let failed: Vec<&String> = seen.iter().flat_map(|one| &one.failed).collect();
         let written: Vec<&String> = seen.iter().flat_map(|one| &one.acknowledged).collect();
-        let script = self.0.directory.join("database.sh");
-        let rows = output(Command::new("sh").arg(script).args(["psql", "-Atc", "select name from pages"]))?;
+        let rows = output(database("psql", self.0.directory).args(["-Atc", "select name from pages"]))?;
         let rows = String::from_utf8(rows.stdout)?;
         let pages: BTreeSet<&str> = rows.lines().collect();
         let lost = written.iter().filter(|name| !pages.contains(name.as_str()) || !self.has_file(name)).count();

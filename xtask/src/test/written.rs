@@ -5,25 +5,19 @@ use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
-    path::Path,
     process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use serde_json::Value;
-
+use super::project::Project;
 use crate::{Outcome, command::output};
 
 const PAUSE: Duration = Duration::from_millis(20);
 const PSQL: [&str; 7] = ["--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "--username=postgres"];
 
-/// A `kiln` with a state directory and a database that is up.
-pub struct Written<'a> {
-    pub kiln: &'a Path,
-    pub state: &'a Path,
-    pub project: &'a Path,
-}
+/// A database that is up.
+pub struct Written<'a>(pub Project<'a>);
 
 /// How a client of the database writes one number and is told that it is kept.
 trait Client: Sized {
@@ -64,7 +58,8 @@ impl Client for Redis {
     }
 }
 
-fn psql(port: u16) -> Command {
+/// PostgreSQL's client, of a database of the example on this host.
+pub fn psql(port: u16) -> Command {
     let mut command = Command::new("psql");
     command.args(PSQL).arg(format!("--port={port}"));
     command.env("PGPASSWORD", "change-me").env("PGCONNECT_TIMEOUT", "2");
@@ -118,17 +113,16 @@ impl Written<'_> {
     }
 
     fn go_wrong(&self) -> Outcome {
-        let group = self.status()?["name"].as_str().ok_or("a group has a name")?.to_owned();
+        let group = self.0.name()?;
         for round in 0..3 {
-            self.call(&["rebuild", &group])?;
+            self.0.rebuild()?;
             self.kill_the_server()?;
             // Killed at another moment of a hand-over each time.
-            let mut rebuild = self.command(&["rebuild", &group]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            let mut rebuild = self.0.call(&["rebuild", &group]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
             std::thread::sleep(Duration::from_millis(60 * round + 20));
             self.kill_the_daemon()?;
             rebuild.wait()?;
-            let project = self.project.display().to_string();
-            self.call(&["apply", &project])?;
+            output(self.0.call(&["apply"]).arg(self.0.directory))?;
             self.until_ready()?;
         }
         Ok(())
@@ -147,14 +141,14 @@ impl Written<'_> {
     }
 
     fn kill_the_daemon(&self) -> Outcome {
-        let daemon = crate::bench::daemon_of(self.state)?;
+        let daemon = crate::bench::daemon_of(self.0.state)?;
         output(Command::new("kill").args(["-9", &daemon.to_string()])).map(drop)
     }
 
     /// PID 1 of the server that is ready.
     fn until_ready(&self) -> Outcome<u64> {
         for _ in 0..1500 {
-            let group = self.status()?;
+            let group = self.0.group()?;
             let ready = group["servers"].as_array().into_iter().flatten().find(|server| server["state"] == "ready");
             if let Some(pid) = ready.and_then(|server| server["pid"].as_u64()) {
                 return Ok(pid);
@@ -165,24 +159,7 @@ impl Written<'_> {
     }
 
     fn port(&self) -> Outcome<u16> {
-        let group = self.status()?;
-        let endpoint = group["endpoints"][0].as_str().ok_or("the group has no endpoint")?;
-        Ok(endpoint.rsplit(':').next().unwrap_or_default().parse()?)
-    }
-
-    fn status(&self) -> Outcome<Value> {
-        let said = output(&mut self.command(&["status", "--json"]))?;
-        Ok(serde_json::from_slice::<Value>(&said.stdout)?["groups"][0].take())
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.kiln);
-        command.arg("--state").arg(self.state).args(arguments);
-        command
-    }
-
-    fn call(&self, arguments: &[&str]) -> Outcome {
-        output(&mut self.command(arguments)).map(drop)
+        Ok(self.0.address()?.port())
     }
 }
 

@@ -21,12 +21,12 @@ use kiln_gateway::{
 };
 use kiln_model::ServerId;
 use rustix::process::{PidfdFlags, pidfd_open};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::watch,
-};
+use tokio::sync::watch;
 
-use crate::traffic::{Bound, Carried, Drained, Routes, Traffic, TrafficError};
+use crate::{
+    descriptor::awaited,
+    traffic::{Bound, Carried, Drained, Routes, Traffic, TrafficError},
+};
 
 /// Pause between two looks at a gateway that was not there, or whose successor was started.
 const SOON: Duration = Duration::from_millis(250);
@@ -201,10 +201,7 @@ impl GatewayProcess {
 async fn until_next_look(process: Option<u32>) {
     let process = process.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
     let opened = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    // Its successor is unsafe because a descriptor might be closed while it is registered; this one is owned.
-    #[expect(deprecated, reason = "safe for an owned descriptor")]
-    let watched = opened.and_then(|process| AsyncFd::with_interest(process, Interest::READABLE).ok());
-    match watched {
+    match opened.and_then(|process| awaited(process).ok()) {
         Some(process) => drop(tokio::time::timeout(LOOK, process.readable()).await),
         None => tokio::time::sleep(SOON).await,
     }

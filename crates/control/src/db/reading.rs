@@ -10,7 +10,8 @@ use super::{DbError, schema};
 pub(crate) fn for_reading(state_dir: &Path) -> Result<Connection, DbError> {
     let path = state_dir.join("kiln.db");
     let failed = |source| DbError::Open { path: path.display().to_string(), source };
-    if !path.exists() {
+    // What cannot be looked for may be there.
+    if !path.try_exists().unwrap_or(true) {
         let mut empty = Connection::open_in_memory().map_err(failed)?;
         schema::prepare(&mut empty)?;
         return Ok(empty);

@@ -35,8 +35,7 @@ impl News {
     /// Must be called in a tokio runtime.
     pub fn new() -> std::io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        #[expect(deprecated, reason = "its successor is unsafe, for descriptors that are not owned: this one is")]
-        let descriptor = AsyncFd::new(descriptor)?;
+        let descriptor = crate::descriptor::awaited(descriptor)?;
         Ok(Self { descriptor, watched: Mutex::default() })
     }
 

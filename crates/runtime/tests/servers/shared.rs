@@ -26,8 +26,8 @@ fn bound(path: &Path) -> SharedDirectory {
     SharedDirectory { place, read_only: false, execute: false }
 }
 
-pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
-    let request = Request {
+fn request(server: &str, shared: Vec<Attachment>) -> Request {
+    Request {
         server: id(server),
         generation: 1,
         group: None,
@@ -35,8 +35,12 @@ pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Resu
         limits: NO_LIMITS,
         secrets: Arc::default(),
         volumes: Vec::new(),
-        shared: vec![Attachment { name: "uploads".parse().unwrap(), source }],
-    };
+        shared,
+    }
+}
+
+pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
+    let request = request(server, vec![Attachment { name: "uploads".parse().unwrap(), source }]);
     bench.runtime().launch(&release(), &request)
 }
 
@@ -204,20 +208,6 @@ fn root_what_cannot_be_shared_is_said() {
         let error = refused(&own);
         assert!(matches!(error, SharedError::Own { .. }), "{error}");
     }
-    let nothing_given = kiln_runtime::Request { shared: Vec::new(), ..request_of(&bench) };
-    let error = bench.runtime().launch(&release(), &nothing_given).unwrap_err();
+    let error = bench.runtime().launch(&release(), &request("one", Vec::new())).unwrap_err();
     assert!(matches!(error, RuntimeError::Manifest { .. }), "{error}");
-}
-
-fn request_of(_: &Bench) -> Request {
-    Request {
-        server: id("one"),
-        generation: 1,
-        group: None,
-        manifest: Arc::new(with_uploads()),
-        limits: NO_LIMITS,
-        secrets: Arc::default(),
-        volumes: Vec::new(),
-        shared: Vec::new(),
-    }
 }

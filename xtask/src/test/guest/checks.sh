@@ -27,6 +27,7 @@ clean() {
 # One at a time: each counts on being alone in its process.
 check servers /guest/servers --test-threads 1
 check sandbox /guest/sandbox --test-threads 1
+check nfs /guest/nfs.sh
 check doctor kiln doctor
 check up kiln up /guest/hello
 check served served 'Hello from Kiln'
