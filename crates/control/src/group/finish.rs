@@ -147,7 +147,7 @@ impl GroupTask {
             }
         };
         for bound in bound.iter().flatten().filter(|bound| bound.bound != 0) {
-            if self.row.ports.insert(bound.port, bound.bound) != Some(bound.bound) {
+            if self.row.ports.insert(bound.published, bound.bound) != Some(bound.bound) {
                 self.batch.group(&self.row);
             }
         }
