@@ -27,7 +27,7 @@ pub(crate) struct GroupRow {
     pub evidence: EvidencePolicy,
     pub progress: Option<RolloutProgress>,
     pub failures: Vec<Failure>,
-    /// Host port of each published port of the servers, once bound.
+    /// The port of the host that was chosen for each published one that takes any.
     pub ports: BTreeMap<PublishName, u16>,
     /// Whether the group is forgotten once its last server is gone.
     pub removing: bool,

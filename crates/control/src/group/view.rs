@@ -60,8 +60,10 @@ impl GroupTask {
         let publish = self.row.spec.publish.iter();
         publish
             .filter_map(|publish| {
-                let bound = self.row.ports.get(&publish.name())?;
-                let port = if publish.listen == 0 { *bound } else { publish.listen };
+                let port = match publish.listen {
+                    0 => *self.row.ports.get(&publish.name())?,
+                    listen => listen,
+                };
                 let scheme = match publish.protocol {
                     Protocol::Http => "http",
                     Protocol::Tcp => "tcp",

@@ -441,7 +441,9 @@ async fn root_a_daemon_killed_at_any_time_of_a_grow_an_export_or_an_import_loses
         let after = Duration::from_millis(12 * round);
         let size = ByteSize::mib(80 + 16 * round);
         let grow = VolumeRequest::Grow { volume: "web.data.0".parse().unwrap(), size };
-        interrupted(&mut bench, grow, after).await.unwrap();
+        let grown = interrupted(&mut bench, grow, after).await;
+        // A host without the right to grow an ext4 in use does it at the next replacement.
+        assert!(grown.is_ok() || grown.unwrap_err().message.contains("from its server's next replacement on"));
         assert_eq!(volume(&bench, "web.data.0").await.size, size.to_string());
 
         let file = directory.join(format!("out-{round}")).display().to_string();

@@ -1,7 +1,7 @@
 //! `publish`: ports of the host that lead to a group's servers, or to the one in a slot.
 //!
-//! A group's published ports are told apart by the servers' port and the slot, so that a port of the host that was chosen
-//! is found again after the daemon was started anew.
+//! Those that take any port of the host are told apart by the servers' port and the slot, so that the one that was chosen is
+//! found again after the daemon was started anew.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -125,14 +125,14 @@ fn published<'d>(value: &Value<'d>) -> Option<Placed<'d>> {
 /// Of two that lead to the same servers' port and take any port of the host, nobody could say which is which.
 fn names_are_distinct(placed: &[Placed<'_>]) {
     let mut seen: BTreeMap<PublishName, Place<'_>> = BTreeMap::new();
-    for one in placed {
+    for one in placed.iter().filter(|one| one.publish.listen == 0) {
         let name = one.publish.name();
         if let Some(first) = seen.get(&name) {
             one.whole.contradicts::<()>(
                 *first,
-                format!("the servers' port {name} is published twice"),
+                format!("the servers' port {name} is published twice at any port of the host"),
                 "it is published here already",
-                "leave one out, or let them lead to different slots: `slot = 0`",
+                "leave one out, or say which port of the host it is: `listen = 8080`",
             );
         } else {
             seen.insert(name, one.whole);
