@@ -25,7 +25,7 @@ pub use self::{
     healing::HealingPolicy,
     logs::{Collector, InvalidCollector, LogsPolicy, Transport},
     loss::LossPolicy,
-    scaling::{Floor, Measure, Pace, Scaling, Target},
+    scaling::{Endpoint, Floor, InvalidEndpoint, Measure, Metric, Pace, Scaling, Target},
     values::NoVariable,
     window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
 };

@@ -1,6 +1,9 @@
 //! The group as others see it: the planner, `status`, the gateway, people.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use kiln_api::{
     Event,
@@ -223,10 +226,11 @@ impl GroupTask {
         }
     }
 
-    /// None where nothing of the release wanted runs: it is not renewed.
+    /// None where nothing of the release wanted runs: it is not renewed. A group that sleeps is to be woken.
     pub(super) fn in_service(&self) -> Option<InService> {
         let id = self.row.release;
-        self.servers.values().find(|server| server.row.release == id)?;
+        let sleeps = self.row.spec.count == 0 && self.row.spec.scaling.is_some();
+        self.servers.values().find(|server| server.row.release == id).map(drop).or(sleeps.then_some(()))?;
         let release = self.releases.get(&id)?;
         Some(InService {
             group: self.row.name.clone(),
@@ -332,11 +336,16 @@ pub(crate) fn routes_of<'a>(row: &GroupRow, servers: impl Iterator<Item = &'a Se
     table(row, &placed.collect::<Vec<_>>())
 }
 
+/// So long a request waits for a group that may be without servers, where it is.
+const HOLD: Duration = Duration::from_secs(30);
+
 fn table(row: &GroupRow, placed: &[(ServerId, Ipv4Addr, Place)]) -> Vec<Route> {
     let publish = row.spec.publish.iter();
+    let sleeps = row.spec.scaling.as_ref().is_some_and(|scaling| scaling.min == 0);
     publish
         .map(|publish| Route {
             group: row.name.clone(),
+            hold: sleeps.then_some(HOLD),
             listen: match publish.listen {
                 0 => row.ports.get(&publish.port).copied().unwrap_or(0),
                 listen => listen,
