@@ -80,8 +80,13 @@ mod tests {
 
     #[test]
     fn unit_what_was_fuzzed_is_read_without_fault() {
-        let targets: [(&str, fn(&[u8])); 5] =
-            [("recipe", recipe), ("fleet", fleet), ("lock", lock), ("trust", trust), ("exposition", exposition)];
+        let targets = [
+            ("recipe", recipe as fn(&[u8])),
+            ("fleet", fleet),
+            ("lock", lock),
+            ("trust", trust),
+            ("exposition", exposition),
+        ];
         for (target, read) in targets {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
             let files: Vec<_> = std::fs::read_dir(directory).expect("a corpus").flatten().collect();

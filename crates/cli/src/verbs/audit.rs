@@ -69,7 +69,9 @@ fn replay(context: &Context<'_>, log: &Log, arguments: &AuditReplay) -> Result<E
     context.ui.result(&json!({ "same": same, "incomplete": incomplete }), || {
         let older = match incomplete {
             0 => String::new(),
-            _ => format!("\n{incomplete} were written by an older Kiln, which did not keep all that they were made from"),
+            _ => {
+                format!("\n{incomplete} were written by an older Kiln, which did not keep all that they were made from")
+            }
         };
         format!("{} {same} decisions about numbers of servers, made again, came out the same{older}", good())
     });
