@@ -8,7 +8,7 @@ export PATH PGPASSWORD="${POSTGRES_PASSWORD:?give the group an environment with 
 if [ "${KILN_SLOT:-0}" -gt 0 ]; then
     touch "$PGDATA/standby.signal"
 else
-    rm -f "$PGDATA/standby.signal"
+    [ ! -e "$PGDATA/standby.signal" ] || rm "$PGDATA/standby.signal"
     # Made beside its place and moved there whole: a server that is killed meanwhile leaves none or all of it.
     if [ ! -s "$PGDATA/PG_VERSION" ]; then
         umask 077

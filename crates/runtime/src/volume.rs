@@ -310,15 +310,14 @@ fn template(pool: &Pool, size: ByteSize, filesystem: Filesystem) -> Result<File>
 /// Programs want an empty directory for their data: the one that is made for repairs is made again when it is needed.
 fn emptied(file: &File, filesystem: Filesystem) -> Result<()> {
     if filesystem == Filesystem::Ext4 {
-        let mount = mounted(file, filesystem)?;
+        let mount = mounted(&LoopDevice::attach(file)?, filesystem)?;
         rustix::fs::unlinkat(&mount, "lost+found", rustix::fs::AtFlags::REMOVEDIR).on("empty", "a template")?;
     }
     Ok(())
 }
 
-/// Puts an image under a device and mounts it; the mount alone holds the device from then on.
-fn mounted(image: &File, filesystem: Filesystem) -> Result<OwnedFd> {
-    let device = LoopDevice::attach(image)?;
+/// Mounts the file system on a device; the mount alone holds the device when its descriptor is closed.
+fn mounted(device: &LoopDevice, filesystem: Filesystem) -> Result<OwnedFd> {
     let source = device.path().display().to_string();
     let own = match filesystem {
         // A file system that finds itself damaged is not written to any more.

@@ -11,7 +11,11 @@ use kiln_model::{
     ByteSize, ServerId,
     volume::{Filesystem, Kept, Restore, SnapshotId, VolumeId},
 };
-use kiln_sys::{Outcome, loop_device, resize};
+use kiln_sys::{
+    Outcome,
+    loop_device::{self, LoopDevice},
+    resize,
+};
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::{
@@ -40,7 +44,6 @@ impl Volumes {
         check_fence(&state, kept, server)?;
         let image = locked(&place)?;
         (state.fence, state.holder) = (kept.fence, Some(server.clone()));
-        state.write(&place.directory)?;
         let image = match &kept.restore {
             Some(restore) if restore.number > state.restored => put_back(&place, &mut state, restore)?,
             _ => image,
@@ -51,7 +54,14 @@ impl Volumes {
         if smaller && state.filesystem == Filesystem::Ext4 {
             format::grow_ext4(&image, kept.volume.as_str())?;
         }
-        let mounted = mount(&image, state.filesystem, &kept.volume)?;
+        // The number is on the disk before the file system can be written; the kernel makes the device meanwhile.
+        let (written, device) = std::thread::scope(|scope| {
+            let written = scope.spawn(|| state.write(&place.directory));
+            let device = LoopDevice::attach(&image);
+            (written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), device)
+        });
+        written?;
+        let mounted = mount(&device?, state.filesystem, &kept.volume)?;
         if smaller && state.filesystem == Filesystem::Xfs {
             grow_xfs(&mounted, &image)?;
         }
@@ -82,7 +92,7 @@ impl Volumes {
         let file = File::from(file.on("make", "a volume for a test")?);
         kiln_sys::reflink::share(&content, &file)?;
         mend(&file, "of a test")?;
-        mounted(&file, filesystem)
+        mounted(&LoopDevice::attach(&file)?, filesystem)
     }
 
     /// Waits until nobody has a volume any more.
@@ -116,7 +126,7 @@ impl Volumes {
         let size = whole(size);
         self.enlarge(&place, &image, size)?;
         let Some(inside) = inside else { return Ok(()) };
-        let device = loop_device::LoopDevice::find(&image)?.ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
+        let device = LoopDevice::find(&image)?.ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
         device.take_size()?;
         resize_to(&inside, size.as_bytes(), place.state()?.filesystem, volume)
     }
@@ -185,8 +195,8 @@ fn mend(image: &File, volume: &str) -> Result<()> {
     }
 }
 
-fn mount(image: &File, filesystem: Filesystem, volume: &VolumeId) -> Result<OwnedFd> {
-    mounted(image, filesystem).map_err(|error| match error {
+fn mount(device: &LoopDevice, filesystem: Filesystem, volume: &VolumeId) -> Result<OwnedFd> {
+    mounted(device, filesystem).map_err(|error| match error {
         // EINVAL, EUCLEAN, EIO: what the file systems say of what they do not understand.
         VolumeError::Kernel(error)
             if matches!(error.outcome, Outcome::Invalid | Outcome::Errno(117) | Outcome::Errno(5)) =>
