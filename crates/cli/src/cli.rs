@@ -541,6 +541,8 @@ pub struct Audit {
 pub enum AuditVerb {
     /// Check that no entry was changed, removed or put in
     Verify(AuditVerify),
+    /// Make the decisions about numbers of servers again, from what they were made from
+    Replay(AuditReplay),
 }
 
 /// `kiln audit verify`
@@ -549,6 +551,17 @@ pub struct AuditVerify {
     /// The head of the log as it was printed earlier: the log must still hold it
     #[arg(long, value_name = "NUMBER:HASH")]
     pub head: Option<Head>,
+}
+
+/// `kiln audit replay`
+#[derive(Debug, Args)]
+pub struct AuditReplay {
+    /// Only decisions about this group
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<GroupName>,
+    /// Only entries after this one
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: i64,
 }
 
 /// `kiln events`

@@ -206,7 +206,9 @@ impl Failure {
             Self::Delivery { .. } => Exit::Failed,
             Self::Store(error) if error.is_full() => Exit::Host,
             Self::Audit(AuditError::Read { .. } | AuditError::Open(_) | AuditError::Write(_)) => Exit::Host,
-            Self::Store(_) | Self::Audit(AuditError::Broken { .. }) | Self::Damaged { .. } => Exit::Failed,
+            Self::Store(_)
+            | Self::Audit(AuditError::Broken { .. } | AuditError::Otherwise { .. })
+            | Self::Damaged { .. } => Exit::Failed,
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
             Self::Ended(error) => Exit::from_code(error.code.exit_code()),
             Self::NoStart { .. } => Exit::Unreachable,

@@ -9,9 +9,11 @@
 //! (keys, images that come and go) is no matter of the state file: it is entered by [`note`], for images and keys when it is done.
 
 mod note;
+mod replay;
 mod verify;
 
 pub use note::note;
+pub use replay::Replayed;
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -49,6 +51,14 @@ pub enum AuditError {
         number: i64,
         /// How.
         what: &'static str,
+    },
+    /// A decision does not follow from what it is said to be made from.
+    #[error("entry {number} does not follow from its inputs: made again, the decision {again}")]
+    Otherwise {
+        /// The entry.
+        number: i64,
+        /// What follows.
+        again: String,
     },
 }
 

@@ -99,6 +99,8 @@ pub(crate) enum Message {
     Snapshot(Instant, Arc<Part>),
     /// What the gateway says of a group that follows its load.
     Load(scale::Reading),
+    /// A request waits at the gateway for a server of it.
+    Asked,
     /// What of its shared directories cannot be used.
     Shared(shared::Look),
     /// An action ended, or a new server became ready or did not.
@@ -377,6 +379,7 @@ impl GroupTask {
             Message::Kept(answer) => drop(answer.send(self.kept())),
             Message::Snapshot(begun, part) => self.see(begun, part),
             Message::Load(reading) => self.take_load(reading),
+            Message::Asked => self.asked_for(),
             Message::Shared(look) => self.take_look(look),
             Message::Ended(ended) => self.ended(ended),
         }

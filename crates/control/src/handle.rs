@@ -36,6 +36,7 @@ use crate::{
     shared::{Clock, Shared},
     traffic::{Route, Traffic},
     volumes::{self, Book},
+    waker,
 };
 
 /// Events kept for a reader that is slow.
@@ -279,6 +280,7 @@ impl Control {
         control.take_over(loaded, version).await?;
         let (shared, groups) = (control.shared.clone(), control.groups.clone());
         control.shared.spawn(observer::run(shared, groups, hints));
+        control.shared.spawn(waker::run(control.shared.clone(), control.groups.clone()));
         control.shared.spawn(volumes::keep_tending(control.clone()));
         Ok(control)
     }

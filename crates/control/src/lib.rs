@@ -39,6 +39,7 @@ pub mod sources;
 pub mod throwaway;
 pub mod traffic;
 mod volumes;
+mod waker;
 
 pub use db::DbError;
 pub use failpoint::{FailPoint, NeverFails};
@@ -48,5 +49,5 @@ pub use handle::{
 };
 pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
-pub use traffic::{Backend, Bound, Carried, Drained, Route, Routes, Traffic, TrafficError};
+pub use traffic::{Asked, Backend, Bound, Carried, Drained, Route, Routes, Traffic, TrafficError, TrafficLoad};
 pub use volumes::VolumesError;

@@ -160,7 +160,7 @@ impl Control {
 
     /// What the gateway carries to whom.
     pub(crate) async fn traffic_load(&self) -> Result<Vec<Carried>, TrafficError> {
-        self.shared.traffic.load().await
+        Ok(self.shared.traffic.load().await?.carried)
     }
 
     async fn describe(&self, groups: &[GroupName]) -> Result<Vec<(GroupName, AtStake)>, ControlError> {

@@ -4,7 +4,7 @@
 //! reconciler's: a new server is in an acknowledged table before an old one is drained, and an old one is drained
 //! before it is stopped.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use kiln_model::{GroupName, ServerId, fleet::PublishName, manifest::Protocol};
 
@@ -30,6 +30,8 @@ pub struct Route {
     pub protocol: Protocol,
     /// The servers behind it.
     pub backends: Vec<Backend>,
+    /// A request waits so long for a server, and says so at once ([`Traffic::asked`]); none where servers are to be there always.
+    pub hold: Option<Duration>,
 }
 
 /// A server behind a route.
@@ -65,6 +67,24 @@ pub struct Carried {
     pub in_flight: u64,
 }
 
+/// What is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrafficLoad {
+    /// What the servers of the table carry; one that is behind several ports comes once for each.
+    pub carried: Vec<Carried>,
+    /// Requests and connections that wait for a server, of the groups that have some.
+    pub waiting: BTreeMap<GroupName, u64>,
+}
+
+/// For whom requests wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Another number than before: somebody began to wait meanwhile.
+    pub number: u64,
+    /// The groups whose requests wait now.
+    pub groups: Vec<GroupName>,
+}
+
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
@@ -98,6 +118,9 @@ pub trait Traffic: Send + Sync + 'static {
     /// Sends a server nothing new and returns when nothing is in flight there, or when `limit` is over and the rest
     /// was cut. A server that is not in the table is drained at once.
     async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError>;
-    /// What the servers of the table carry; one that is behind several ports comes once for each.
-    async fn load(&self) -> Result<Vec<Carried>, TrafficError>;
+    /// What is under way.
+    async fn load(&self) -> Result<TrafficLoad, TrafficError>;
+    /// Returns when a request begins to wait on a route that holds it ([`Route::hold`]), and may return without one. `after` is
+    /// the number of the last answer.
+    async fn asked(&self, after: u64) -> Result<Asked, TrafficError>;
 }

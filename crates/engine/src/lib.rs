@@ -7,7 +7,7 @@
 
 pub mod local;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kiln_model::{
     ByteSize, GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, VolumeId,
@@ -200,6 +200,10 @@ pub trait Engine: Send + Sync + 'static {
     fn shared(&self) -> Option<&dyn SharedDirectories> {
         None
     }
+    /// The ability to tell what servers use of the host.
+    fn meters(&self) -> Option<&dyn Meters> {
+        None
+    }
     /// The ability to look and act inside a server, through its PID 1.
     fn inside(&self) -> Option<&dyn Inside> {
         None
@@ -258,6 +262,13 @@ pub trait Volumes: Send + Sync {
 pub trait SharedDirectories: Send + Sync {
     /// Whether servers can be given what a fleet binds; fails with what is wrong, within a time of its own.
     async fn check(&self, directory: &SharedDirectory) -> Result<(), EngineError>;
+}
+
+/// Telling what servers use of the host, seen from outside. Optional ability of an engine.
+#[async_trait::async_trait]
+pub trait Meters: Send + Sync {
+    /// Processor time that each server of a group has used since its launch. A server of which it is not known is left out.
+    async fn processor_time(&self, group: &GroupName) -> Result<BTreeMap<ServerId, Duration>, EngineError>;
 }
 
 /// A command's end inside a server.

@@ -2,10 +2,10 @@
 //!
 //! The runtime's calls block; each runs on a thread for blocking work.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use kiln_model::{
-    ImageDigest, ServerId, VerifiedRelease,
+    GroupName, ImageDigest, ServerId, VerifiedRelease,
     loss::{Bounds, Place, Written},
     shared::SharedDirectory,
 };
@@ -15,8 +15,8 @@ use tokio::sync::broadcast;
 mod volumes;
 
 use crate::{
-    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Observed, Phase, Process,
-    ServiceStatus, SharedDirectories, StopOutcome, Volumes,
+    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Meters, Observed, Phase,
+    Process, ServiceStatus, SharedDirectories, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -172,8 +172,22 @@ impl Engine for LocalEngine {
         Some(self)
     }
 
+    fn meters(&self) -> Option<&dyn Meters> {
+        Some(self)
+    }
+
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Meters for LocalEngine {
+    async fn processor_time(&self, group: &GroupName) -> Result<BTreeMap<ServerId, Duration>, EngineError> {
+        let name = group.clone();
+        let action = || format!("read the processor time of group {group}");
+        let times = self.blocking(action, move |runtime| Ok(runtime.processor_time(&name))).await?;
+        Ok(times.into_iter().collect())
     }
 }
 

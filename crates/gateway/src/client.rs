@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-pub use crate::proto::{BackendStatus, Drained, Refusal, RouteStatus, Status};
+pub use crate::proto::{Asked, BackendStatus, Drained, Refusal, RouteStatus, Status};
 use crate::{
     control::SOCKET,
     fds,
@@ -133,6 +133,16 @@ impl GatewayClient {
     pub async fn status(&self) -> Result<Status, ClientError> {
         match self.ask(&Request::Status {}, self.answer).await? {
             Reply::Status(status) => Ok(status),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Returns when a request begins to wait on a route that holds it, or after the limit. `after` is the number of the last
+    /// answer.
+    pub async fn asked(&self, after: u64, limit: Duration) -> Result<Asked, ClientError> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        match self.ask(&Request::Asked { after, limit_ms }, limit.saturating_add(self.answer)).await? {
+            Reply::Asked(asked) => Ok(asked),
             _ => Err(ClientError::Unexpected),
         }
     }

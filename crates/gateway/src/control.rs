@@ -195,6 +195,7 @@ async fn answer(gateway: &Gateway, mut stream: UnixStream, request: Request) -> 
             Reply::Drained(gateway.drain(&server, Duration::from_millis(limit_ms)).await)
         }
         Request::Status {} => Reply::Status(gateway.status()),
+        Request::Asked { after, limit_ms } => Reply::Asked(gateway.asked(after, Duration::from_millis(limit_ms)).await),
         Request::TakeListeners {} | Request::HandOver {} => {
             let (reply, sockets) = gateway.listeners()?;
             write_reply(&mut stream, &reply).await?;

@@ -17,7 +17,7 @@ use crate::{
     client::GatewayClient,
     options::GatewayOptions,
     ports::{Missing, Ports, Sockets},
-    proto::{Drained, Refusal, Reply, Status},
+    proto::{Asked, Drained, Refusal, Reply, Status},
     store::{self, Kept},
     table::Routes,
     upstream::Upstream,
@@ -154,6 +154,12 @@ impl Gateway {
         let waited_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let before = before.iter().flatten().map(|drained| drained.cut);
         Drained { cut: here.into_iter().chain(before).sum(), waited_ms }
+    }
+
+    /// Returns when a request begins to wait on a route that holds it, or after the limit.
+    pub async fn asked(&self, after: u64, limit: Duration) -> Asked {
+        let number = self.workers.bell.heard(after, limit).await;
+        Asked { number, groups: self.table().ports.awaited() }
     }
 
     pub fn status(&self) -> Status {

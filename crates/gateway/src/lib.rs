@@ -7,9 +7,10 @@
 //!
 //! ```text
 //! run        start: lock, take over from a running gateway or bind, serve until told to stop
-//! control    JSON lines over `gateway.sock`: set_routes, drain, status, take_listeners, hand_over, retire, stop
+//! control    JSON lines over `gateway.sock`: set_routes, drain, status, asked, take_listeners, hand_over, retire, stop
 //! client     the other end of it, used by the daemon
 //! live       the table as it is served: routes, upstreams, who is in flight where
+//! bell       how the daemon hears that a request waits for a group without servers
 //! latency    how long servers take to answer
 //! worker     threads, each with its own runtime, its own connections and its own idle connections to servers
 //! http, tcp  what happens to one connection
@@ -23,6 +24,7 @@
 //! - A port that stays in the table is never closed: tables change, processes follow each other, the socket stays.
 #![forbid(unsafe_code)]
 
+mod bell;
 pub mod client;
 mod control;
 mod fds;

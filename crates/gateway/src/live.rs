@@ -4,14 +4,16 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use kiln_model::{GroupName, manifest::Protocol};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    bell::Bell,
     options::Limits,
     table::Backend,
     upstream::{Lease, Upstream},
@@ -24,17 +26,54 @@ pub struct LiveRoute {
     upstreams: RwLock<Vec<Arc<Upstream>>>,
     changed: Notify,
     waiting: AtomicUsize,
+    /// So long a request waits for a group that may have no server, milliseconds; 0 for a group that has some always.
+    hold_ms: AtomicU32,
+    bell: Bell,
+}
+
+/// Why there is no server for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoServer {
+    /// Too many wait already.
+    Full,
+    /// None became available in time.
+    Late,
 }
 
 impl LiveRoute {
-    pub fn new(group: GroupName, protocol: Protocol) -> Arc<Self> {
+    pub fn new(group: GroupName, protocol: Protocol, bell: Bell) -> Arc<Self> {
         Arc::new(Self {
             group,
             protocol,
             upstreams: RwLock::default(),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            hold_ms: AtomicU32::new(0),
+            bell,
         })
+    }
+
+    /// Sets how long requests wait where the group may have no server.
+    pub fn hold(&self, hold_ms: Option<u32>) {
+        self.hold_ms.store(hold_ms.unwrap_or(0), Relaxed);
+    }
+
+    /// Whether the group may have no server.
+    pub fn holds(&self) -> bool {
+        self.hold_ms.load(Relaxed) > 0
+    }
+
+    /// How long a request waits for a server.
+    pub fn patience(&self, limits: &Limits) -> Duration {
+        match self.hold_ms.load(Relaxed) {
+            0 => limits.queue_timeout,
+            held => Duration::from_millis(held.into()),
+        }
+    }
+
+    /// Requests and connections that wait for a server.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
@@ -78,18 +117,21 @@ impl LiveRoute {
         Lease::take(least).or_else(|| candidates().find_map(Lease::take))
     }
 
-    /// Like [`Self::pick`], but waits for a server to become available, until `deadline`. `None` at once when too many
-    /// wait already.
-    pub async fn wait(&self, turn: &AtomicUsize, limits: &Limits, deadline: Instant) -> Option<Lease> {
-        let _place = Place::take(&self.waiting, limits.queue_size)?;
+    /// Like [`Self::pick`], but waits for a server to become available, until `deadline`. Fails at once when too many wait
+    /// already. The daemon hears of it where the group may have no server.
+    pub async fn wait(&self, turn: &AtomicUsize, limits: &Limits, deadline: Instant) -> Result<Lease, NoServer> {
+        let _place = Place::take(&self.waiting, limits.queue_size).ok_or(NoServer::Full)?;
+        if self.holds() {
+            self.bell.ring();
+        }
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if let Some(lease) = self.pick(turn, &[]) {
-                return Some(lease);
+                return Ok(lease);
             }
-            tokio::time::timeout_at(deadline, changed).await.ok()?;
+            tokio::time::timeout_at(deadline, changed).await.map_err(|_| NoServer::Late)?;
         }
     }
 }
@@ -118,8 +160,6 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn backend(name: &str, port: u16) -> Backend {
@@ -127,7 +167,7 @@ mod tests {
     }
 
     fn route(names: &[&str]) -> Arc<LiveRoute> {
-        let route = LiveRoute::new("web".parse().unwrap(), Protocol::Http);
+        let route = LiveRoute::new("web".parse().unwrap(), Protocol::Http, Bell::default());
         let backends: Vec<_> = names.iter().zip(1..).map(|(name, port)| backend(name, port)).collect();
         route.replace(&backends, 1);
         route
@@ -177,14 +217,32 @@ mod tests {
         let (route, turn) = (route(&[]), AtomicUsize::new(0));
         let limits = Limits::default();
         let soon = Instant::now() + Duration::from_millis(20);
-        assert!(route.wait(&turn, &limits, soon).await.is_none());
+        assert_eq!(route.wait(&turn, &limits, soon).await.err(), Some(NoServer::Late));
         let later = Instant::now() + Duration::from_secs(5);
         let (lease, _) = tokio::join!(route.wait(&turn, &limits, later), async {
             tokio::task::yield_now().await;
             route.replace(&[backend("a", 1)], 1)
         });
-        assert_eq!(lease.unwrap().upstream().server.as_str(), "a");
+        assert_eq!(lease.ok().unwrap().upstream().server.as_str(), "a");
         let full = Limits { queue_size: 0, ..limits };
-        assert!(route.wait(&turn, &full, later).await.is_none(), "no place to wait");
+        assert_eq!(route.wait(&turn, &full, later).await.err(), Some(NoServer::Full), "no place to wait");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_group_that_may_have_no_server_rings_and_is_counted() {
+        let (route, turn, limits) = (route(&[]), AtomicUsize::new(0), Limits::default());
+        let silent = route.bell.heard(0, Duration::ZERO).await;
+        let soon = || Instant::now() + Duration::from_millis(20);
+        assert_eq!(route.wait(&turn, &limits, soon()).await.err(), Some(NoServer::Late));
+        assert_eq!(route.bell.heard(silent, Duration::ZERO).await, silent, "it is to have servers always");
+        route.hold(Some(30_000));
+        assert_eq!((route.patience(&limits), route.waiting()), (Duration::from_secs(30), 0));
+        let (waited, number) = tokio::join!(route.wait(&turn, &limits, soon()), async {
+            let number = route.bell.heard(silent, Duration::from_secs(5)).await;
+            assert_eq!(route.waiting(), 1);
+            number
+        });
+        assert_eq!((waited.err(), route.waiting()), (Some(NoServer::Late), 0));
+        assert_ne!(number, silent);
     }
 }

@@ -6,9 +6,11 @@
 
 use std::{collections::HashMap, io, net::TcpListener, sync::Arc};
 
+use kiln_model::GroupName;
 use tokio::task::AbortHandle;
 
 use crate::{
+    bell::Bell,
     listen,
     live::LiveRoute,
     proto::{Refusal, RouteStatus},
@@ -104,11 +106,13 @@ impl Ports {
         let mut old = std::mem::take(&mut self.0);
         let mut gone = Vec::new();
         for ((route, key), (number, socket)) in routes.routes.iter().zip(routes.keys()).zip(opened.0) {
-            let same = |p: &Port| p.key == key && p.live.protocol == route.protocol && p.number == number;
+            // A port that was any free one at first, and is asked for by its number later, is the same: its connections go on.
+            let same = |p: &Port| p.is_for(&key) && p.live.protocol == route.protocol && p.number == number;
             let mut port = match old.iter().position(same) {
-                Some(index) => old.swap_remove(index),
-                None => Port::new(key, route, number),
+                Some(index) => Port { key, ..old.swap_remove(index) },
+                None => Port::new(key, route, number, &workers.bell),
             };
+            port.live.hold(route.hold_ms);
             gone.extend(port.live.replace(&route.backends, workers.count()));
             port.serve(socket, workers);
             self.0.push(port);
@@ -126,8 +130,11 @@ impl Ports {
         let mut gone = Vec::new();
         let keys = routes.keys();
         for port in &self.0 {
-            let route = keys.iter().position(|key| *key == port.key).map(|index| &routes.routes[index]);
+            let asked = |key: &RouteKey| port.is_for(key) && [0, port.number].contains(&key.listen);
+            let same = keys.iter().position(|key| *key == port.key).or_else(|| keys.iter().position(asked));
+            let route = same.map(|index| &routes.routes[index]);
             let backends = route.map_or(&[][..], |route| &route.backends);
+            port.live.hold(route.and_then(|route| route.hold_ms));
             gone.extend(port.live.replace(backends, workers.count()));
         }
         gone
@@ -184,7 +191,16 @@ impl Ports {
 
     pub fn status(&self) -> Vec<RouteStatus> {
         let backends = |p: &Port| p.live.upstreams().iter().map(|u| u.status()).collect();
-        self.0.iter().map(|p| RouteStatus { bound: p.bound(), backends: backends(p) }).collect()
+        let status = |p: &Port| RouteStatus { bound: p.bound(), backends: backends(p), waiting: p.live.waiting() };
+        self.0.iter().map(status).collect()
+    }
+
+    /// The groups for which requests are held now.
+    pub fn awaited(&self) -> Vec<GroupName> {
+        let held = self.0.iter().filter(|p| p.live.holds() && p.live.waiting() > 0);
+        let mut groups: Vec<_> = held.map(|p| p.key.group.clone()).collect();
+        groups.dedup();
+        groups
     }
 }
 
@@ -196,9 +212,13 @@ impl Opened {
 }
 
 impl Port {
-    fn new(key: RouteKey, route: &Route, number: u16) -> Self {
-        let live = LiveRoute::new(route.group.clone(), route.protocol);
+    fn new(key: RouteKey, route: &Route, number: u16, bell: &Bell) -> Self {
+        let live = LiveRoute::new(route.group.clone(), route.protocol, bell.clone());
         Self { key, live, number, socket: None, accepting: Vec::new() }
+    }
+
+    fn is_for(&self, key: &RouteKey) -> bool {
+        (&self.key.group, self.key.port) == (&key.group, key.port)
     }
 
     /// Starts accepting, if nobody does yet.

@@ -3,7 +3,7 @@
 //! Replies that carry listening sockets are followed by one byte per batch of at most [`crate::fds::BATCH`]
 //! sockets, sent as `SCM_RIGHTS`.
 
-use kiln_model::ServerId;
+use kiln_model::{GroupName, ServerId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,6 +34,13 @@ pub enum Request {
     },
     /// What is served.
     Status {},
+    /// Answer when a request begins to wait on a route that holds it, or after the limit.
+    Asked {
+        /// The number of the last answer; 0 at first.
+        after: u64,
+        /// Milliseconds.
+        limit_ms: u64,
+    },
     /// Duplicates of the listening sockets, to be kept by somebody who outlives this process.
     TakeListeners {},
     /// The same, and no table is accepted until `retire` or the end of this connection.
@@ -59,6 +66,8 @@ pub enum Reply {
     Drained(Drained),
     /// What is served.
     Status(Status),
+    /// Requests wait, or nobody came.
+    Asked(Asked),
     /// Listening sockets follow.
     Listeners {
         /// The table's version.
@@ -87,6 +96,15 @@ pub struct Drained {
     pub waited_ms: u64,
 }
 
+/// For whom requests wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Another one than before if somebody began to wait meanwhile.
+    pub number: u64,
+    /// The groups that may have no server and for which requests wait now.
+    pub groups: Vec<GroupName>,
+}
+
 /// What a gateway serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -110,6 +128,9 @@ pub struct RouteStatus {
     pub bound: Bound,
     /// Its servers.
     pub backends: Vec<BackendStatus>,
+    /// Requests and connections that wait for one.
+    #[serde(default)]
+    pub waiting: usize,
 }
 
 /// One server of a route.

@@ -33,6 +33,10 @@ pub struct Route {
     pub protocol: Protocol,
     /// The group's servers that are ready or draining. At most [`MAX_BACKENDS`].
     pub backends: Vec<Backend>,
+    /// A group that may have no server: a request waits for one so long, milliseconds, and the daemon is told. None: as long as
+    /// [`crate::Limits::queue_timeout`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u32>,
 }
 
 /// One server behind a route.
@@ -143,7 +147,7 @@ mod tests {
             .iter()
             .map(|s| Backend { server: s.parse().unwrap(), address: "127.0.0.1:1".parse().unwrap(), draining: false })
             .collect();
-        Route { group: "web".parse().unwrap(), port: 80, listen, protocol: Protocol::Http, backends }
+        Route { group: "web".parse().unwrap(), port: 80, listen, protocol: Protocol::Http, backends, hold_ms: None }
     }
 
     #[test]

@@ -28,12 +28,12 @@ pub async fn serve(connection: Arc<Connection>, client: TcpStream) {
 
 /// A connection to a server: each available one is tried once, then whichever becomes available.
 async fn reach(connection: &Connection) -> Option<(Lease, TcpStream)> {
-    let deadline = Instant::now() + connection.limits().queue_timeout;
+    let deadline = Instant::now() + connection.route.patience(connection.limits());
     let mut refused = Vec::new();
     loop {
         let lease = match connection.route.pick(&connection.worker.turn, &refused) {
             Some(lease) => lease,
-            None => connection.route.wait(&connection.worker.turn, connection.limits(), deadline).await?,
+            None => connection.route.wait(&connection.worker.turn, connection.limits(), deadline).await.ok()?,
         };
         match connect::open(connection, lease.upstream()).await {
             Ok(server) => return Some((lease, server)),

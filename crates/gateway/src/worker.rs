@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    bell::Bell,
     gateway::Stage,
     http,
     live::LiveRoute,
@@ -37,6 +38,8 @@ pub struct Workers {
     pub trusted_proxies: Vec<TrustedProxy>,
     /// Unless it serves, client connections are asked to come again, elsewhere.
     pub stage: watch::Receiver<Stage>,
+    /// Rung by requests that wait for a group without servers.
+    pub bell: Bell,
     all: Vec<Arc<Worker>>,
 }
 
@@ -58,8 +61,8 @@ impl Workers {
     /// Starts the threads.
     pub fn start(options: &GatewayOptions, stage: watch::Receiver<Stage>) -> io::Result<Arc<Self>> {
         let all = (0..options.worker_count()).map(start_one).collect::<io::Result<Vec<_>>>()?;
-        let workers =
-            Arc::new(Self { limits: options.limits, trusted_proxies: options.trusted_proxies.clone(), stage, all });
+        let (limits, trusted_proxies) = (options.limits, options.trusted_proxies.clone());
+        let workers = Arc::new(Self { limits, trusted_proxies, stage, bell: Bell::default(), all });
         for worker in &workers.all {
             worker.handle.spawn(sweep(Arc::downgrade(&workers), Arc::downgrade(worker)));
         }

@@ -27,7 +27,7 @@ pub use self::{
     logs::{Collector, InvalidCollector, LogsPolicy, Transport},
     loss::LossPolicy,
     publish::{InvalidPublishName, Publish, PublishName},
-    scaling::{Floor, Measure, Pace, Scaling, Target},
+    scaling::{Endpoint, Floor, InvalidEndpoint, Measure, Metric, Pace, Scaling, Target},
     values::NoVariable,
     window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
 };

@@ -1,4 +1,5 @@
-//! What the fuzz targets call: the files that somebody writes, and those that come with a repository.
+//! What the fuzz targets call: the files that somebody writes, those that come with a repository, and
+//! what an endpoint answers.
 //!
 //! Nothing here may panic or hang, and whatever is wrong has a place in the text. The corpora under `fuzz/corpus` are read in the
 //! ordinary tests too.
@@ -58,6 +59,11 @@ pub fn trust(bytes: &[u8]) {
     has_places(&text, Rules::parse(&text, "trust.toml"));
 }
 
+/// What a metrics endpoint answers: the first line names the metric.
+pub fn exposition(bytes: &[u8]) {
+    crate::exposition::fuzz(bytes);
+}
+
 fn has_places<T>(text: &str, read: Result<T, Diagnostics>) {
     let Err(found) = read else { return };
     assert!(!found.diagnostics.is_empty());
@@ -74,7 +80,14 @@ mod tests {
 
     #[test]
     fn unit_what_was_fuzzed_is_read_without_fault() {
-        for (target, read) in [("recipe", recipe as fn(&[u8])), ("fleet", fleet), ("lock", lock), ("trust", trust)] {
+        let targets = [
+            ("recipe", recipe as fn(&[u8])),
+            ("fleet", fleet),
+            ("lock", lock),
+            ("trust", trust),
+            ("exposition", exposition),
+        ];
+        for (target, read) in targets {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
             let files: Vec<_> = std::fs::read_dir(directory).expect("a corpus").flatten().collect();
             assert!(!files.is_empty(), "{target} has no corpus");

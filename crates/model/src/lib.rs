@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod duration;
 pub mod evidence;
+pub mod exposition;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

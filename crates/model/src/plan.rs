@@ -29,6 +29,7 @@ mod chance;
 mod count;
 mod forecast;
 mod progress;
+mod replay;
 mod scale;
 mod slots;
 mod steps;
@@ -38,7 +39,8 @@ pub use age::aged;
 pub use back::{Past, way_back};
 pub use backoff::{BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
 pub use forecast::forecast;
-pub use scale::{Load, ScaleDecision, ScaleMemory, scale};
+pub use replay::ScaleInputs;
+pub use scale::{Asked, Load, ScaleDecision, ScaleMemory, scale};
 pub use types::{
     Action, Admission, Failure, GroupDesired, GroupObserved, HealingHeld, Plan, PlannedAction, RolloutProgress,
     RolloutState, ServerView,

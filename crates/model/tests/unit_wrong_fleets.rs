@@ -117,7 +117,7 @@ fn unit_counts_that_follow_a_load() {
     let group = |count: &str| format!("[group.web]\nimage = \"hello\"\ncount = {count}\n");
     let wrong = [
         "{ min = 9, max = 3, target = { connections = 5 } }",
-        "{ min = 0, max = 20_000, target = { cpu = 0.5 }, step = 3 }",
+        "{ min = -1, max = 20_000, target = { cpu = 0.5 }, step = 3 }",
         "{ min = 1, max = 3, target = { connections = 5, requests_per_second = \"many\" } }",
         "{ max = 3, target = 200, scale_in = { wait = \"0s\", step = 0 }, scale_out = \"fast\" }",
         "{ min = 1, max = 3, target = {}, schedule = [{ during = \"monday\", min = 4 }, { min = 2 }], time_zone = \"Mars\" }",
@@ -125,6 +125,38 @@ fn unit_counts_that_follow_a_load() {
     let texts: Vec<String> = wrong.into_iter().map(group).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     insta::assert_snapshot!(shown(&texts));
+}
+
+#[test]
+fn unit_counts_that_follow_processor_time_or_a_number_of_the_application() {
+    let group =
+        |count: &str| format!("[group.web]\nimage = \"hello\"\ncount = {{ min = 1, max = 3, target = {count} }}\n");
+    let wrong = [
+        "{ cpu = \"60\" }",
+        "{ cpu = \"0%\", memory = \"1GiB\" }",
+        "{ custom = \"http://127.0.0.1:9090/metrics\" }",
+        "{ custom = { url = \"https://queue/metrics\", metric = \"rate(jobs[5m])\" } }",
+        "{ custom = { url = \"http://me:secret@queue/\", per_server = 0, every = \"5s\" } }",
+        "{ custom = { metric = \"jobs\", per_server = 10 }, cpu = \"50%\" }",
+    ];
+    let texts: Vec<String> = wrong.into_iter().map(group).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(shown(&texts));
+}
+
+#[test]
+fn unit_groups_that_nothing_would_wake() {
+    let publish = "publish = [{ listen = 8080, port = 80 }]";
+    let group = |keys: &str| format!("[group.web]\nimage = \"hello\"\n{keys}\n");
+    let texts = [
+        group("count = { min = 0, max = 3, target = { connections = 5 } }"),
+        group("count = { min = 0, max = 3, target = { connections = 5 } }\npublish = []"),
+        group(&format!("count = {{ min = 0, max = 3, target = {{ cpu = \"50%\" }} }}\n{publish}")),
+    ];
+    insta::assert_snapshot!(shown(&texts.each_ref().map(String::as_str)));
+    let text = group(&format!("count = {{ min = 0, max = 3, target = {{ connections = 5 }} }}\n{publish}"));
+    let fleet = kiln_model::Fleet::parse(&text, "fleet.toml").unwrap();
+    assert_eq!(fleet.groups.values().next().unwrap().count, 1, "it is seen to work before it sleeps");
 }
 
 #[test]

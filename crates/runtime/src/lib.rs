@@ -19,7 +19,7 @@ use std::{
 
 use kiln_boot::control::{Exec, ServiceState};
 use kiln_model::{
-    Digest, ImageDigest, ServerId, VerifiedRelease,
+    Digest, GroupName, ImageDigest, ServerId, VerifiedRelease,
     config::Secrets,
     loss::{Bounds, Place, Written},
     shared::SharedDirectory,
@@ -235,6 +235,13 @@ impl Runtime {
     pub fn observe(&self) -> Result<Vec<Observed>> {
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
         servers.iter().map(|server| see(server)).collect()
+    }
+
+    /// Processor time that the servers of a group have used since their launch; of those whose control group tells it.
+    pub fn processor_time(&self, group: &GroupName) -> Vec<(ServerId, Duration)> {
+        let servers: Vec<_> = self.inner.servers().values().cloned().collect();
+        let ours = servers.iter().filter(|server| server.record.group.as_ref() == Some(group));
+        ours.filter_map(|server| Some((server.record.server.clone(), server.group.processor_time()?))).collect()
     }
 
     /// The server at an address of the network, running or just ended.

@@ -19,6 +19,8 @@ pub use detect::{Host, Version};
 
 /// The hierarchies of version 1 that are used where they are mounted.
 const V1_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// The one that counts processor time, where version 2 is not there to do that.
+const ACCOUNTING: &str = "cpuacct";
 /// Length of a period of the processor limit.
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
@@ -157,6 +159,15 @@ impl Group {
         }
     }
 
+    /// Processor time of all that ran in the group so far, where the host counts it: `cpu.stat` of version 2, which needs no
+    /// controller (kernel: admin-guide/cgroup-v2), or `cpuacct.usage` of version 1, in nanoseconds (cgroup-v1/cpuacct).
+    pub fn processor_time(&self) -> Option<Duration> {
+        let v2 = self.v2.as_ref().and_then(|path| keyed(&path.join("cpu.stat"), "usage_usec"));
+        let accounting = || self.v1.iter().find(|(name, _)| *name == ACCOUNTING);
+        let v1 = || accounting().and_then(|(_, path)| number(&path.join("cpuacct.usage")));
+        v2.map(Duration::from_micros).or_else(|| v1().map(Duration::from_nanos))
+    }
+
     /// Which limits were reached, where the host counts it.
     pub fn limit_hits(&self) -> Hits {
         let v1 = |controller: &str, file: &str, key: &str| {
@@ -278,7 +289,12 @@ fn number(path: &Path) -> Option<u64> {
 
 /// Whether a file of lines `key number` counts this key above 0.
 fn counted(path: &Path, key: &str) -> bool {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut counts = text.lines().filter_map(|line| line.split_once(' '));
-    counts.any(|(name, count)| name == key && count.trim() != "0")
+    keyed(path, key).is_some_and(|count| count > 0)
+}
+
+/// The number of a key in a file of lines `key number`.
+fn keyed(path: &Path, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut numbers = text.lines().filter_map(|line| line.split_once(' '));
+    numbers.find(|(name, _)| *name == key)?.1.trim().parse().ok()
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use kiln_sys::{cgroup, idmap, pidfd, spawn};
+use kiln_sys::{
+    cgroup::{self, Host},
+    idmap, pidfd, spawn,
+};
 
 #[derive(Default)]
 struct Place<'a> {
@@ -81,6 +84,37 @@ fn root_a_program_starts_inside_its_control_group() {
     group.remove(Duration::from_secs(10)).unwrap();
     assert!(!group.exists());
     assert!(text.contains(&format!("kiln-test-{}", std::process::id())), "{text}");
+}
+
+/// Works for 200 ms of processor time, by the kernel's own account of it.
+const WORKS: &str = "while read -r times < /proc/self/stat; set -- $times; [ $((${14} + ${15})) -lt 20 ]; do :; done";
+
+fn processor_time_of(host: &cgroup::Host) -> Option<Duration> {
+    let group = host.group(&format!("kiln-time-{}-{:?}", std::process::id(), host.limits));
+    group.create().unwrap();
+    let entrance = group.entrance().unwrap();
+    let v1: Vec<_> = entrance.v1.iter().map(|file| file.as_fd()).collect();
+    let v2 = entrance.v2.as_ref().map(|file| file.as_fd());
+    output_of(WORKS, &Place { cgroup: v2, cgroup_v1: &v1, ..Place::default() });
+    let spent = group.processor_time();
+    group.remove(Duration::from_secs(10)).unwrap();
+    spent
+}
+
+#[test]
+fn root_processor_time_is_read_from_control_groups_of_both_versions() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let of_version = |kind: &str| {
+        let lines = mounts.lines().filter(|line| line.contains(&format!(" - {kind} ")));
+        cgroup::Host::of_mounts(&lines.map(|line| format!("{line}\n")).collect::<String>())
+    };
+    let (mut read, likely) = (0, Duration::from_millis(190)..Duration::from_secs(2));
+    for host in [Host::detect(), of_version("cgroup"), of_version("cgroup2")].into_iter().flatten() {
+        let spent = processor_time_of(&host).expect("every host counts it");
+        assert!(likely.contains(&spent), "{spent:?} on {host:?}");
+        read += 1;
+    }
+    assert!(read >= 2, "{mounts}");
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub async fn run(factory: &dyn Factory) {
     a_server_that_ended_by_itself_is_seen(factory).await;
     launches_run_side_by_side(factory).await;
     commands_run_inside(factory).await;
+    processor_time_is_told_from_outside(factory).await;
 }
 
 /// A server to launch.
@@ -247,6 +248,21 @@ async fn commands_run_inside(factory: &dyn Factory) {
         assert_eq!(exec(&["/bin/echo", "hello"]).await.stdout, b"hello\n");
         let gone = inside.exec(&id("never-was"), &["/bin/true".to_owned()], "root", Duration::from_secs(1), 16).await;
         assert!(matches!(gone, Err(EngineError::Unknown { .. })), "{gone:?}");
+    }
+    destroy(factory, &engine, &server).await;
+}
+
+async fn processor_time_is_told_from_outside(factory: &dyn Factory) {
+    let engine = begin(factory).await;
+    let server = launch(factory, &engine, "metered").await.server;
+    if let Some(meters) = engine.meters() {
+        let first = meters.processor_time(&group()).await.expect("processor time");
+        assert_eq!(first.keys().collect::<Vec<_>>(), [&server], "of every server of the group, and of no other");
+        sleep(Duration::from_millis(20)).await;
+        let then = meters.processor_time(&group()).await.expect("processor time");
+        assert!(then[&server] >= first[&server], "it only grows: {first:?}, {then:?}");
+        let other = meters.processor_time(&"another".parse().expect("a valid group name")).await;
+        assert!(other.expect("processor time").is_empty(), "another group has none");
     }
     destroy(factory, &engine, &server).await;
 }

@@ -7,6 +7,7 @@
 //! tokio's, so it can be paused.
 
 mod inside;
+mod meters;
 mod volumes;
 
 use std::{
@@ -17,8 +18,8 @@ use std::{
 };
 
 use kiln_engine::{
-    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Observed, Phase, ServiceStatus, SharedDirectories,
-    StopOutcome, Volumes,
+    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Meters, Observed, Phase, ServiceStatus,
+    SharedDirectories, StopOutcome, Volumes,
 };
 use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId, shared::SharedDirectory};
 use tokio::{
@@ -51,6 +52,10 @@ pub struct Manners {
     pub fails: BTreeSet<ReleaseId>,
     /// Why no shared directory can be used.
     pub away: Option<String>,
+    /// Processors that the servers of each group use together, in thousandths; each an equal share.
+    pub busy_millis: u32,
+    /// Whether nobody can tell what servers use.
+    pub unmetered: bool,
 }
 
 /// Something that was done to a fake engine.
@@ -81,6 +86,7 @@ struct State {
     deeds: Vec<Deed>,
     launches: u32,
     volumes: BTreeMap<VolumeId, volumes::FakeVolume>,
+    spent: meters::Spent,
 }
 
 struct Fake {
@@ -329,6 +335,10 @@ impl Engine for FakeEngine {
         Some(self)
     }
     fn shared(&self) -> Option<&dyn SharedDirectories> {
+        Some(self)
+    }
+
+    fn meters(&self) -> Option<&dyn Meters> {
         Some(self)
     }
 

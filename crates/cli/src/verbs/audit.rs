@@ -1,11 +1,11 @@
 //! `kiln audit`: every action with its reason, and whether the record of them holds.
 
-use kiln_control::audit::{Entry, Log};
+use kiln_control::audit::{Entry, Log, Replayed};
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
-    cli::{Audit, AuditVerb, AuditVerify},
+    cli::{Audit, AuditReplay, AuditVerb, AuditVerify},
     exit::Exit,
     failure::Failure,
     parts::host::HostPlaces,
@@ -16,6 +16,7 @@ pub(super) fn run(context: &Context<'_>, arguments: &Audit) -> Result<Exit, Fail
     let log = Log::open(&HostPlaces::of(&context.state)?.state)?;
     match &arguments.verb {
         Some(AuditVerb::Verify(arguments)) => verify(context, &log, arguments),
+        Some(AuditVerb::Replay(arguments)) => replay(context, &log, arguments),
         None => show(context, &log, arguments),
     }
 }
@@ -58,6 +59,21 @@ fn verify(context: &Context<'_>, log: &Log, arguments: &AuditVerify) -> Result<E
         }
         let head = head.as_ref().map(|head| format!("\nhead {head}")).unwrap_or_default();
         format!("{} {} entries, from {} on, are as they were written{head}", good(), verified.entries, verified.first)
+    });
+    Ok(Exit::Ok)
+}
+
+fn replay(context: &Context<'_>, log: &Log, arguments: &AuditReplay) -> Result<Exit, Failure> {
+    let group = arguments.group.as_ref().map(|group| group.as_str());
+    let Replayed { same, incomplete } = log.replay(arguments.after, group)?;
+    context.ui.result(&json!({ "same": same, "incomplete": incomplete }), || {
+        let older = match incomplete {
+            0 => String::new(),
+            _ => {
+                format!("\n{incomplete} were written by an older Kiln, which did not keep all that they were made from")
+            }
+        };
+        format!("{} {same} decisions about numbers of servers, made again, came out the same{older}", good())
     });
     Ok(Exit::Ok)
 }

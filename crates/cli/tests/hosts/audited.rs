@@ -48,6 +48,7 @@ fn root_keys_that_come_change_and_go_are_in_the_audit_log() {
     }
     assert_eq!(entries(&host).len(), count);
     host.good(&["audit", "verify"]);
+    assert_eq!(host.good(&["audit", "replay"])["same"], 0, "nothing was decided there");
     assert!(!other.state().join("kiln.db").exists(), "nothing was done there, and nothing is in its log");
 }
 

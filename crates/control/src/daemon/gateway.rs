@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::{
     descriptor::awaited,
-    traffic::{Bound, Carried, Drained, Routes, Traffic, TrafficError},
+    traffic::{Asked, Bound, Carried, Drained, Routes, Traffic, TrafficError, TrafficLoad},
 };
 
 /// Pause between two looks at a gateway that was not there, or whose successor was started.
@@ -33,6 +33,9 @@ const SOON: Duration = Duration::from_millis(250);
 
 /// Pause between two looks at a gateway whose process lives: it may not answer any more. Its answer is as long as its table.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Without a request that waits the gateway answers after this time.
+const LISTEN: Duration = Duration::from_secs(30);
 
 /// A gateway that was told to stop is waited for so long: what is in flight has its own, shorter limit.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
@@ -225,13 +228,27 @@ impl Traffic for GatewayTraffic {
         Ok(Drained { cut: drained.cut as u64, waited: Duration::from_millis(drained.waited_ms) })
     }
 
-    async fn load(&self) -> Result<Vec<Carried>, TrafficError> {
+    async fn load(&self) -> Result<TrafficLoad, TrafficError> {
         let status = self.0.client.clone().with_patience(Duration::ZERO).status().await.map_err(said)?;
-        let backends = status.routes.into_iter().flat_map(|route| route.backends);
-        let carried =
-            |b: client::BackendStatus| Carried { server: b.server, served: b.served, in_flight: b.in_flight as u64 };
-        Ok(backends.map(carried).collect())
+        let mut load = TrafficLoad::default();
+        for route in status.routes {
+            if route.waiting > 0 {
+                *load.waiting.entry(route.bound.group).or_default() += route.waiting as u64;
+            }
+            load.carried.extend(route.backends.into_iter().map(carried));
+        }
+        Ok(load)
     }
+
+    async fn asked(&self, after: u64) -> Result<Asked, TrafficError> {
+        let client = self.0.client.clone().with_patience(Duration::ZERO);
+        let asked = client.asked(after, LISTEN).await.map_err(said)?;
+        Ok(Asked { number: asked.number, groups: asked.groups })
+    }
+}
+
+fn carried(backend: client::BackendStatus) -> Carried {
+    Carried { server: backend.server, served: backend.served, in_flight: backend.in_flight as u64 }
 }
 
 fn table(routes: &Routes) -> table::Routes {
@@ -243,6 +260,7 @@ fn table(routes: &Routes) -> table::Routes {
         listen: r.listen,
         protocol: r.protocol,
         backends: r.backends.iter().map(backend).collect(),
+        hold_ms: r.hold.map(|hold| u32::try_from(hold.as_millis()).unwrap_or(u32::MAX)),
     };
     table::Routes { routes: routes.routes.iter().map(route).collect() }
 }

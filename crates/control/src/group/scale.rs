@@ -3,34 +3,58 @@
 //!
 //! What was read is not kept on disk. A daemon that begins anew takes nothing away before it has seen less load for as long as
 //! the fleet says. While a rollout is under way, or has failed, the number stays.
+//!
+//! ```text
+//! reader   asks the gateway, the engine or an endpoint, by the clock, and at once when a request waits
+//! metric   the endpoint
+//! load     what follows from two readings
+//! ```
 
-use std::collections::BTreeMap;
+mod load;
+mod metric;
+mod reader;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use kiln_api::status::ScalingStatus;
 use kiln_model::{
-    Group, ServerId,
-    fleet::Measure,
-    plan::{self, Load, RolloutState, ScaleDecision, ScaleMemory},
+    Group, ServerId, ServerState,
+    fleet::Scaling,
+    plan::{self, Asked, Load, RolloutState, ScaleDecision, ScaleInputs, ScaleMemory},
 };
 use serde_json::json;
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::{sync::Notify, task::AbortHandle};
 
-use super::{GroupTask, Message};
-use crate::traffic::Carried;
-
-/// What the gateway said at one time.
-pub(crate) struct Reading {
-    at: Instant,
-    carried: Result<Vec<Carried>, String>,
-}
+pub(crate) use self::reader::Reading;
+use self::{
+    load::{Counters, Seen},
+    reader::Reader,
+};
+use super::GroupTask;
 
 /// What is remembered of a group's load, and who reads it.
 pub(super) struct Scaler {
     memory: ScaleMemory,
-    /// What each server had answered at the last reading.
-    served: Option<(Instant, BTreeMap<ServerId, u64>)>,
+    counters: Counters,
     decided: Option<ScaleDecision>,
+    /// What is read, and whether the group may be without servers.
+    follows: Follows,
     reader: AbortHandle,
+    /// Has it read at once.
+    wake: Arc<Notify>,
+}
+
+/// What a reader needs to know of the rules.
+#[derive(Debug, Clone, PartialEq)]
+struct Follows {
+    of: kiln_model::fleet::Measure,
+    sleeps: bool,
+}
+
+impl Follows {
+    fn rules(scaling: &Scaling) -> Self {
+        Self { of: scaling.target.of.clone(), sleeps: scaling.min == 0 }
+    }
 }
 
 impl Drop for Scaler {
@@ -39,58 +63,39 @@ impl Drop for Scaler {
     }
 }
 
-impl Scaler {
-    /// The load of a group's servers; or why it is not known.
-    fn total(&mut self, of: Measure, reading: Reading) -> Result<f64, String> {
-        let carried = reading.carried?;
-        match of {
-            Measure::Connections => Ok(carried.iter().map(|server| server.in_flight as f64).sum()),
-            Measure::RequestsPerSecond => {
-                let mut served: BTreeMap<ServerId, u64> = BTreeMap::new();
-                for server in carried {
-                    *served.entry(server.server).or_default() += server.served;
-                }
-                let before = self.served.replace((reading.at, served.clone()));
-                let Some((at, before)) = before else { return Err("it is read for the first time".to_owned()) };
-                let since = |(server, now): (&ServerId, &u64)| match before.get(server) {
-                    Some(then) if then <= now => now - then,
-                    // New, or the gateway began anew.
-                    _ => *now,
-                };
-                let answered: u64 = served.iter().map(since).sum();
-                Ok(answered as f64 / reading.at.duration_since(at).as_secs_f64().max(0.001))
-            }
-        }
-    }
-}
-
 impl GroupTask {
-    /// With how many servers the group goes on under another specification.
+    /// With how many servers the group goes on under another specification: one at least where it follows its load, so that what
+    /// is applied is seen to work.
     pub(super) fn count_under(&self, spec: &Group) -> u32 {
         match &spec.scaling {
-            Some(scaling) => self.row.spec.count.clamp(scaling.floor(self.shared.now()), scaling.max),
+            Some(scaling) => self.row.spec.count.clamp(scaling.floor(self.shared.now()).max(1), scaling.max),
             None => spec.count,
         }
     }
 
     /// Reads the load of a group that follows it, and of no other.
     pub(super) fn follow_load(&mut self) {
-        let wanted = self.row.spec.scaling.is_some() && !self.row.removing;
-        if !wanted {
+        let wanted = self.row.spec.scaling.as_ref().filter(|_| !self.row.removing).map(Follows::rules);
+        let Some(follows) = wanted else {
             self.scaler = None;
-        } else if self.scaler.is_none() {
-            let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-            let reader = self.shared.spawn(async move {
-                loop {
-                    let carried = shared.traffic.load().await.map_err(|error| kiln_api::error::chain(&error));
-                    if mailbox.send(Message::Load(Reading { at: Instant::now(), carried })).is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(shared.load_every).await;
-                }
-            });
-            let memory = ScaleMemory::default();
-            self.scaler = Some(Scaler { memory, served: None, decided: None, reader: reader.abort_handle() });
+            return;
+        };
+        if self.scaler.as_ref().is_some_and(|scaler| scaler.follows == follows) {
+            return;
+        }
+        // What was wished for is servers, whatever it was counted in.
+        let memory = self.scaler.take().map_or_else(ScaleMemory::default, |scaler| scaler.memory.clone());
+        let wake = Arc::<Notify>::default();
+        let (shared, group, mailbox) = (self.shared.clone(), self.row.name.clone(), self.mailbox.clone());
+        let reader = Reader { shared, group, follows: follows.clone(), wake: wake.clone(), mailbox };
+        let reader = self.shared.spawn(reader.run()).abort_handle();
+        self.scaler = Some(Scaler { memory, counters: Counters::default(), decided: None, follows, reader, wake });
+    }
+
+    /// A request waits: the truth is in what is read now.
+    pub(super) fn asked_for(&self) {
+        if let Some(scaler) = self.scaler.as_ref().filter(|scaler| scaler.follows.sleeps) {
+            scaler.wake.notify_one();
         }
     }
 
@@ -98,12 +103,23 @@ impl GroupTask {
     pub(super) fn take_load(&mut self, reading: Reading) {
         let Some(scaling) = self.row.spec.scaling.clone() else { return };
         let Some(scaler) = &mut self.scaler else { return };
-        let ours = |carried: Vec<Carried>| {
-            carried.into_iter().filter(|server| self.servers.contains_key(&server.server)).collect::<Vec<_>>()
-        };
-        let reading = Reading { carried: reading.carried.map(ours), ..reading };
-        let load = Load { at: self.shared.now(), total: scaler.total(scaling.target.of, reading) };
-        let (count, mut memory) = (self.row.spec.count, scaler.memory.clone());
+        let count = self.row.spec.count;
+        // Between two readings only a group without servers has something to decide, if a request waits.
+        let early = reading.early;
+        if early && count > 0 {
+            return;
+        }
+        let ready = self.servers.values().filter(|server| server.row.state == ServerState::Ready);
+        let ready: BTreeSet<&ServerId> = ready.map(|server| &server.row.id).collect();
+        let all: BTreeSet<&ServerId> = self.servers.keys().collect();
+        let cores = f64::from(self.row.spec.limits.cpu_millis.unwrap_or(1000)) / 1000.0;
+        let seen = Seen { group: &self.row.name, follows: &scaler.follows, all, ready, cores };
+        let (total, asked) = scaler.counters.load(&seen, reading);
+        if early && !matches!(asked, Asked::Waiting(_)) {
+            return;
+        }
+        let load = Load { at: self.shared.now(), total, asked };
+        let (before, mut memory) = (scaler.memory.essence(), scaler.memory.clone());
         let mut decision = plan::scale(&scaling, &mut memory, count, &load);
         let moves = decision.count != count;
         let settled = self
@@ -118,8 +134,8 @@ impl GroupTask {
         }
         scaler.decided = Some(decision.clone());
         if moves && settled {
-            let inputs = json!({"from": count, "to": decision.count, "load": load, "rules": scaling});
-            self.record("scale", None, inputs, decision.why);
+            let inputs = ScaleInputs { from: count, to: decision.count, load, rules: scaling, memory: Some(before) };
+            self.record("scale", None, json!(inputs), decision.why);
             self.row.spec.count = decision.count;
             self.go_to(self.row.release);
         }

@@ -1,6 +1,9 @@
 //! The group as others see it: the planner, `status`, the gateway, people.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use kiln_api::{
     Event,
@@ -53,7 +56,10 @@ impl GroupTask {
     pub(super) fn routes(&self) -> Vec<Route> {
         // What would fail or wait is refused at once by the gateway.
         let servers = self.servers.values().filter(|_| !self.is_away());
-        table(&self.row, &servers.filter_map(|server| Placed::of(&server.row, server.place)).collect::<Vec<_>>())
+        let placed: Vec<_> = servers.filter_map(|server| Placed::of(&server.row, server.place)).collect();
+        let mut routes = table(&self.row, &placed);
+        routes.iter_mut().filter(|_| self.is_away()).for_each(|route| route.hold = None);
+        routes
     }
 
     pub(super) fn endpoints(&self) -> Vec<String> {
@@ -225,10 +231,11 @@ impl GroupTask {
         }
     }
 
-    /// None where nothing of the release wanted runs: it is not renewed.
+    /// None where nothing of the release wanted runs: it is not renewed. A group that sleeps is to be woken.
     pub(super) fn in_service(&self) -> Option<InService> {
         let id = self.row.release;
-        self.servers.values().find(|server| server.row.release == id)?;
+        let sleeps = self.row.spec.count == 0 && self.row.spec.scaling.is_some();
+        self.servers.values().find(|server| server.row.release == id).map(drop).or(sleeps.then_some(()))?;
         let release = self.releases.get(&id)?;
         Some(InService {
             group: self.row.name.clone(),
@@ -333,6 +340,9 @@ pub(crate) fn routes_of<'a>(row: &GroupRow, servers: impl Iterator<Item = &'a Se
     table(row, &servers.filter_map(|server| Placed::of(server, Place::of(server))).collect::<Vec<_>>())
 }
 
+/// So long a request waits for a group that may be without servers, where it is.
+const HOLD: Duration = Duration::from_secs(30);
+
 /// A server that has an address.
 struct Placed<'a> {
     server: &'a ServerId,
@@ -352,8 +362,10 @@ impl<'a> Placed<'a> {
 }
 
 fn table(row: &GroupRow, placed: &[Placed<'_>]) -> Vec<Route> {
+    let sleeps = row.spec.scaling.as_ref().is_some_and(|scaling| scaling.min == 0);
     let route = |publish: &Publish| Route {
         group: row.name.clone(),
+        hold: sleeps.then_some(HOLD),
         listen: match publish.listen {
             0 => row.ports.get(&publish.name()).copied().unwrap_or(0),
             listen => listen,

@@ -11,6 +11,7 @@ mod child;
 mod collector;
 mod config;
 mod faults;
+mod following;
 mod health;
 mod library;
 mod life;

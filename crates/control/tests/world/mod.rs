@@ -12,8 +12,8 @@ use std::{
 
 use jiff::Timestamp;
 use kiln_control::{
-    Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases,
-    ReleasesError, Routes, Settled, Traffic, TrafficError, Wanted,
+    Asked, Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases,
+    ReleasesError, Routes, Settled, Traffic, TrafficError, TrafficLoad, Wanted,
 };
 use kiln_model::{
     Digest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageManifest, Release, ReleaseId, ServerId, Suite,
@@ -125,6 +125,9 @@ pub struct Gate {
     pub drained: Mutex<Vec<ServerId>>,
     /// Requests that come each second, to all servers together.
     pub rate: Mutex<f64>,
+    /// Requests that wait, and what says so at once.
+    pub waiting: Mutex<u64>,
+    pub rings: tokio::sync::Notify,
     /// What each server has answered, and until when.
     pub served: Mutex<(Option<std::time::Instant>, BTreeMap<ServerId, f64>)>,
 }
@@ -173,7 +176,7 @@ impl Traffic for Gate {
         self.drained.lock().unwrap().push(server.clone());
         Ok(Drained { cut: 0, waited })
     }
-    async fn load(&self) -> Result<Vec<Carried>, TrafficError> {
+    async fn load(&self) -> Result<TrafficLoad, TrafficError> {
         if *self.away.lock().unwrap() {
             return Err(TrafficError::Unavailable("the gateway is away".into()));
         }
@@ -187,7 +190,13 @@ impl Traffic for Gate {
             *total += each;
             Carried { server: backend.server, served: *total as u64, in_flight: 0 }
         });
-        Ok(carried.collect())
+        let waiting = *self.waiting.lock().unwrap();
+        let waiting = BTreeMap::from([(web(), waiting)]).into_iter().filter(|(_, count)| *count > 0).collect();
+        Ok(TrafficLoad { carried: carried.collect(), waiting })
+    }
+    async fn asked(&self, after: u64) -> Result<Asked, TrafficError> {
+        self.rings.notified().await;
+        Ok(Asked { number: after + 1, groups: vec![web()] })
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     pool::Sender,
     tunnel,
 };
-use crate::{upstream::Lease, watch::Phase, worker::Connection};
+use crate::{live::NoServer, upstream::Lease, watch::Phase, worker::Connection};
 
 /// How often a request without effect may be sent.
 const MAX_SENDS: u32 = 3;
@@ -148,10 +148,15 @@ impl<'a> Exchange<'a> {
             return Ok(lease);
         }
         let limits = self.connection.limits();
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limits.queue_timeout);
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + route.patience(limits));
         self.avoid.clear();
-        let lease = if Instant::now() < deadline { route.wait(&worker.turn, limits, deadline).await } else { None };
-        lease.ok_or(Bad(StatusCode::SERVICE_UNAVAILABLE, "no server is ready"))
+        let waited = match Instant::now() < deadline {
+            true => route.wait(&worker.turn, limits, deadline).await,
+            false => Err(NoServer::Late),
+        };
+        // What the server takes begins now.
+        self.connection.watch.enter(Phase::Request);
+        waited.map_err(|none| Bad(StatusCode::SERVICE_UNAVAILABLE, words(none)))
     }
 
     async fn attempt(&mut self, lease: Lease) -> Try {
@@ -249,6 +254,13 @@ impl<'a> Exchange<'a> {
         }
         tracing::debug!(server = %lease.upstream().server, %error, "a request failed");
         Try::Failed(Bad(StatusCode::BAD_GATEWAY, "the server did not answer"))
+    }
+}
+
+fn words(none: NoServer) -> &'static str {
+    match none {
+        NoServer::Full => "no server is ready, and too many requests wait for one",
+        NoServer::Late => "no server is ready",
     }
 }
 

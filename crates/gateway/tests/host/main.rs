@@ -1,5 +1,6 @@
 //! The gateway as a process, in front of real servers on loopback. Unprivileged.
 
+mod asleep;
 mod control;
 mod faults;
 mod http;

@@ -12,6 +12,7 @@ use crate::support::{
     Gateway, eventually,
     load::{Load, Mix},
     nginx::Nginx,
+    route,
     web::{Web, text},
     wire::Wire,
 };
@@ -145,4 +146,17 @@ async fn host_succession_stop_closes_ports_and_finishes_requests() {
     assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".sock")), "{left:?}");
     assert!(begin.elapsed() < Duration::from_secs(4), "a connection without a request does not hold it up");
     gateway.child = crate::support::spawn(gateway.dir.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_succession_a_connection_of_before_is_served_although_its_port_is_asked_for_by_its_number_now() {
+    let (mut gateway, first, second) = (Gateway::start().await, Web::start("a").await, Web::start("b").await);
+    let port = gateway.route(1, Protocol::Http, &[("web-a", first.address)]).await;
+    let mut wire = Wire::connect(port).unwrap();
+    assert_eq!(wire.get("/x").unwrap().text(), text("a", "/x"));
+    let mut old = gateway.succeed().await;
+    gateway.bind(2, vec![route("web", port, Protocol::Http, &[("web-b", second.address)])]).await;
+    assert_eq!(wire.get("/y").unwrap().text(), text("b", "/y"));
+    drop(wire);
+    tokio::task::spawn_blocking(move || old.wait().unwrap()).await.unwrap();
 }

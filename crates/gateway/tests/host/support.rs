@@ -89,7 +89,7 @@ pub fn route(group: &str, listen: u16, protocol: Protocol, servers: &[(&str, Soc
         .iter()
         .map(|(server, address)| Backend { server: server.parse().unwrap(), address: *address, draining: false })
         .collect();
-    Route { group: group.parse().unwrap(), port: 80, listen, protocol, backends }
+    Route { group: group.parse().unwrap(), port: 80, listen, protocol, backends, hold_ms: None }
 }
 
 /// Waits for something to become true, at most 10 s.

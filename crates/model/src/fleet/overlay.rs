@@ -114,6 +114,7 @@ fn unknown<T>(entry: &Entry<'_>, fleet: &Fleet) -> Option<T> {
 fn count(table: &Table<'_>, base: &Group) -> Option<Option<(u32, Option<Scaling>)>> {
     let Some(value) = table.get("count") else { return Some(None) };
     let (count, scaling) = scaling::read(&value)?;
+    scaling::is_woken(&value, scaling.as_ref(), !base.publish.is_empty())?;
     match base.rollout.strategy {
         Strategy::Rolling { max_unavailable, .. } if count > 0 && max_unavailable > count => value.place.report(
             format!("`max_unavailable` of this group is {max_unavailable}, and here it has {count} servers"),

@@ -1,6 +1,9 @@
 //! `count`: how many servers a group has, as a number or as limits between which it follows its load.
 
-use std::{fmt, time::Duration};
+mod endpoint;
+pub(crate) mod target;
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,25 +11,29 @@ use serde::{Deserialize, Serialize};
 use super::{Window, ZoneName, text::MAX_COUNT, window::time_zone};
 use crate::text::{Keys, Table, Value};
 
+pub use self::{
+    endpoint::{Endpoint, InvalidEndpoint},
+    target::{Measure, Metric, Target},
+};
+
 /// The keys of a `count` that is no number.
 pub(crate) const KEYS: Keys =
     Keys { of: "`count`", valid: &["min", "max", "target", "scale_out", "scale_in", "schedule", "time_zone"] };
-/// The keys of `target`.
-pub(crate) const TARGET: Keys = Keys { of: "`target`", valid: &["requests_per_second", "connections"] };
 /// The keys of `scale_out` and `scale_in`.
 pub(crate) const PACE: Keys = Keys { of: "`scale_out` or `scale_in`", valid: &["wait", "step"] };
 /// The keys of an entry of `schedule`.
 pub(crate) const SCHEDULE: Keys = Keys { of: "an entry of `schedule`", valid: &["during", "min"] };
 
 const EXAMPLE: &str = "{ min = 2, max = 10, target = { requests_per_second = 200 } }";
-const TARGET_EXAMPLE: &str = "{ requests_per_second = 200 }";
+const WAKING: &str =
+    "publish one (`publish = [{ listen = 8080, port = 80, protocol = \"http\" }]`), or write `min = 1`";
 const SCHEDULE_EXAMPLE: &str = "[{ during = \"mon-fri 08:00-18:00\", min = 6 }]";
 
 /// A group whose number of servers follows its load.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scaling {
-    /// Never fewer.
+    /// Never fewer; 0 for a group that a request wakes.
     pub min: u32,
     /// Never more.
     pub max: u32,
@@ -40,26 +47,6 @@ pub struct Scaling {
     pub schedule: Vec<Floor>,
     /// The clock and the calendar of the schedule.
     pub time_zone: ZoneName,
-}
-
-/// The load that one server is to carry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// What is counted.
-    pub of: Measure,
-    /// Thousandths of it.
-    pub each_milli: u64,
-}
-
-/// What the load of a group is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Measure {
-    /// Requests that the gateway sends to a server each second.
-    RequestsPerSecond,
-    /// Requests under way, or connections, where a server is published as TCP.
-    Connections,
 }
 
 /// How fast a group changes.
@@ -83,26 +70,6 @@ pub struct Floor {
     pub min: u32,
 }
 
-impl Target {
-    /// What each server is to carry.
-    pub fn each(self) -> f64 {
-        self.each_milli as f64 / 1000.0
-    }
-    /// What is counted, in words.
-    pub fn unit(self) -> &'static str {
-        match self.of {
-            Measure::RequestsPerSecond => "requests/s",
-            Measure::Connections => "requests under way",
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.each(), self.unit())
-    }
-}
-
 impl Scaling {
     /// The fewest servers at this time.
     pub fn floor(&self, now: Timestamp) -> u32 {
@@ -112,14 +79,15 @@ impl Scaling {
     }
 }
 
-/// Reads a `count`: with how many servers a group begins, and how their number follows its load, if it does.
+/// Reads a `count`: with how many servers a group begins (one at least where they follow the load, so that it is seen to work),
+/// and how their number follows it, if it does.
 pub(super) fn read(value: &Value<'_>) -> Option<(u32, Option<Scaling>)> {
     if !value.is_table() {
         return value.integer(0..=MAX_COUNT, "3").map(|count| (count, None));
     }
     let table = value.table(KEYS, EXAMPLE)?;
-    let (min, max) = (number(&table, "min"), number(&table, "max"));
-    let target = table.required("target", &format!("target = {TARGET_EXAMPLE}")).and_then(|v| target(&v));
+    let (min, max) = (number(&table, "min", 0), number(&table, "max", 1));
+    let target = table.required("target", &format!("target = {}", target::EXAMPLE)).and_then(|v| target::read(&v));
     let scale_out = pace(&table, "scale_out", Pace { wait: Duration::from_secs(10), step: u32::MAX });
     let scale_in = pace(&table, "scale_in", Pace { wait: Duration::from_secs(300), step: u32::MAX });
     let time_zone = time_zone(&table);
@@ -133,6 +101,16 @@ pub(super) fn read(value: &Value<'_>) -> Option<(u32, Option<Scaling>)> {
             "write the smaller number as `min`",
         );
     }
+    if let Some(place) = table.get("min").filter(|_| min == 0 && target.as_ref().is_some_and(|t| t.of == Measure::Cpu))
+    {
+        let there = table.get("target")?.place;
+        return place.place.contradicts(
+            there,
+            "a group that follows its processor time cannot be without servers: one that is idle uses some",
+            "the target is here",
+            "write `min = 1`, or follow `requests_per_second` or `connections`",
+        );
+    }
     let schedule = table.get("schedule").map_or(Some(Vec::new()), |v| schedule(&v, max));
     let scaling = Scaling {
         min,
@@ -143,29 +121,20 @@ pub(super) fn read(value: &Value<'_>) -> Option<(u32, Option<Scaling>)> {
         schedule: schedule?,
         time_zone: time_zone?,
     };
-    Some((min, Some(scaling)))
+    Some((min.max(1), Some(scaling)))
 }
 
-fn number(table: &Table<'_>, key: &'static str) -> Option<u32> {
-    table.required(key, &format!("{key} = 2")).and_then(|v| v.integer(1..=MAX_COUNT, "2"))
-}
-
-fn target(value: &Value<'_>) -> Option<Target> {
-    let table = value.table(TARGET, TARGET_EXAMPLE)?;
-    let number = |key, of, example| {
-        let read = table.get(key)?.number(0.001..=1e9, example);
-        Some(read.map(|each| Target { of, each_milli: (each * 1000.0).round() as u64 }))
-    };
-    let read = [
-        number("requests_per_second", Measure::RequestsPerSecond, "200"),
-        number("connections", Measure::Connections, "50"),
-    ];
-    let mut named = read.into_iter().flatten();
-    match (named.next(), named.next()) {
-        (Some(only), None) => only,
-        (None, _) => value.place.report("`target` names nothing to follow", format!("for example: {TARGET_EXAMPLE}")),
-        (Some(_), Some(_)) => value.place.report("`target` names more than one thing to follow", "keep one of them"),
+/// Refuses a group that nothing would ever wake: without a published port nobody asks the gateway for it.
+pub(super) fn is_woken(value: &Value<'_>, scaling: Option<&Scaling>, published: bool) -> Option<()> {
+    if published || scaling.is_none_or(|scaling| scaling.min > 0) {
+        return Some(());
     }
+    let place = value.map(EXAMPLE)?.get("min")?.place;
+    place.report("a group that publishes no port cannot be without servers: no request would wake it", WAKING)
+}
+
+fn number(table: &Table<'_>, key: &'static str, least: i64) -> Option<u32> {
+    table.required(key, &format!("{key} = 2")).and_then(|v| v.integer(least..=MAX_COUNT, "2"))
 }
 
 fn pace(table: &Table<'_>, key: &'static str, default: Pace) -> Option<Pace> {

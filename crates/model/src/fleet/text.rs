@@ -111,6 +111,9 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
     let shared = table.get("shared").map_or(Some(BTreeMap::new()), |v| shared::read_all(&v));
     let (publish, published) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish::read(&v));
+    if let (Some(value), Some((_, scaling)), Some(publish)) = (table.get("count"), &counted, &publish) {
+        scaling::is_woken(&value, scaling.as_ref(), !publish.is_empty());
+    }
     let count_place = table.get("count").map(|v| v.place);
     let rollout = table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| {
         rollout::read(&v, counted.as_ref().map(|(count, _)| *count).zip(count_place))

@@ -3,9 +3,10 @@
 //! The load of the whole group divided by what one server is to carry is what is wished for. A group grows to that at once,
 //! a step at a time; it shrinks only to the most that was wished for during the whole time it must wait. Within a tenth of
 //! the target nothing happens, in either direction, so that a group that has just changed does not change back. Where the
-//! load is not known the group keeps what it has: nothing is taken away in the dark.
+//! load is not known the group keeps what it has: nothing is taken away in the dark. A group that may have no server keeps one
+//! as long as anything is asked of it, and gets one at once when a request waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,28 @@ pub struct Load {
     pub at: Timestamp,
     /// Of all servers together, in the target's unit; or why it is not known.
     pub total: Result<f64, String>,
+    /// What the gateway was asked for.
+    #[serde(default, skip_serializing_if = "Asked::is_nothing")]
+    pub asked: Asked,
+}
+
+/// What the gateway was asked for since the reading before. It matters where a group may have no server at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Requests were answered, or are under way.
+    Something,
+    /// So many requests wait for a server.
+    Waiting(u64),
+}
+
+impl Asked {
+    fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
 }
 
 /// What was decided, and what that rests on.
@@ -50,10 +73,14 @@ pub struct ScaleDecision {
 /// Decides on one reading for a group of `count` servers. The same readings in the same order give the same decisions.
 pub fn scale(rules: &Scaling, memory: &mut ScaleMemory, count: u32, load: &Load) -> ScaleDecision {
     memory.begin(load.at);
-    let (least, most) = (rules.floor(load.at), rules.max);
+    let (least, most) = (rules.floor(load.at).max(u32::from(!load.asked.is_nothing())), rules.max);
     let (wish, seen) = wish(rules, count, load);
     let wish = wish.clamp(least, most);
     memory.remember(load.at, wish, rules.scale_in);
+    if let (0, Asked::Waiting(waiting)) = (count, load.asked) {
+        memory.changed_at = Some(load.at);
+        return wake(waiting, wish.min(rules.scale_out.step).max(least));
+    }
     let (count_to, why) = if count < least {
         (least, format!("at least {least} at this time"))
     } else if count > most {
@@ -67,6 +94,12 @@ pub fn scale(rules: &Scaling, memory: &mut ScaleMemory, count: u32, load: &Load)
         memory.changed_at = Some(load.at);
     }
     ScaleDecision { count: count_to, why: format!("{seen}; {why}") }
+}
+
+/// Nothing is waited for and nothing else is asked: somebody waits.
+fn wake(waiting: u64, count: u32) -> ScaleDecision {
+    let requests = if waiting == 1 { "1 request waits".to_owned() } else { format!("{waiting} requests wait") };
+    ScaleDecision { count, why: format!("{requests} for a server; from 0 to {count} servers") }
 }
 
 /// How many servers the load asks for, and what was seen.
@@ -96,6 +129,21 @@ impl ScaleMemory {
         }
         self.changed_at = self.changed_at.map(|at| at.min(now));
         self.since.get_or_insert(now);
+    }
+
+    /// The least of it from which the next decision comes out the same: a wish that was followed by one as high decides nothing.
+    /// Of those that do, the one after says until when.
+    pub fn essence(&self) -> Self {
+        let first = self.wishes.len().saturating_sub(KEPT - 1);
+        let (mut kept, mut most) = (BTreeSet::new(), None);
+        for (index, (_, wish)) in self.wishes.iter().enumerate().skip(first).rev() {
+            if most.is_none_or(|most| most < *wish) {
+                most = Some(*wish);
+                kept.extend([index, index + 1]);
+            }
+        }
+        let wishes = kept.into_iter().filter_map(|index| self.wishes.get(index).copied()).collect();
+        Self { wishes, ..*self }
     }
 
     /// Keeps what is still to be looked at, and of equal wishes in a row the first and the last.

@@ -105,15 +105,15 @@ pub enum Count {
     /// So many.
     Fixed(#[schemars(range(max = 10_000))] u32),
     /// As many as their load asks for.
-    Scaled(Scaled),
+    Scaled(Box<Scaled>),
 }
 
 /// As many servers as their load asks for.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scaled {
-    /// Never fewer.
-    #[schemars(range(min = 1, max = 10_000))]
+    /// Never fewer; 0 for a group with published ports, whose first request waits until a server is ready.
+    #[schemars(range(max = 10_000))]
     pub min: u32,
     /// Never more.
     #[schemars(range(min = 1, max = 10_000))]
@@ -138,6 +138,24 @@ pub struct ScaleTarget {
     pub requests_per_second: Option<f64>,
     /// Requests under way, or connections of a port that is published as TCP.
     pub connections: Option<f64>,
+    /// Processor time, in percent of its limit, or of one processor where it has none: `60%`.
+    #[schemars(regex(pattern = "^[0-9]{1,4}%$"))]
+    pub cpu: Option<String>,
+    /// A number of the whole group that an endpoint tells.
+    pub custom: Option<ScaleMetric>,
+}
+
+/// A number of a whole group, in Prometheus' text format or bare.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleMetric {
+    /// Who is asked, every 5 s: `http://127.0.0.1:9090/metrics`.
+    #[schemars(regex(pattern = "^http://"))]
+    pub url: String,
+    /// Which samples are added up: `jobs_waiting`, `jobs{queue=\"mail\"}`; where nothing is said the answer is a bare number.
+    pub metric: Option<String>,
+    /// How much of it each server is to carry.
+    pub per_server: f64,
 }
 
 /// How fast a group changes.

@@ -81,7 +81,8 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, loss::KEYS, &["Loss"]);
     agree(&schema, window::KEYS, &["Windows"]);
     agree(&schema, scaling::KEYS, &["Scaled"]);
-    agree(&schema, scaling::TARGET, &["ScaleTarget"]);
+    agree(&schema, scaling::target::TARGET, &["ScaleTarget"]);
+    agree(&schema, scaling::target::CUSTOM, &["ScaleMetric"]);
     agree(&schema, scaling::PACE, &["ScalePace"]);
     agree(&schema, scaling::SCHEDULE, &["ScaleFloor"]);
     agree(&schema, source::SOURCE, &["Source"]);

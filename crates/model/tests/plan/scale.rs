@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use kiln_model::{
     Fleet,
     fleet::Scaling,
-    plan::{Load, ScaleDecision, ScaleMemory, scale},
+    plan::{Asked, Load, ScaleDecision, ScaleInputs, ScaleMemory, scale},
 };
 use proptest::prelude::*;
 
@@ -15,7 +15,8 @@ const START: &str = "2026-11-25T00:00:00Z";
 const EVERY: i64 = 5;
 
 fn rules(count: &str) -> Scaling {
-    let text = format!("[group.web]\nimage = \"hello\"\ncount = {count}\n");
+    let publish = "publish = [{ listen = 8080, port = 80, protocol = \"http\" }]";
+    let text = format!("[group.web]\nimage = \"hello\"\n{publish}\ncount = {count}\n");
     let fleet = Fleet::parse(&text, "fleet.toml").unwrap();
     fleet.groups.into_values().next().unwrap().scaling.unwrap()
 }
@@ -31,11 +32,19 @@ struct Group {
 impl Group {
     fn new(count: &str) -> Self {
         let rules = rules(count);
-        Self { count: rules.min, rules, memory: ScaleMemory::default(), now: START.parse().unwrap() }
+        Self { count: rules.min.max(1), rules, memory: ScaleMemory::default(), now: START.parse().unwrap() }
     }
     fn read(&mut self, total: Result<f64, String>) -> ScaleDecision {
+        let asked = if self.rules.min == 0 && total != Ok(0.0) { Asked::Something } else { Asked::Nothing };
+        self.read_asked(total, asked)
+    }
+    fn read_asked(&mut self, total: Result<f64, String>, asked: Asked) -> ScaleDecision {
         self.now += SignedDuration::from_secs(EVERY);
-        let decision = scale(&self.rules, &mut self.memory, self.count, &Load { at: self.now, total });
+        let load = Load { at: self.now, total, asked };
+        let (from, rules, memory) = (self.count, self.rules.clone(), Some(self.memory.essence()));
+        let inputs = ScaleInputs { from, to: from, load: load.clone(), rules, memory };
+        let decision = scale(&self.rules, &mut self.memory, self.count, &load);
+        assert_eq!(inputs.again().as_ref(), Some(&decision), "from the little that the audit log keeps");
         self.count = decision.count;
         decision
     }
@@ -95,6 +104,60 @@ fn unit_what_is_no_load_changes_nothing() {
     }
     assert_eq!(group.under(0.0, 290), 5, "what was not known was not less load");
     assert_eq!(group.under(0.0, 20), 2);
+}
+
+#[test]
+fn unit_processor_time_and_numbers_of_the_application_are_followed_like_requests() {
+    let mut group = Group::new("{ min = 2, max = 20, target = { cpu = \"60%\" } }");
+    let grown = group.read(Ok(300.0));
+    assert_eq!(
+        grown.why,
+        "300.0 % of a server's processor time, of which each server is to carry 60; from 2 to 5 servers"
+    );
+    let custom = "{ url = \"http://127.0.0.1:9/metrics\", metric = \"jobs{queue=\\\"mail\\\"}\", per_server = 2.5 }";
+    let mut group = Group::new(&format!("{{ min = 1, max = 20, target = {{ custom = {custom} }} }}"));
+    let grown = group.read(Ok(17.0));
+    assert_eq!(grown.why, "17.0 jobs{queue=\"mail\"}, of which each server is to carry 2.5; from 1 to 7 servers");
+    let held = group.read(Err("the value is 70 s old".to_owned()));
+    assert_eq!(held.why, "the load is not known (the value is 70 s old), so nothing changes; the number is right");
+}
+
+const SLEEPY: &str = "{ min = 0, max = 20, target = { connections = 10 }, scale_out = { wait = \"30s\", step = 4 } }";
+
+#[test]
+fn unit_a_group_sleeps_when_nobody_asks_and_wakes_when_a_request_waits() {
+    let mut group = Group::new(SLEEPY);
+    assert_eq!(group.under(0.0, 300), 1, "it begins with one, and for five minutes somebody could ask");
+    assert_eq!(
+        group.read(Ok(0.0)).why,
+        "0.0 requests under way, of which each server is to carry 10; from 1 to 0 servers after 5m of less load"
+    );
+    assert_eq!(group.under(0.0, 600), 0);
+    let woken = group.read_asked(Ok(1.0), Asked::Waiting(1));
+    assert_eq!((woken.count, woken.why.as_str()), (1, "1 request waits for a server; from 0 to 1 servers"));
+    assert_eq!(group.under(0.0, 290), 1);
+    group.under(0.0, 600);
+    let woken = group.read_asked(Ok(300.0), Asked::Waiting(300));
+    assert_eq!(
+        woken.why, "300 requests wait for a server; from 0 to 4 servers",
+        "as many as they ask for, a step at once"
+    );
+}
+
+#[test]
+fn unit_a_group_that_is_asked_now_and_then_does_not_sleep_nor_does_one_of_which_nothing_is_known() {
+    let mut group = Group::new(SLEEPY);
+    for reading in 0..500 {
+        // Whoever asks is gone when it is read.
+        let asked = if reading % 50 == 0 { Asked::Something } else { Asked::Nothing };
+        assert_eq!(group.read_asked(Ok(0.0), asked).count, 1, "{reading}");
+    }
+    for _ in 0..500 {
+        assert_eq!(group.read_asked(Err("the gateway does not answer".to_owned()), Asked::Nothing).count, 1);
+    }
+    group.under(0.0, 600);
+    let known = group.read_asked(Err("the gateway does not answer".to_owned()), Asked::Nothing);
+    assert_eq!((known.count, group.under(0.0, 600)), (0, 0), "what sleeps is not woken by a doubt");
 }
 
 #[test]
@@ -164,17 +227,29 @@ fn any_load() -> impl Strategy<Value = Result<f64, String>> {
     ]
 }
 
+fn any_target(each: u32) -> impl Strategy<Value = String> {
+    let custom = format!("custom = {{ url = \"http://127.0.0.1/\", per_server = {each} }}");
+    prop_oneof![
+        Just(format!("requests_per_second = {each}")),
+        Just(format!("connections = {each}")),
+        Just(format!("cpu = \"{each}%\"")),
+        Just(custom),
+    ]
+}
+
 fn any_rules() -> impl Strategy<Value = Scaling> {
-    (1..10u32, 0..30u32, 1..300u32, 1..120u64, 1..600u64, 1..8u32, 1..8u32).prop_map(
-        |(min, more, each, out_wait, in_wait, out_step, in_step)| {
-            let max = min + more;
-            rules(&format!(
-                "{{ min = {min}, max = {max}, target = {{ requests_per_second = {each} }}, \
+    let shape = (0..10u32, 1..30u32, 1..300u32, 1..120u64, 1..600u64, 1..8u32, 1..8u32);
+    let shape = shape.prop_flat_map(|shape| (Just(shape), any_target(shape.2)));
+    shape.prop_map(|((min, more, _, out_wait, in_wait, out_step, in_step), target)| {
+        // What is idle uses some processor time.
+        let min = if target.starts_with("cpu") { min.max(1) } else { min };
+        let max = min + more;
+        rules(&format!(
+            "{{ min = {min}, max = {max}, target = {{ {target} }}, \
                  scale_out = {{ wait = \"{out_wait}s\", step = {out_step} }}, \
                  scale_in = {{ wait = \"{in_wait}s\", step = {in_step} }} }}"
-            ))
-        },
-    )
+        ))
+    })
 }
 
 proptest! {
@@ -183,7 +258,7 @@ proptest! {
         rules in any_rules(),
         loads in prop::collection::vec(any_load(), 1..200),
     ) {
-        let mut group = Group { count: rules.min, rules, memory: ScaleMemory::default(), now: START.parse().unwrap() };
+        let mut group = Group { count: rules.min.max(1), rules, memory: ScaleMemory::default(), now: START.parse().unwrap() };
         let mut changed: Option<Timestamp> = None;
         for load in loads {
             let before = group.count;
@@ -208,7 +283,7 @@ proptest! {
     ) {
         let (least, most) = (rules.min, rules.max);
         let each = rules.target.each();
-        let mut group = Group { count: rules.min, rules, memory: ScaleMemory::default(), now: START.parse().unwrap() };
+        let mut group = Group { count: rules.min.max(1), rules, memory: ScaleMemory::default(), now: START.parse().unwrap() };
         first.into_iter().for_each(|load| drop(group.read(load)));
         group.under(load, 40 * 720);
         let met = group.count;
@@ -229,7 +304,7 @@ proptest! {
     ) {
         let run = |interrupted: Option<usize>| {
             let start = START.parse().unwrap();
-            let mut group = Group { count: rules.min, rules: rules.clone(), memory: ScaleMemory::default(), now: start };
+            let mut group = Group { count: rules.min.max(1), rules: rules.clone(), memory: ScaleMemory::default(), now: start };
             let mut decisions = Vec::new();
             for (number, load) in loads.iter().enumerate() {
                 if interrupted == Some(number) {

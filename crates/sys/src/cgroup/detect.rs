@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::V1_CONTROLLERS;
+use super::{ACCOUNTING, V1_CONTROLLERS};
 use crate::error::{Attempt as _, Outcome, Result, SysError};
 
 /// Which version keeps the limits.
@@ -29,7 +29,11 @@ impl Host {
     /// Looks at the mounts of this process. Fails where there is no hierarchy at all.
     pub fn detect() -> Result<Self> {
         let action = || "read /proc/self/mountinfo".to_owned();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").attempt(action)?;
+        Self::of_mounts(&std::fs::read_to_string("/proc/self/mountinfo").attempt(action)?)
+    }
+
+    /// The same for what mountinfo says (proc(5)).
+    pub fn of_mounts(mounts: &str) -> Result<Self> {
         let mut host = Self { v1: Vec::new(), v2: None, limits: Version::V1 };
         for line in mounts.lines() {
             host.consider(line);
@@ -37,6 +41,10 @@ impl Host {
         if host.v2.as_deref().is_some_and(holds_controllers) {
             host.limits = Version::V2;
             host.v1.clear();
+        }
+        if host.v2.is_some() {
+            // Every group of version 2 counts processor time: one hierarchy less to enter.
+            host.v1.retain(|(controller, _)| *controller != ACCOUNTING);
         }
         if host.v1.is_empty() && host.v2.is_none() {
             return Err(SysError { action: "find control groups".into(), outcome: Outcome::Unsupported });
@@ -48,7 +56,7 @@ impl Host {
     pub fn controllers(&self) -> Vec<String> {
         match (&self.limits, &self.v2) {
             (Version::V2, Some(root)) => controllers_of(root),
-            _ => self.v1.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            _ => self.v1.iter().filter(|(name, _)| *name != ACCOUNTING).map(|(name, _)| (*name).to_owned()).collect(),
         }
     }
 
@@ -60,7 +68,7 @@ impl Host {
         match (rest.next(), rest.nth(1)) {
             (Some("cgroup2"), _) if self.v2.is_none() => self.v2 = Some(path.into()),
             (Some("cgroup"), Some(options)) => {
-                for controller in V1_CONTROLLERS {
+                for controller in V1_CONTROLLERS.into_iter().chain([ACCOUNTING]) {
                     let known = self.v1.iter().any(|(name, _)| *name == controller);
                     if !known && options.split(',').any(|option| option == controller) {
                         self.v1.push((controller, path.into()));
