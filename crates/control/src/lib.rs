@@ -30,6 +30,7 @@ mod observer;
 mod pause;
 mod readiness;
 pub mod reads;
+mod recovery;
 pub mod releases;
 pub mod reports;
 pub mod retry;
@@ -46,7 +47,8 @@ pub use group::Data;
 pub use handle::{
     Control, ControlError, ControlOptions, InService, RebuildTarget, Settled, Sourced, Unsettled, Wanted,
 };
+pub use recovery::Target as DrillTarget;
 pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
-pub use traffic::{Backend, Bound, Carried, Drained, Route, Routes, Traffic, TrafficError};
+pub use traffic::{Backend, Bound, Carried, Drained, Failures, Route, Routes, Traffic, TrafficError};
 pub use volumes::VolumesError;

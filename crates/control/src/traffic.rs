@@ -4,7 +4,7 @@
 //! reconciler's: a new server is in an acknowledged table before an old one is drained, and an old one is drained
 //! before it is stopped.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use kiln_model::{GroupName, ServerId, manifest::Protocol};
 
@@ -65,6 +65,28 @@ pub struct Carried {
     pub in_flight: u64,
 }
 
+/// What did not reach a server, as the gateway counts it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Which gateway counted: a new one begins at nothing.
+    pub gateway: u32,
+    /// Requests that no server answered whole, and TCP connections that found no server, since its start.
+    pub failed: BTreeMap<GroupName, u64>,
+    /// Connections of ports published as TCP that each server has open: they are cut if it dies.
+    pub open: BTreeMap<ServerId, u64>,
+}
+
+impl Failures {
+    /// What failed of a group since an earlier look. Where another gateway counts by now: since its start.
+    pub fn since(&self, earlier: &Self, group: &GroupName) -> u64 {
+        let of = |failures: &Self| failures.failed.get(group).copied().unwrap_or(0);
+        match self.gateway == earlier.gateway {
+            true => of(self).saturating_sub(of(earlier)),
+            false => of(self),
+        }
+    }
+}
+
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
@@ -100,4 +122,6 @@ pub trait Traffic: Send + Sync + 'static {
     async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError>;
     /// What the servers of the table carry; one that is behind several ports comes once for each.
     async fn load(&self) -> Result<Vec<Carried>, TrafficError>;
+    /// What did not reach a server.
+    async fn failures(&self) -> Result<Failures, TrafficError>;
 }

@@ -7,7 +7,7 @@
 
 pub mod local;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kiln_model::{
     ByteSize, GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, VolumeId,
@@ -177,6 +177,12 @@ pub trait Engine: Send + Sync + 'static {
     fn starts_at_once(&self) -> usize;
     /// Everything of ours that exists, always the full set.
     async fn observe(&self) -> Result<Vec<Observed>, EngineError>;
+    /// Those of these servers that exist: what [`Self::observe`] says of them, for whoever need not see all.
+    async fn observe_some(&self, servers: &BTreeSet<ServerId>) -> Result<Vec<Observed>, EngineError> {
+        let mut seen = self.observe().await?;
+        seen.retain(|seen| servers.contains(&seen.server));
+        Ok(seen)
+    }
     /// Asks PID 1 to stop all services, each within its grace, and returns when it is gone; kills at `limit`.
     async fn stop(
         &self,
@@ -196,6 +202,10 @@ pub trait Engine: Send + Sync + 'static {
     }
     /// The ability to give servers directories that others see too.
     fn shared(&self) -> Option<&dyn SharedDirectories> {
+        None
+    }
+    /// The ability to end a server as a crash of it would.
+    fn killing(&self) -> Option<&dyn Killing> {
         None
     }
     /// The ability to look and act inside a server, through its PID 1.
@@ -256,6 +266,14 @@ pub trait Volumes: Send + Sync {
 pub trait SharedDirectories: Send + Sync {
     /// Whether servers can be given what a fleet binds; fails with what is wrong, within a time of its own.
     async fn check(&self, directory: &SharedDirectory) -> Result<(), EngineError>;
+}
+
+/// Ending a server as a crash of it would, to see what becomes of it: for recovery drills. Optional ability of an engine.
+#[async_trait::async_trait]
+pub trait Killing: Send + Sync {
+    /// Kills PID 1. Nothing inside is asked to end, and what is left is seen by `observe` and waits for `destroy`, as after any
+    /// other death from outside. One that does not run any more is a success.
+    async fn kill(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError>;
 }
 
 /// A command's end inside a server.

@@ -2,7 +2,7 @@
 //!
 //! The runtime's calls block; each runs on a thread for blocking work.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use kiln_model::{
     ImageDigest, ServerId, VerifiedRelease,
@@ -15,8 +15,8 @@ use tokio::sync::broadcast;
 mod volumes;
 
 use crate::{
-    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Observed, Phase, Process,
-    ServiceStatus, SharedDirectories, StopOutcome, Volumes,
+    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, Killing, LaunchSpec, Observed, Phase,
+    Process, ServiceStatus, SharedDirectories, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -133,6 +133,13 @@ impl Engine for LocalEngine {
         Ok(seen.into_iter().map(observed).collect())
     }
 
+    async fn observe_some(&self, servers: &BTreeSet<ServerId>) -> Result<Vec<Observed>, EngineError> {
+        let servers = servers.clone();
+        let look = move |runtime: &Runtime| runtime.observe_some(&servers);
+        let seen = self.blocking(|| "look at some servers of this host".into(), look).await?;
+        Ok(seen.into_iter().map(observed).collect())
+    }
+
     async fn stop(
         &self,
         server: &ServerId,
@@ -171,8 +178,20 @@ impl Engine for LocalEngine {
         Some(self)
     }
 
+    fn killing(&self) -> Option<&dyn Killing> {
+        Some(self)
+    }
+
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Killing for LocalEngine {
+    async fn kill(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError> {
+        let id = server.clone();
+        self.blocking(|| format!("kill server {server}"), move |runtime| runtime.kill(&id, generation)).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -24,6 +24,7 @@ pub struct LiveRoute {
     upstreams: RwLock<Vec<Arc<Upstream>>>,
     changed: Notify,
     waiting: AtomicUsize,
+    failed: AtomicU64,
 }
 
 impl LiveRoute {
@@ -34,7 +35,18 @@ impl LiveRoute {
             upstreams: RwLock::default(),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            failed: AtomicU64::new(0),
         })
+    }
+
+    /// Counts a request that no server answered whole.
+    pub fn fail(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// How many there were.
+    pub fn failures(&self) -> u64 {
+        self.failed.load(Relaxed)
     }
 
     pub fn upstreams(&self) -> Vec<Arc<Upstream>> {

@@ -184,7 +184,13 @@ impl Ports {
 
     pub fn status(&self) -> Vec<RouteStatus> {
         let backends = |p: &Port| p.live.upstreams().iter().map(|u| u.status()).collect();
-        self.0.iter().map(|p| RouteStatus { bound: p.bound(), backends: backends(p) }).collect()
+        let status = |p: &Port| RouteStatus {
+            bound: p.bound(),
+            protocol: Some(p.live.protocol),
+            failed: p.live.failures(),
+            backends: backends(p),
+        };
+        self.0.iter().map(status).collect()
     }
 }
 

@@ -27,6 +27,7 @@ mod back;
 mod backoff;
 mod chance;
 mod count;
+mod drill;
 mod forecast;
 mod progress;
 mod scale;
@@ -37,6 +38,7 @@ mod types;
 pub use age::aged;
 pub use back::{Past, way_back};
 pub use backoff::{BACKOFF_CAP, FAILURES_IN_A_ROW, SHORT_LIFE};
+pub use drill::{NoDrill, drill, drill_due};
 pub use forecast::forecast;
 pub use scale::{Load, ScaleDecision, ScaleMemory, scale};
 pub use types::{

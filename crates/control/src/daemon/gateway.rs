@@ -19,13 +19,13 @@ use kiln_gateway::{
     client::{self, ClientError, GatewayClient, Listeners, Refusal},
     table,
 };
-use kiln_model::ServerId;
+use kiln_model::{ServerId, manifest::Protocol};
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 
 use crate::{
     descriptor::awaited,
-    traffic::{Bound, Carried, Drained, Routes, Traffic, TrafficError},
+    traffic::{Bound, Carried, Drained, Failures, Routes, Traffic, TrafficError},
 };
 
 /// Pause between two looks at a gateway that was not there, or whose successor was started.
@@ -230,6 +230,22 @@ impl Traffic for GatewayTraffic {
             |b: client::BackendStatus| Carried { server: b.server, served: b.served, in_flight: b.in_flight as u64 };
         Ok(backends.map(carried).collect())
     }
+
+    async fn failures(&self) -> Result<Failures, TrafficError> {
+        let status = self.0.client.clone().with_patience(Duration::ZERO).status().await.map_err(said)?;
+        Ok(failures(&status))
+    }
+}
+
+fn failures(status: &client::Status) -> Failures {
+    let mut failures = Failures { gateway: status.pid, ..Failures::default() };
+    for route in &status.routes {
+        *failures.failed.entry(route.bound.group.clone()).or_default() += route.failed;
+        for backend in route.backends.iter().filter(|_| route.protocol == Some(Protocol::Tcp)) {
+            *failures.open.entry(backend.server.clone()).or_default() += backend.in_flight as u64;
+        }
+    }
+    failures
 }
 
 fn table(routes: &Routes) -> table::Routes {

@@ -388,6 +388,7 @@ impl Server {
             launched: Instant::now(),
             waiting: None,
             watch: None,
+            drill: false,
         }
     }
 }

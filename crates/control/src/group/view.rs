@@ -18,6 +18,7 @@ use crate::{
     group::Kept,
     handle::{InService, Settled, Sourced, Unsettled},
     loss::{AtStake, ServerAtStake},
+    recovery::Target,
     traffic::{Backend, Route},
 };
 
@@ -89,6 +90,7 @@ impl GroupTask {
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
             healing: self.healing(),
+            drill: self.shared.drills.of(&Target::Group(self.row.name.clone())),
             scaling: self.scaling(),
             live: self.live(),
             sources: None,
@@ -194,6 +196,7 @@ impl GroupTask {
             address: server.row.address.map(|address| address.to_string()),
             ready: server.row.ready,
             reason: server.row.reason.clone(),
+            drill: server.drill,
         }
     }
 

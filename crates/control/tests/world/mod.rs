@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use kiln_control::{
-    Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases,
+    Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, Failures, ImageInfo, ImageOrigin, Releases,
     ReleasesError, Routes, Settled, Traffic, TrafficError, Wanted,
 };
 use kiln_model::{
@@ -127,6 +127,8 @@ pub struct Gate {
     pub rate: Mutex<f64>,
     /// What each server has answered, and until when.
     pub served: Mutex<(Option<std::time::Instant>, BTreeMap<ServerId, f64>)>,
+    /// Requests that no server answered.
+    pub failed: Mutex<u64>,
 }
 
 impl Gate {
@@ -188,6 +190,13 @@ impl Traffic for Gate {
             Carried { server: backend.server, served: *total as u64, in_flight: 0 }
         });
         Ok(carried.collect())
+    }
+    async fn failures(&self) -> Result<Failures, TrafficError> {
+        if *self.away.lock().unwrap() {
+            return Err(TrafficError::Unavailable("the gateway is away".into()));
+        }
+        let failed = BTreeMap::from([(web(), *self.failed.lock().unwrap())]);
+        Ok(Failures { gateway: 1, failed, open: BTreeMap::new() })
     }
 }
 

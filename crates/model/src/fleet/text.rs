@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry, OnRevoked,
-    OnSourceChange, Publish, RolloutPolicy, Strategy, Windows, healing, logs, loss, rollout, scaling, shared, source,
-    volume, window,
+    DrillPolicy, EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry,
+    OnRevoked, OnSourceChange, Publish, RolloutPolicy, Strategy, Windows, drill, healing, logs, loss, rollout, scaling,
+    shared, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -35,6 +35,7 @@ pub(crate) const GROUP: Keys = Keys {
         "publish",
         "rollout",
         "healing",
+        "drill",
         "max_age",
         "windows",
         "logs",
@@ -125,6 +126,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
         one_set_at_a_time(&table);
     }
     let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
+    let drill = table.get("drill").map_or(Some(DrillPolicy::default()), |v| drill::read(&v));
     let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
     let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
     let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
@@ -149,6 +151,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
                 publish: publish?,
                 rollout: rollout?,
                 healing: healing?,
+                drill: drill?,
                 max_age: max_age?,
                 windows: windows?,
                 logs: logs?,
