@@ -150,6 +150,7 @@ fn request(config: &str, round: usize) -> Request {
         server: format!("web-{round}").parse().expect("a name"),
         generation: 1,
         group: None,
+        slot: None,
         manifest: Arc::new(manifest),
         limits: Limits::default(),
         secrets: Arc::default(),

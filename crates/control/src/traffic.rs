@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use kiln_model::{GroupName, ServerId, manifest::Protocol};
+use kiln_model::{GroupName, ServerId, fleet::PublishName, manifest::Protocol};
 
 /// The whole routing table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Route {
     pub group: GroupName,
     /// Port of the host, on all its addresses; 0 takes a free one.
     pub listen: u16,
-    /// Port of the servers.
-    pub port: u16,
+    /// Which of the group's published ports: the servers' port, and the slot where it leads to one.
+    pub published: PublishName,
     /// How it is treated.
     pub protocol: Protocol,
     /// The servers behind it.
@@ -48,8 +48,8 @@ pub struct Backend {
 pub struct Bound {
     /// The group.
     pub group: GroupName,
-    /// Port of the servers: with the group it names the route.
-    pub port: u16,
+    /// With the group it names the route.
+    pub published: PublishName,
     /// The port that was bound; 0 while it could not be.
     pub bound: u16,
 }

@@ -369,28 +369,46 @@ pub(crate) fn ability(shared: &Shared) -> Result<&dyn Volumes, EngineError> {
 /// Commands of the recipe around a snapshot have this long.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
+/// A command of a recipe that a server is asked to run before a volume leaves it.
+#[derive(Debug, Clone)]
+pub(crate) struct Farewell {
+    pub server: ServerId,
+    pub volume: VolumeName,
+    pub user: String,
+    pub command: Vec<String>,
+}
+
+/// Runs it. A failure is told, and keeps nothing from going on.
+pub(crate) async fn bid_farewell(shared: &Shared, farewell: &Farewell) {
+    let Farewell { server, volume, user, command } = farewell;
+    if let Err(how) = run_hook(shared, Some(server), user, command).await {
+        let message = format!("server {server}: the recipe's `hand_over` of volume `{volume}` {how}");
+        shared.emit(kiln_api::Event::Warning { message });
+    }
+}
+
+/// Runs a command of a recipe inside a server, where there is one; how it failed, in words.
+async fn run_hook(
+    shared: &Shared,
+    server: Option<&ServerId>,
+    user: &str,
+    command: &[String],
+) -> std::result::Result<(), String> {
+    let (Some(server), Some(inside), [_, ..]) = (server, shared.engine.inside(), command) else { return Ok(()) };
+    let result = inside.exec(server, command, user, HOOK_LIMIT, 4096).await;
+    let result = result.map_err(|error| format!("could not be run: {}", kiln_api::error::chain(&error)))?;
+    if result.exit == 0 {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&result.stderr);
+    let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
+    Err(format!("ended with exit code {}: {said}", result.exit))
+}
+
 /// Takes a snapshot while the application is quiet.
 async fn quietly(shared: &Shared, snapshot: &SnapshotId, user: &str, hooks: &Hooks) -> Result<(), VolumesError> {
     let holder = shared.book.get(&snapshot.volume).and_then(|row| row.holder);
-    let run = async |command: &[String]| match (&holder, shared.engine.inside(), command) {
-        (_, _, []) | (None, ..) | (_, None, _) => Ok(()),
-        (Some(server), Some(inside), command) => {
-            let ended = inside.exec(server, command, user, HOOK_LIMIT, 4096).await;
-            match ended {
-                Ok(result) if result.exit == 0 => Ok(()),
-                Ok(result) => Err(format!(
-                    "ended with exit code {}: {}",
-                    result.exit,
-                    String::from_utf8_lossy(&result.stderr)
-                        .chars()
-                        .filter(|c| !c.is_control())
-                        .take(200)
-                        .collect::<String>()
-                )),
-                Err(error) => Err(format!("could not be run: {}", kiln_api::error::chain(&error))),
-            }
-        }
-    };
+    let run = async |command: &[String]| run_hook(shared, holder.as_ref(), user, command).await;
     let quiet = run(&hooks.quiesce).await;
     let taken = match quiet {
         Ok(()) => ability(shared)?.snapshot(snapshot).await.map_err(VolumesError::from),

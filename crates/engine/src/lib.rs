@@ -31,6 +31,8 @@ pub struct LaunchSpec {
     pub generation: Generation,
     /// The server's group; none for a test server.
     pub group: Option<GroupName>,
+    /// Its slot in the group, where that has volumes.
+    pub slot: Option<u32>,
     /// The image's services and writable paths.
     pub manifest: Arc<ImageManifest>,
     /// Limits of the server.

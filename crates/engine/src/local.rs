@@ -73,6 +73,7 @@ fn request(spec: &LaunchSpec) -> Request {
         server: spec.server.clone(),
         generation: spec.generation,
         group: spec.group.clone(),
+        slot: spec.slot,
         manifest: Arc::clone(&spec.manifest),
         limits: spec.limits,
         secrets: Arc::clone(&spec.secrets),

@@ -7,6 +7,7 @@ pub(crate) mod healing;
 pub(crate) mod logs;
 pub(crate) mod loss;
 pub(crate) mod overlay;
+pub(crate) mod publish;
 pub(crate) mod rollout;
 pub(crate) mod scaling;
 pub(crate) mod shared;
@@ -27,6 +28,7 @@ pub use self::{
     healing::HealingPolicy,
     logs::{Collector, InvalidCollector, LogsPolicy, Transport},
     loss::LossPolicy,
+    publish::{InvalidPublishName, Publish, PublishName},
     scaling::{Floor, Measure, Pace, Scaling, Target},
     values::NoVariable,
     window::{InvalidWindow, InvalidZone, Window, Windows, ZoneName},
@@ -36,7 +38,6 @@ use crate::{
     config::{ConfigKey, ConfigSource},
     digest::ImageDigest,
     id::{BindingName, ChannelName, GroupName, ImageName, SharedName, VolumeName},
-    manifest::Protocol,
     shared::SharedDirectory,
     size::ByteSize,
     volume::VolumePolicy,
@@ -262,18 +263,6 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Processes and threads.
     pub pids: Option<u32>,
-}
-
-/// A port of the host that leads to a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Publish {
-    /// Port of the host, on all its addresses; 0 takes a free one, kept for the life of the group.
-    pub listen: u16,
-    /// Port of the servers.
-    pub port: u16,
-    /// How the gateway treats it.
-    pub protocol: Protocol,
 }
 
 /// How a group moves from one release to another.

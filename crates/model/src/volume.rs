@@ -281,7 +281,7 @@ pub struct Needed<'a> {
     pub path: &'a str,
     /// Whose it is.
     pub user: &'a str,
-    /// What is run around a snapshot.
+    /// What is run around a snapshot, and before a hand-over.
     pub hooks: &'a Hooks,
     /// Where the volumes of further slots come from.
     pub scale_from: ScaleFrom,
@@ -315,12 +315,16 @@ pub struct Hooks {
     /// After it was thawed, also if the snapshot failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resume: Vec<String>,
+    /// In the server that has the volume, which still serves, just before it is ended so that its successor gets it. A failure
+    /// is told, and changes nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hand_over: Vec<String>,
 }
 
 impl Hooks {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.quiesce.is_empty() && self.resume.is_empty()
+        self.quiesce.is_empty() && self.resume.is_empty() && self.hand_over.is_empty()
     }
 }
 

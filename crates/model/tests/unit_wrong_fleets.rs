@@ -32,6 +32,9 @@ fn unit_publish() {
         "[group.web]\nimage = \"hello\"\npublish = [{ listen = 8080, port = 0, protocol = \"https\", host = \"x\" }]\n",
         "[group.web]\nimage = \"hello\"\npublish = [{ listen = 8080, port = 80 }, { listen = 8080, port = 81 }]\n",
         "[group.a]\nimage = \"hello\"\npublish = [{ listen = 80, port = 80 }]\n\n[group.b]\nimage = \"hello\"\npublish = [{ listen = 80, port = 80 }]\n",
+        "[group.web]\nimage = \"hello\"\npublish = [{ listen = 0, port = 80 }, { listen = 0, port = 80 }, { listen = 81, port = 80 }]\n",
+        "[group.web]\nimage = \"hello\"\npublish = [{ listen = 0, port = 80, slot = 0 }]\n",
+        "[group.db]\nimage = \"hello\"\ncount = 2\nvolume = { data = { size = \"1GiB\" } }\npublish = [{ listen = 0, port = 80, slot = 2 }, { listen = 0, port = 80, slot = -1 }]\n",
     ]));
 }
 

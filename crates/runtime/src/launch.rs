@@ -45,6 +45,8 @@ pub struct Request {
     pub generation: u64,
     /// Its group; none for a test server.
     pub group: Option<GroupName>,
+    /// Its slot in the group, where that has volumes.
+    pub slot: Option<u32>,
     /// The image's services and writable paths.
     pub manifest: Arc<ImageManifest>,
     /// Its limits.
@@ -315,6 +317,7 @@ impl Launching<'_> {
         Plan::new(&Input {
             server: &self.request.server,
             group: self.request.group.as_ref(),
+            slot: self.request.slot,
             release: self.release.release(),
             manifest: &self.request.manifest,
             values: &Values { config: self.release.config(), secrets: &self.request.secrets },

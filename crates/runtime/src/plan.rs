@@ -24,6 +24,9 @@ use crate::{
 const ALWAYS: [(&str, u32, u64); 3] =
     [("/run", 0o755, 64 << 20), ("/tmp", 0o1777, 256 << 20), ("/var/tmp", 0o1777, 256 << 20)];
 
+/// The variable of a service that has its server's slot, where the group has volumes.
+const SLOT: &str = "KILN_SLOT";
+
 /// A descriptor that PID 1 is given.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Descriptor {
@@ -74,6 +77,8 @@ pub struct Input<'a> {
     pub server: &'a ServerId,
     /// Its group; none for a test server.
     pub group: Option<&'a GroupName>,
+    /// Its slot in the group, where that has volumes.
+    pub slot: Option<u32>,
     /// Its release.
     pub release: Release,
     /// The image's services, writable paths and templates.
@@ -267,6 +272,7 @@ fn services(input: &Input<'_>) -> Result<Vec<ServiceSpec>> {
             environment.extend(input.values.text(key)?.map(|text| (name.clone(), text)));
         }
         environment.extend(input.values.config.environment.clone());
+        environment.extend(input.slot.map(|slot| (SLOT.to_owned(), slot.to_string())));
         Ok(ServiceSpec {
             name: name.to_owned(),
             command: service.command.clone(),

@@ -106,6 +106,7 @@ pub(crate) fn context(input: &Input<'_>) -> Result<Value, ValueError> {
             "id": input.server,
             "group": input.group.map_or(TEST_GROUP, |group| group.as_str()),
             "address": input.address,
+            "slot": input.slot,
         },
         "release": input.release.id().to_string(),
     }))

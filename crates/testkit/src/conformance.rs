@@ -51,6 +51,7 @@ fn spec(factory: &dyn Factory, name: &str, generation: u64) -> LaunchSpec {
         server: id(name),
         generation,
         group: Some(group()),
+        slot: None,
         manifest: factory.manifest(),
         limits: Limits::default(),
         secrets: Arc::default(),

@@ -107,7 +107,7 @@ fn answers_at(port: u16) -> bool {
 }
 
 fn query(port: u16, sql: &str) -> Outcome {
-    output(psql(port).args(["-c", sql])).map(drop)
+    output(psql(([127, 0, 0, 1], port).into()).args(["-c", sql])).map(drop)
 }
 
 /// A PostgreSQL of this host with data of its own.

@@ -1,38 +1,52 @@
 //! Databases with volumes while clients write all the time: servers are rebuilt, killed, and the daemon is killed in the middle of a
-//! hand-over. Every write that was acknowledged must be there afterwards.
+//! hand-over. Every write that was acknowledged must be there afterwards, on a replica as well.
 
 use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
+use serde_json::Value;
+
 use super::project::Project;
 use crate::{Outcome, command::output};
 
 const PAUSE: Duration = Duration::from_millis(20);
-const PSQL: [&str; 7] = ["--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "--username=postgres"];
+const PSQL: [&str; 5] = ["--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "--username=postgres"];
 
 /// A database that is up.
 pub struct Written<'a>(pub Project<'a>);
 
-/// How a client of the database writes one number and is told that it is kept.
-trait Client: Sized {
-    fn connect(port: u16) -> Option<Self>;
+/// A database, and a client of it that writes one number after another and is told that each is kept.
+trait Database: Sized {
+    /// For people.
+    const NAME: &str;
+    /// Where it listens inside.
+    const PORT: u16;
+    /// Makes the place for the numbers.
+    fn prepare(at: SocketAddr) -> Outcome;
+    fn connect(at: SocketAddr) -> Option<Self>;
     /// Whether the number was acknowledged.
     fn write(&mut self, number: u64) -> bool;
+    fn written(at: SocketAddr) -> Outcome<BTreeSet<u64>>;
 }
 
 /// PostgreSQL's own client: one commit for each number.
 struct Postgres(ChildStdin, BufReader<ChildStdout>);
 
-impl Client for Postgres {
-    fn connect(port: u16) -> Option<Self> {
-        let mut psql = psql(port);
-        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+impl Database for Postgres {
+    const NAME: &str = "PostgreSQL";
+    const PORT: u16 = 5432;
+
+    fn prepare(at: SocketAddr) -> Outcome {
+        output(psql(at).args(["-c", "create table written (n bigint primary key)"])).map(drop)
+    }
+    fn connect(at: SocketAddr) -> Option<Self> {
+        let mut child = psql(at).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
         Some(Self(child.stdin.take()?, BufReader::new(child.stdout.take()?)))
     }
     fn write(&mut self, number: u64) -> bool {
@@ -40,14 +54,23 @@ impl Client for Postgres {
         let asked = writeln!(self.0, "insert into written values ({number}) returning n;");
         asked.is_ok() && self.1.read_line(&mut line).is_ok() && line == wanted
     }
+    fn written(at: SocketAddr) -> Outcome<BTreeSet<u64>> {
+        numbers(output(psql(at).args(["-c", "select n from written"]))?.stdout)
+    }
 }
 
 /// Redis' own protocol: a list to which each number is added.
 struct Redis(BufReader<TcpStream>);
 
-impl Client for Redis {
-    fn connect(port: u16) -> Option<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+impl Database for Redis {
+    const NAME: &str = "Redis";
+    const PORT: u16 = 6379;
+
+    fn prepare(_: SocketAddr) -> Outcome {
+        Ok(())
+    }
+    fn connect(at: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(at).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
         Some(Self(BufReader::new(stream)))
     }
@@ -56,21 +79,27 @@ impl Client for Redis {
         let asked = write!(self.0.get_mut(), "RPUSH written {number}\r\n");
         asked.is_ok() && self.0.read_line(&mut line).is_ok_and(|count| count > 0) && line.starts_with(':')
     }
+    fn written(at: SocketAddr) -> Outcome<BTreeSet<u64>> {
+        let (host, port) = (at.ip().to_string(), at.port().to_string());
+        numbers(
+            output(Command::new("redis-cli").args(["-h", &host, "-p", &port, "lrange", "written", "0", "-1"]))?.stdout,
+        )
+    }
 }
 
-/// PostgreSQL's client, of a database of the example on this host.
-pub fn psql(port: u16) -> Command {
+/// PostgreSQL's client, of a database of the example.
+pub fn psql(at: SocketAddr) -> Command {
     let mut command = Command::new("psql");
-    command.args(PSQL).arg(format!("--port={port}"));
+    command.args(PSQL).arg(format!("--host={}", at.ip())).arg(format!("--port={}", at.port()));
     command.env("PGPASSWORD", "change-me").env("PGCONNECT_TIMEOUT", "2");
     command
 }
 
 /// Writes numbers until it is over; those that were acknowledged.
-fn write_until<C: Client>(over: &AtomicBool, port: u16) -> BTreeSet<u64> {
+fn write_until<D: Database>(over: &AtomicBool, at: SocketAddr) -> BTreeSet<u64> {
     let (mut acknowledged, mut number) = (BTreeSet::new(), 0);
     while !over.load(Ordering::Relaxed) {
-        let mut client = C::connect(port);
+        let mut client = D::connect(at);
         while let Some(client) = client.as_mut().filter(|_| !over.load(Ordering::Relaxed)) {
             number += 1;
             if !client.write(number) {
@@ -86,25 +115,58 @@ fn write_until<C: Client>(over: &AtomicBool, port: u16) -> BTreeSet<u64> {
 impl Written<'_> {
     /// PostgreSQL.
     pub fn postgres_loses_no_commit(&self) -> Outcome {
-        let port = self.port()?;
-        output(psql(port).args(["-c", "create table written (n bigint primary key)"]))?;
-        let acknowledged = self.while_it_goes_wrong::<Postgres>(port)?;
-        let kept = output(psql(port).args(["-c", "select n from written"]))?;
-        compare("PostgreSQL", &acknowledged, &numbers(&kept.stdout))
+        self.loses_nothing::<Postgres>()
     }
 
     /// Redis, which writes its file to the disk before it answers.
     pub fn redis_loses_no_answered_command(&self) -> Outcome {
-        let port = self.port()?;
-        let acknowledged = self.while_it_goes_wrong::<Redis>(port)?;
-        let kept = output(Command::new("redis-cli").args(["-p", &port.to_string(), "lrange", "written", "0", "-1"]))?;
-        compare("Redis", &acknowledged, &numbers(&kept.stdout))
+        self.loses_nothing::<Redis>()
     }
 
-    fn while_it_goes_wrong<C: Client>(&self, port: u16) -> Outcome<BTreeSet<u64>> {
+    fn loses_nothing<D: Database>(&self) -> Outcome {
+        let at = self.0.address()?;
+        D::prepare(at)?;
+        let acknowledged = self.while_it_goes_wrong::<D>(at)?;
+        eprintln!("{}: {} writes were acknowledged", D::NAME, acknowledged.len());
+        if acknowledged.len() < 100 {
+            return Err("too few writes to show anything".into());
+        }
+        nothing_is_missing(D::NAME, &acknowledged, &D::written(at)?)?;
+        self.a_second_server_is_a_replica::<D>(at, acknowledged)
+    }
+
+    /// It begins with a clone of the data, has what was written since, takes no writes, and follows the primary to where that is
+    /// after it was killed.
+    fn a_second_server_is_a_replica<D: Database>(
+        &self,
+        primary: SocketAddr,
+        mut acknowledged: BTreeSet<u64>,
+    ) -> Outcome {
+        let fleet = self.0.directory.join("fleet.toml");
+        let text = std::fs::read_to_string(&fleet)?;
+        std::fs::write(&fleet, text.replace("count = 1", "count = 2"))?;
+        self.0.up()?;
+        let writes = |at, number| D::connect(at).is_some_and(|mut client| client.write(number));
+        for number in [1_000_000, 1_000_001, 1_000_002] {
+            let replica = SocketAddr::from((self.address_of(1)?, D::PORT));
+            until("the primary takes writes", || Ok(writes(primary, number)))?;
+            acknowledged.insert(number);
+            let replicated = || Ok(D::written(replica).is_ok_and(|written| written.contains(&number)));
+            until(&format!("the replica of {} has {number}", D::NAME), replicated)?;
+            nothing_is_missing(&format!("the replica of {}", D::NAME), &acknowledged, &D::written(replica)?)?;
+            if writes(replica, number + 1_000_000) {
+                return Err(format!("the replica of {} takes writes", D::NAME).into());
+            }
+            self.kill_the_server()?;
+        }
+        eprintln!("{}: the replica had every write, also after its primary was killed twice", D::NAME);
+        Ok(())
+    }
+
+    fn while_it_goes_wrong<D: Database>(&self, at: SocketAddr) -> Outcome<BTreeSet<u64>> {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| write_until::<C>(&over, port));
+            let writer = scope.spawn(|| write_until::<D>(&over, at));
             let gone_wrong = self.go_wrong();
             over.store(true, Ordering::Relaxed);
             let acknowledged = writer.join().map_err(|_| "the writer panicked")?;
@@ -131,13 +193,7 @@ impl Written<'_> {
     fn kill_the_server(&self) -> Outcome {
         let before = self.until_ready()?;
         output(Command::new("kill").args(["-9", &before.to_string()]))?;
-        for _ in 0..1500 {
-            if self.until_ready()? != before {
-                return Ok(());
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Err("a server that was killed is not replaced".into())
+        until("a server that was killed is replaced", || Ok(self.until_ready()? != before))
     }
 
     fn kill_the_daemon(&self) -> Outcome {
@@ -145,33 +201,45 @@ impl Written<'_> {
         output(Command::new("kill").args(["-9", &daemon.to_string()])).map(drop)
     }
 
-    /// PID 1 of the server that is ready.
+    /// PID 1 of the first slot's server when it is ready.
     fn until_ready(&self) -> Outcome<u64> {
-        for _ in 0..1500 {
-            let group = self.0.group()?;
-            let ready = group["servers"].as_array().into_iter().flatten().find(|server| server["state"] == "ready");
-            if let Some(pid) = ready.and_then(|server| server["pid"].as_u64()) {
-                return Ok(pid);
-            }
-            std::thread::sleep(PAUSE);
+        let mut pid = None;
+        until("a server is ready", || {
+            pid = self.ready_in(0)?.and_then(|server| server["pid"].as_u64());
+            Ok(pid.is_some())
+        })?;
+        Ok(pid.ok_or("a server that is ready has a process")?)
+    }
+
+    fn address_of(&self, slot: u64) -> Outcome<Ipv4Addr> {
+        let server = self.ready_in(slot)?.ok_or("no server is ready in the slot")?;
+        Ok(server["address"].as_str().ok_or("a server has an address")?.parse()?)
+    }
+
+    fn ready_in(&self, slot: u64) -> Outcome<Option<Value>> {
+        let group = self.0.group()?;
+        let servers = group["servers"].as_array().ok_or("a group has servers")?;
+        let ready = servers.iter().find(|server| server["slot"] == slot && server["state"] == "ready");
+        Ok(ready.cloned())
+    }
+}
+
+/// Waits for at most half a minute.
+fn until(what: &str, mut good: impl FnMut() -> Outcome<bool>) -> Outcome {
+    for _ in 0..1500 {
+        if good()? {
+            return Ok(());
         }
-        Err("no server became ready".into())
+        std::thread::sleep(PAUSE);
     }
-
-    fn port(&self) -> Outcome<u16> {
-        Ok(self.0.address()?.port())
-    }
+    Err(format!("never: {what}").into())
 }
 
-fn numbers(text: &[u8]) -> BTreeSet<u64> {
-    String::from_utf8_lossy(text).lines().filter_map(|line| line.trim().parse().ok()).collect()
+fn numbers(lines: Vec<u8>) -> Outcome<BTreeSet<u64>> {
+    Ok(String::from_utf8(lines)?.lines().filter_map(|line| line.trim().parse().ok()).collect())
 }
 
-fn compare(who: &str, acknowledged: &BTreeSet<u64>, kept: &BTreeSet<u64>) -> Outcome {
+fn nothing_is_missing(who: &str, acknowledged: &BTreeSet<u64>, kept: &BTreeSet<u64>) -> Outcome {
     let lost: Vec<_> = acknowledged.difference(kept).take(10).collect();
-    eprintln!("{who}: {} writes were acknowledged, {} are there", acknowledged.len(), kept.len());
-    match lost.is_empty() && acknowledged.len() > 100 {
-        true => Ok(()),
-        false => Err(format!("{who} lost {lost:?} of {} writes", acknowledged.len()).into()),
-    }
+    if lost.is_empty() { Ok(()) } else { Err(format!("{who} lost {lost:?} of {} writes", acknowledged.len()).into()) }
 }

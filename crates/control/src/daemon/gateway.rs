@@ -215,7 +215,9 @@ impl Traffic for GatewayTraffic {
     async fn set_routes(&self, routes: &Routes) -> Result<Vec<Bound>, TrafficError> {
         let bound = self.0.client.set_routes(routes.version, table(routes)).await.map_err(said)?;
         self.0.keep_listeners().await;
-        Ok(bound.into_iter().map(|b| Bound { group: b.group, port: b.port, bound: b.bound }).collect())
+        // They come in the order of the routes.
+        let bound = routes.routes.iter().zip(bound);
+        Ok(bound.map(|(r, b)| Bound { group: b.group, published: r.published, bound: b.bound }).collect())
     }
 
     async fn drain(&self, server: &ServerId, limit: Duration) -> Result<Drained, TrafficError> {
@@ -253,7 +255,7 @@ fn table(routes: &Routes) -> table::Routes {
         |b: &crate::Backend| table::Backend { server: b.server.clone(), address: b.address, draining: b.draining };
     let route = |r: &crate::Route| table::Route {
         group: r.group.clone(),
-        port: r.port,
+        port: r.published.port,
         listen: r.listen,
         protocol: r.protocol,
         backends: r.backends.iter().map(backend).collect(),

@@ -7,7 +7,7 @@ use kiln_model::{
     ConfigDigest, FrozenConfig, Group, GroupName, ImageDigest, Release, ReleaseId, ServerId, ServerState, SharedName,
     SuiteDigest, VolumeId,
     config::SecretHash,
-    fleet::{EvidencePolicy, Limits},
+    fleet::{EvidencePolicy, Limits, PublishName},
     plan::{Failure, RolloutProgress},
     shared::SharedDirectory,
 };
@@ -32,8 +32,8 @@ pub(crate) struct GroupRow {
     pub evidence: EvidencePolicy,
     pub progress: Option<RolloutProgress>,
     pub failures: Vec<Failure>,
-    /// Host port of each published port of the servers, once bound.
-    pub ports: BTreeMap<u16, u16>,
+    /// The port of the host that was chosen for each published one that takes any.
+    pub ports: BTreeMap<PublishName, u16>,
     /// Whether the group is forgotten once its last server is gone.
     pub removing: bool,
     /// Where its values come from, sealed; none where nothing of it is watched.

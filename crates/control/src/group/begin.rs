@@ -27,6 +27,7 @@ use crate::{
     routes::Routed,
     shared::Shared,
     traffic::Route,
+    volumes::{Farewell, bid_farewell},
 };
 
 /// A server that takes longer to become ready lets others begin meanwhile.
@@ -47,6 +48,8 @@ pub(super) enum Work {
         release: Box<VerifiedRelease>,
         spec: Box<LaunchSpec>,
         prepare: bool,
+        /// What whoever has them is asked to do then.
+        farewells: Vec<Farewell>,
         intention: IntentionId,
     },
     /// A new table for the gateway, on behalf of these.
@@ -129,7 +132,7 @@ impl GroupTask {
     }
 
     fn launch(&mut self, release: ReleaseId, why: &str, now: Timestamp) -> Option<Work> {
-        let (verified, spec) = self.new_spec(release)?;
+        let (verified, spec) = self.new_spec(release, None)?;
         self.servers.insert(spec.server.clone(), self.new_server(&spec, release, None, now));
         let intention = self.intend(&spec.server, "launch", why, now);
         let prepare = self.prepared.insert(verified.release().image);
@@ -138,7 +141,7 @@ impl GroupTask {
     }
 
     /// What a new server of a release is launched with, without volumes.
-    pub(super) fn new_spec(&self, release: ReleaseId) -> Option<(VerifiedRelease, LaunchSpec)> {
+    pub(super) fn new_spec(&self, release: ReleaseId, slot: Option<u32>) -> Option<(VerifiedRelease, LaunchSpec)> {
         let verified = self.admitted.get(&release)?.result.as_ref().ok()?.clone();
         let image = self.images.get(&verified.release().image)?.clone();
         let shared = self.shared_by(&image.manifest);
@@ -146,6 +149,7 @@ impl GroupTask {
             server: self.new_id(),
             generation: 1,
             group: Some(self.row.name.clone()),
+            slot,
             manifest: image.manifest,
             limits: self.row.spec.limits,
             secrets: Arc::default(),
@@ -402,8 +406,11 @@ async fn carry_out(
 ) {
     let done = async || shared.fail_point(|| format!("{name}: after action")).await;
     match work {
-        Work::Stage { release, spec, prepare, intention } => {
+        Work::Stage { release, spec, prepare, farewells, intention } => {
             let result = stage(shared, &release, &spec, prepare).await;
+            if result.is_ok() {
+                futures::future::join_all(farewells.iter().map(|farewell| bid_farewell(shared, farewell))).await;
+            }
             done().await;
             tell(Ended::Staged { server: spec.server, intention, result });
         }

@@ -147,8 +147,10 @@ impl GroupTask {
                 (why, None)
             }
         };
-        for bound in bound.iter().flatten().filter(|bound| bound.bound != 0) {
-            if self.row.ports.insert(bound.port, bound.bound) != Some(bound.bound) {
+        let said = |port| port == 0 || self.row.spec.publish.iter().any(|publish| publish.listen == port);
+        let chosen: Vec<_> = bound.iter().flatten().filter(|bound| !said(bound.bound)).cloned().collect();
+        for bound in chosen {
+            if self.row.ports.insert(bound.published, bound.bound) != Some(bound.bound) {
                 self.batch.group(&self.row);
             }
         }

@@ -15,7 +15,7 @@ use super::{GroupTask, begin::Work};
 use crate::{
     handle::ControlError,
     shared::Shared,
-    volumes::{self, Making, SnapshotRow, VolumeRow},
+    volumes::{self, Farewell, Making, SnapshotRow, VolumeRow},
 };
 
 /// A server that is made up to the point where it needs its volumes.
@@ -47,7 +47,7 @@ pub(super) async fn prepare(shared: &Shared, before: &Before) -> Result<(), Engi
 
 impl GroupTask {
     pub(super) fn launch_in(&mut self, release: ReleaseId, slot: u32, why: &str, now: Timestamp) -> Option<Work> {
-        let (verified, mut spec) = self.new_spec(release)?;
+        let (verified, mut spec) = self.new_spec(release, Some(slot))?;
         self.servers.insert(spec.server.clone(), self.new_server(&spec, release, Some(slot), now));
         let volumes = self.give(&mut spec, release, slot, now);
         let intention = self.intend(&spec.server, "launch", why, now);
@@ -56,7 +56,7 @@ impl GroupTask {
     }
 
     pub(super) fn stage(&mut self, release: ReleaseId, slot: u32, why: &str, now: Timestamp) -> Option<Work> {
-        let (verified, mut spec) = self.new_spec(release)?;
+        let (verified, mut spec) = self.new_spec(release, Some(slot))?;
         // Named, so that their places are made; which they are is said when they are given.
         let named = volume::needed(&spec.manifest).map(|needed| Attachment {
             name: needed.name.clone(),
@@ -69,7 +69,23 @@ impl GroupTask {
         self.servers.insert(spec.server.clone(), server);
         let intention = self.intend(&spec.server, "stage", why, now);
         let prepare = self.prepared.insert(verified.release().image);
-        Some(Work::Stage { release: Box::new(verified), spec: Box::new(spec), prepare, intention })
+        let farewells = self.farewells(slot);
+        Some(Work::Stage { release: Box::new(verified), spec: Box::new(spec), prepare, farewells, intention })
+    }
+
+    /// What the recipe of whoever serves in a slot wants done before its volumes go to another.
+    fn farewells(&self, slot: u32) -> Vec<Farewell> {
+        let holder = self.servers.values().find(|server| server.row.slot == Some(slot) && server.serves());
+        let image = holder.and_then(|holder| self.images.get(&self.releases.get(&holder.row.release)?.image));
+        let Some((holder, image)) = holder.zip(image) else { return Vec::new() };
+        let wanted = volume::needed(&image.manifest).filter(|needed| !needed.hooks.hand_over.is_empty());
+        let farewell = |needed: Needed<'_>| Farewell {
+            server: holder.row.id.clone(),
+            volume: needed.name.clone(),
+            user: needed.user.to_owned(),
+            command: needed.hooks.hand_over.clone(),
+        };
+        wanted.map(farewell).collect()
     }
 
     pub(super) fn hand_over(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Option<Work> {

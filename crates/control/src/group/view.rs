@@ -8,6 +8,7 @@ use kiln_api::{
 };
 use kiln_model::{
     ReleaseId, ServerId, ServerState,
+    fleet::Publish,
     manifest::Protocol,
     plan::{Admission, GroupDesired, GroupObserved, RolloutProgress, RolloutState, ServerView},
 };
@@ -53,16 +54,17 @@ impl GroupTask {
     pub(super) fn routes(&self) -> Vec<Route> {
         // What would fail or wait is refused at once by the gateway.
         let servers = self.servers.values().filter(|_| !self.is_away());
-        let placed = servers.filter_map(|server| Some((server.row.id.clone(), server.row.address?, server.place)));
-        table(&self.row, &placed.collect::<Vec<_>>())
+        table(&self.row, &servers.filter_map(|server| Placed::of(&server.row, server.place)).collect::<Vec<_>>())
     }
 
     pub(super) fn endpoints(&self) -> Vec<String> {
         let publish = self.row.spec.publish.iter();
         publish
             .filter_map(|publish| {
-                let bound = self.row.ports.get(&publish.port)?;
-                let port = if publish.listen == 0 { *bound } else { publish.listen };
+                let port = match publish.listen {
+                    0 => *self.row.ports.get(&publish.name())?,
+                    listen => listen,
+                };
                 let scheme = match publish.protocol {
                     Protocol::Http => "http",
                     Protocol::Tcp => "tcp",
@@ -331,32 +333,47 @@ impl Server {
 
 /// The part of the table that a group had, by what is on disk.
 pub(crate) fn routes_of<'a>(row: &GroupRow, servers: impl Iterator<Item = &'a ServerRow>) -> Vec<Route> {
-    let placed = servers.filter_map(|server| Some((server.id.clone(), server.address?, Place::of(server))));
-    table(row, &placed.collect::<Vec<_>>())
+    table(row, &servers.filter_map(|server| Placed::of(server, Place::of(server))).collect::<Vec<_>>())
 }
 
-fn table(row: &GroupRow, placed: &[(ServerId, Ipv4Addr, Place)]) -> Vec<Route> {
-    let publish = row.spec.publish.iter();
-    publish
-        .map(|publish| Route {
-            group: row.name.clone(),
-            listen: match publish.listen {
-                0 => row.ports.get(&publish.port).copied().unwrap_or(0),
-                listen => listen,
-            },
-            port: publish.port,
-            protocol: publish.protocol,
-            backends: placed
-                .iter()
-                .filter(|(_, _, place)| *place != Place::Out)
-                .map(|(server, address, place)| Backend {
-                    server: server.clone(),
-                    address: SocketAddr::from((*address, publish.port)),
-                    draining: *place == Place::Draining,
-                })
-                .collect(),
-        })
-        .collect()
+/// A server that has an address.
+struct Placed<'a> {
+    server: &'a ServerId,
+    address: Ipv4Addr,
+    slot: Option<u32>,
+    place: Place,
+}
+
+impl<'a> Placed<'a> {
+    fn of(row: &'a ServerRow, place: Place) -> Option<Self> {
+        Some(Self { server: &row.id, address: row.address?, slot: row.slot, place })
+    }
+
+    fn is_behind(&self, publish: &Publish) -> bool {
+        self.place != Place::Out && publish.slot.is_none_or(|slot| self.slot == Some(slot))
+    }
+}
+
+fn table(row: &GroupRow, placed: &[Placed<'_>]) -> Vec<Route> {
+    let route = |publish: &Publish| Route {
+        group: row.name.clone(),
+        listen: match publish.listen {
+            0 => row.ports.get(&publish.name()).copied().unwrap_or(0),
+            listen => listen,
+        },
+        published: publish.name(),
+        protocol: publish.protocol,
+        backends: placed
+            .iter()
+            .filter(|server| server.is_behind(publish))
+            .map(|server| Backend {
+                server: server.server.clone(),
+                address: SocketAddr::from((server.address, publish.port)),
+                draining: server.place == Place::Draining,
+            })
+            .collect(),
+    };
+    row.spec.publish.iter().map(route).collect()
 }
 
 impl Place {

@@ -44,6 +44,7 @@ pub(super) async fn run(
         server: new_id(subject),
         generation: GENERATION,
         group: None,
+        slot: None,
         manifest: subject.manifest.clone(),
         limits: Limits::default(),
         secrets: subject.secrets.clone(),

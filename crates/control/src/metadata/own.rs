@@ -1,6 +1,9 @@
 //! Kiln's own tree, `/kiln/v1/`: a server's configuration, release, group, peers and identity.
 
+use std::collections::BTreeMap;
+
 use hyper::StatusCode;
+use kiln_api::status::ServerStatus;
 use serde_json::json;
 
 use super::{
@@ -8,8 +11,11 @@ use super::{
     resident::{Home, Resident},
     respond::{Answer, json as as_json, now_ms, refused, text},
 };
+use crate::ControlError;
 
-const NAMES: &str = "config/\ngroup\nidentity\njwks\nlive\npeers\nrelease\nserver";
+/// In the words of `status`.
+const READY: &str = "ready";
+const NAMES: &str = "config/\ngroup\nidentity\njwks\nlive\npeers\nrelease\nserver\nslot\nslots/";
 
 /// What is at a path below `/kiln/v1`.
 pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: Option<&str>) -> Answer {
@@ -29,10 +35,16 @@ pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: 
             "address": resident.address,
             "host": metadata.gateway,
         }))),
-        path => match (path.strip_prefix("config/"), path.strip_prefix("live/")) {
-            (Some(key), _) => one(metadata, resident, key),
-            (None, Some(key)) => super::live::answer(metadata, resident, Some(key), query).await,
-            (None, None) => None,
+        "slot" => own_slot(metadata, resident).await,
+        "slots" => slots(metadata, resident, None).await,
+        path => match path.split_once('/') {
+            Some(("config", key)) => one(metadata, resident, key),
+            Some(("live", key)) => super::live::answer(metadata, resident, Some(key), query).await,
+            Some(("slots", slot)) => match slot.parse() {
+                Ok(slot) => slots(metadata, resident, Some(slot)).await,
+                Err(_) => None,
+            },
+            _ => None,
         },
     };
     found.unwrap_or_else(|| refused(StatusCode::NOT_FOUND))
@@ -61,21 +73,45 @@ fn identity(metadata: &Metadata, resident: &Resident, query: Option<&str>) -> Op
 
 /// The other servers of the group, for software that forms clusters. A test server has none.
 async fn peers(metadata: &Metadata, resident: &Resident) -> Answer {
-    let Some(group) = &resident.group else { return as_json(&json!({"peers": []})) };
-    let Ok(status) = metadata.control.group_status(group).await else {
-        return refused(StatusCode::SERVICE_UNAVAILABLE);
-    };
-    let others = status.servers.iter().filter(|server| server.id != resident.server.as_str());
+    let Ok(servers) = servers(metadata, resident).await else { return refused(StatusCode::SERVICE_UNAVAILABLE) };
+    let others = servers.iter().filter(|server| server.id != resident.server.as_str());
     let peers = others.filter_map(|server| {
         let address = server.address.as_ref()?;
         Some(json!({
             "id": server.id,
             "address": address,
-            "ready": server.state == "ready",
+            "ready": server.state == READY,
             "release": server.release,
+            "slot": server.slot,
         }))
     });
     as_json(&json!({"peers": peers.collect::<Vec<_>>()}))
+}
+
+/// The slot of a server whose group has volumes.
+async fn own_slot(metadata: &Metadata, resident: &Resident) -> Option<Answer> {
+    let Ok(servers) = servers(metadata, resident).await else { return Some(refused(StatusCode::SERVICE_UNAVAILABLE)) };
+    let own = servers.iter().find(|server| server.id == resident.server.as_str())?;
+    own.slot.map(|slot| text(slot.to_string()))
+}
+
+/// The address of the server in a slot while it is ready; or every slot that has such a server.
+async fn slots(metadata: &Metadata, resident: &Resident, wanted: Option<u32>) -> Option<Answer> {
+    let Ok(servers) = servers(metadata, resident).await else { return Some(refused(StatusCode::SERVICE_UNAVAILABLE)) };
+    let ready = servers.into_iter().filter(|server| server.state == READY);
+    let addresses: BTreeMap<u32, String> = ready.filter_map(|server| Some((server.slot?, server.address?))).collect();
+    match wanted {
+        Some(slot) => addresses.get(&slot).map(|address| text(address.clone())),
+        None => Some(text(addresses.keys().map(u32::to_string).collect::<Vec<_>>().join("\n"))),
+    }
+}
+
+/// The servers of the group; none for a test server.
+async fn servers(metadata: &Metadata, resident: &Resident) -> Result<Vec<ServerStatus>, ControlError> {
+    match &resident.group {
+        Some(group) => Ok(metadata.control.group_status(group).await?.servers),
+        None => Ok(Vec::new()),
+    }
 }
 
 impl Metadata {

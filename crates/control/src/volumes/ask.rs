@@ -1,6 +1,6 @@
 //! What people ask for.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kiln_api::volume::{VolumeRequest, Volumes as Listed};
 use kiln_model::{
@@ -86,12 +86,49 @@ async fn write(shared: &Shared, batch: Batch) -> Result<()> {
     Ok(shared.db.write(Arc::new(batch)).await?)
 }
 
-/// Keeps a volume that was made by hand.
-async fn keep(shared: &Shared, id: &VolumeId, row: VolumeRow, how: serde_json::Value) -> Result<()> {
+/// Makes a volume by hand. The book says first that it is not there yet: what one left that was interrupted is known by that,
+/// and removed. What is there and not in the book is nobody's to remove.
+async fn make(
+    shared: &Shared,
+    id: &VolumeId,
+    how: serde_json::Value,
+    work: impl AsyncFnOnce() -> Result<VolumeRow>,
+) -> Result<()> {
+    if shared.book.get(id).is_some() {
+        ability(shared)?.remove(id).await?;
+    } else if ability(shared)?.observe().await?.iter().any(|seen| seen.volume == *id) {
+        return Err(VolumesError::Exists(id.clone()));
+    }
     let mut batch = Batch::default();
-    shared.book.change(id, &mut batch, || row, |row| row.made = true);
-    audited(shared, &mut batch, "volume-create", id, how);
-    write(shared, batch).await
+    let unknown = || VolumeRow::new(Filesystem::default().least(), Filesystem::default(), shared.now());
+    shared.book.change(id, &mut batch, unknown, |_| ());
+    write(shared, batch).await?;
+    shared.fail_point(|| format!("make {id}: before action")).await;
+    let made = work().await;
+    shared.fail_point(|| format!("make {id}: after action")).await;
+    let mut batch = Batch::default();
+    match &made {
+        Ok(row) => {
+            let row = VolumeRow { made: true, ..row.clone() };
+            shared.book.note(id, &mut batch, |kept| *kept = row);
+            audited(shared, &mut batch, "volume-create", id, how);
+        }
+        Err(_) => shared.book.forget(id, &mut batch),
+    }
+    write(shared, batch).await?;
+    made.map(drop)
+}
+
+/// Removes what was being made by hand when the daemon before this one ended.
+pub(super) async fn remove_unfinished(shared: &Shared) -> Result<()> {
+    let unfinished = |(id, row): &(VolumeId, VolumeRow)| !row.made && id.slot().is_none();
+    for (id, _) in shared.book.all().into_iter().filter(unfinished) {
+        let _turn = shared.book.turn(&id).await;
+        if shared.book.get(&id).is_some_and(|row| !row.made) {
+            take_away(shared, &id, "the daemon ended while it was being made").await?;
+        }
+    }
+    Ok(())
 }
 
 async fn create(shared: &Shared, id: &VolumeId, size: ByteSize, filesystem: Filesystem) -> Result<String> {
@@ -100,8 +137,11 @@ async fn create(shared: &Shared, id: &VolumeId, size: ByteSize, filesystem: File
     if !(filesystem.least()..=LARGEST).contains(&size) {
         return Err(VolumesError::Size { wanted: size, filesystem });
     }
-    ability(shared)?.create(id, size, filesystem).await?;
-    keep(shared, id, VolumeRow::new(size, filesystem, shared.now()), json!({"volume": id, "size": size})).await?;
+    make(shared, id, json!({"volume": id, "size": size}), async || {
+        ability(shared)?.create(id, size, filesystem).await?;
+        Ok(VolumeRow::new(size, filesystem, shared.now()))
+    })
+    .await?;
     Ok(format!("volume {id}: {size} of {}", filesystem.word()))
 }
 
@@ -112,9 +152,11 @@ async fn clone(shared: &Shared, from: &SnapshotId, id: &VolumeId) -> Result<Stri
     if !source.snapshots.contains_key(&from.name) {
         return Err(VolumesError::NoSnapshot(from.clone()));
     }
-    ability(shared)?.clone_of(from, id).await?;
-    let row = VolumeRow::new(source.size, source.filesystem, shared.now());
-    keep(shared, id, row, json!({"volume": id, "from": from.to_string()})).await?;
+    make(shared, id, json!({"volume": id, "from": from.to_string()}), async || {
+        ability(shared)?.clone_of(from, id).await?;
+        Ok(VolumeRow::new(source.size, source.filesystem, shared.now()))
+    })
+    .await?;
     Ok(format!("volume {id}, a clone of {from}"))
 }
 
@@ -133,6 +175,8 @@ pub(super) async fn take(
     if row.snapshots.contains_key(&name) {
         return Err(VolumesError::SnapshotExists(snapshot));
     }
+    // One that a daemon took which ended before it could say so is of another time.
+    ability(shared)?.remove_snapshot(&snapshot).await?;
     shared.fail_point(|| format!("snapshot {id}: before action")).await;
     quietly(shared, &snapshot, user, hooks).await?;
     shared.fail_point(|| format!("snapshot {id}: after action")).await;
@@ -203,6 +247,7 @@ async fn grow(shared: &Shared, id: &VolumeId, size: ByteSize) -> Result<String> 
     write(shared, batch).await?;
     shared.fail_point(|| format!("grow {id}: before action")).await;
     ability(shared)?.grow(id, size).await?;
+    shared.fail_point(|| format!("grow {id}: after action")).await;
     Ok(format!("volume {id}: {size}"))
 }
 
@@ -223,15 +268,17 @@ async fn export(shared: &Shared, snapshot: &SnapshotId, file: &str) -> Result<St
 }
 
 async fn import(shared: &Shared, file: &str, id: &VolumeId) -> Result<String> {
-    let path: PathBuf = absolute(file)?;
+    let path = absolute(file)?;
     let _turn = shared.book.turn(id).await;
     must_be_new(shared, id)?;
-    let volumes = ability(shared)?;
-    volumes.import(Path::new(&path), id).await?;
-    let seen = volumes.observe().await?.into_iter().find(|seen| seen.volume == *id);
-    let seen = seen.ok_or_else(|| VolumesError::Unknown(id.clone()))?;
-    let row = VolumeRow::new(seen.size, seen.filesystem, shared.now());
-    keep(shared, id, row, json!({"volume": id, "file": file})).await?;
+    make(shared, id, json!({"volume": id, "file": file}), async || {
+        let volumes = ability(shared)?;
+        volumes.import(&path, id).await?;
+        let seen = volumes.observe().await?.into_iter().find(|seen| seen.volume == *id);
+        let seen = seen.ok_or_else(|| VolumesError::Unknown(id.clone()))?;
+        Ok(VolumeRow::new(seen.size, seen.filesystem, shared.now()))
+    })
+    .await?;
     Ok(format!("volume {id} from {}", path.display()))
 }
 

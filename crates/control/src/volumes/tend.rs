@@ -19,6 +19,10 @@ const LOOKS: u32 = 120;
 
 /// Goes on until the core ends.
 pub(crate) async fn keep_tending(control: Control) {
+    if let Err(error) = ask::remove_unfinished(&control.shared).await {
+        let message = format!("what was left of an unfinished volume could not be removed: {}", chain(&error));
+        control.announce(Event::Warning { message });
+    }
     let mut doomed = BTreeMap::new();
     loop {
         tokio::time::sleep(control.shared.tend_every).await;

@@ -234,7 +234,7 @@ pub fn endpoint(result: &Event) -> String {
 pub fn request(image: ImageDigest) -> ApplyRequest {
     let group = Group {
         count: 3,
-        publish: vec![Publish { listen: 0, port: 8080, protocol: Protocol::Http }],
+        publish: vec![Publish { listen: 0, port: 8080, protocol: Protocol::Http, slot: None }],
         rollout: RolloutPolicy { drain: Duration::from_secs(2), ..RolloutPolicy::default() },
         ..Group::new(format!("web@{image}").parse().unwrap())
     };

@@ -1,7 +1,7 @@
 //! Data that outlives servers, daemons and releases, with real servers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,8 @@ use kiln_api::{
 };
 use kiln_model::{
     ByteSize, ImageDigest,
-    manifest::{Service, Stop, Writable, WritableKind},
+    fleet::Publish,
+    manifest::{Protocol, Service, Stop, Writable, WritableKind},
     suite::TestKind,
     volume::{Hooks, ScaleFrom, VolumePolicy},
 };
@@ -28,7 +29,7 @@ const WRITER: &str = "n=$(tail -n 1 /data/numbers 2>/dev/null || echo 0); n=${n:
 fn image(bench: &Bench, name: &str, hooks: Hooks, scale_from: ScaleFrom) -> ImageDigest {
     bench.image(name, name, |manifest, suite| {
         let script =
-            format!("echo {name} >> /data/log; echo {name} > /data/index.html; exec httpd -f -p 8080 -h /data");
+            format!("echo {name} >> /data/log; echo {name} > /data/index.html; echo $KILN_SLOT > /data/slot; exec httpd -f -p 8080 -h /data");
         let shell = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let stop = Stop { signal: "SIGTERM".into(), grace: Duration::from_secs(2) };
         let main = manifest.services.values_mut().next().unwrap();
@@ -330,14 +331,23 @@ async fn root_snapshots_restores_rollbacks_and_drills_of_a_group_that_is_used() 
 async fn root_a_replica_begins_with_a_clone_of_the_first_slot_that_was_quiet_for_it() {
     let mut bench = Bench::new().await;
     let shell = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    let hooks = Hooks { quiesce: shell("echo quiet >> /data/hooks"), resume: shell("echo resumed >> /data/hooks") };
+    let hooks = Hooks {
+        quiesce: shell("echo quiet >> /data/hooks"),
+        resume: shell("echo resumed >> /data/hooks"),
+        hand_over: shell("echo leaving >> /data/hooks; exit 3"),
+    };
     std::fs::create_dir_all(bench.directory.path().join("images/first/root/data")).unwrap();
     let first = image(&bench, "first", hooks, ScaleFrom::Clone);
-    let (last, _) = apply(&bench, &wish(first, 1)).await;
+    let published = |count| {
+        let mut request = wish(first, count);
+        let to = |slot| Publish { listen: 0, port: 8080, protocol: Protocol::Http, slot };
+        request.fleet.groups.values_mut().next().unwrap().publish = vec![to(None), to(Some(0)), to(Some(1))];
+        request
+    };
+    let (last, _) = apply(&bench, &published(1)).await;
     assert_ok(&last);
     let before = numbers(&endpoint(&last)).await;
-    let (last, _) = apply(&bench, &wish(first, 2)).await;
-    assert_ok(&last);
+    let (last, _) = apply(&bench, &published(2)).await;
     assert_ok(&last);
     let (mut logs, mut hooks) = (Vec::new(), Vec::new());
     for server in bench.group().await.servers {
@@ -351,6 +361,28 @@ async fn root_a_replica_begins_with_a_clone_of_the_first_slot_that_was_quiet_for
     assert_eq!(logs, ["first\n", "first\nfirst\n"]);
     assert_eq!(hooks, ["quiet\n", "quiet\nresumed\n"]);
     assert!(volume(&bench, "web.data.0").await.snapshots.is_empty(), "the snapshot for it is gone");
+
+    // Each knows its slot, and a port of the host leads to one of them or to both.
+    let ports = bench.group().await.endpoints;
+    let mut behind = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+    for _ in 0..10 {
+        for (port, slots) in ports.iter().zip(&mut behind) {
+            slots.insert(file(port, "slot").await);
+        }
+    }
+    let slots = |slots: &[&str]| slots.iter().map(|slot| format!("{slot}\n")).collect::<BTreeSet<_>>();
+    assert_eq!(behind, [slots(&["0", "1"]), slots(&["0"]), slots(&["1"])], "{ports:?}");
+    bench.kill_and_restart().await;
+    assert_eq!(bench.group().await.endpoints, ports, "the ports stay");
+
+    // Before a slot goes to the next server, the old one does what the recipe wants; a failure is told.
+    let stream = bench.client.rebuild(&RebuildRequest::group("web".parse().unwrap())).await.unwrap();
+    let mut warnings = Vec::new();
+    assert_ok(&stream.finish(|event| warnings.extend(serde_json::to_string(event))).await.unwrap());
+    assert!(
+        warnings.iter().any(|event| event.contains("the recipe's `hand_over` of volume `data` ended with exit code 3"))
+    );
+    assert_eq!(file(&ports[1], "hooks").await, "quiet\nresumed\nleaving\n");
     bench.purge().await;
 }
 
@@ -381,6 +413,65 @@ async fn root_a_daemon_killed_at_any_time_of_a_hand_over_loses_no_number() {
         assert!(now >= written, "round {round}: {now} after {written}");
         written = now;
     }
+    bench.purge().await;
+}
+
+/// Asks for something, kills the daemon a moment later, and asks again.
+async fn interrupted(bench: &mut Bench, request: VolumeRequest, after: Duration) -> Result<String, kiln_api::ApiError> {
+    let (client, asked) = (bench.client.clone(), request.clone());
+    let going = tokio::spawn(async move { drop(client.volume(&asked).await) });
+    tokio::time::sleep(after).await;
+    bench.kill_and_restart().await;
+    going.await.unwrap();
+    ask(bench, request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_daemon_killed_at_any_time_of_a_grow_an_export_or_an_import_loses_nothing() {
+    let mut bench = Bench::new().await;
+    let first = of(&bench, "first");
+    let (last, _) = apply(&bench, &wish(first, 1)).await;
+    assert_ok(&last);
+    let at = endpoint(&last);
+    inside(&bench, "head -c 20000000 /dev/urandom > /data/random; sync").await;
+    ask(&bench, snapshot("web.data.0@good")).await.unwrap();
+    let directory = bench.directory.path().to_owned();
+    let mut written = numbers(&at).await;
+    for round in 0..6_u64 {
+        let after = Duration::from_millis(12 * round);
+        let size = ByteSize::mib(80 + 16 * round);
+        let grow = VolumeRequest::Grow { volume: "web.data.0".parse().unwrap(), size };
+        let grown = interrupted(&mut bench, grow, after).await;
+        // A host without the right to grow an ext4 in use does it at the next replacement.
+        assert!(grown.is_ok() || grown.unwrap_err().message.contains("from its server's next replacement on"));
+        assert_eq!(volume(&bench, "web.data.0").await.size, size.to_string());
+
+        let file = directory.join(format!("out-{round}")).display().to_string();
+        let export = VolumeRequest::Export { snapshot: "web.data.0@good".parse().unwrap(), file: file.clone() };
+        let exported = interrupted(&mut bench, export, after).await;
+        // What is there under its name is whole, or the first call had ended before the daemon did.
+        assert!(exported.is_ok() || exported.unwrap_err().message.contains("exists"));
+        let import = VolumeRequest::Import { file, volume: format!("again-{round}").parse().unwrap() };
+        let imported = interrupted(&mut bench, import, after).await;
+        assert!(imported.is_ok() || imported.unwrap_err().message.contains("already"));
+        assert_eq!(volume(&bench, &format!("again-{round}")).await.state, "free");
+        let now = numbers(&at).await;
+        assert!(now > written, "round {round}: {now} after {written}: it is written to all the time");
+        written = now;
+    }
+    // A volume that was being made when the daemon ended is not there after it, when nobody asks for it again.
+    let import =
+        VolumeRequest::Import { file: directory.join("out-0").display().to_string(), volume: "half".parse().unwrap() };
+    let client = bench.client.clone();
+    let going = tokio::spawn(async move { drop(client.volume(&import).await) });
+    until("it is begun", async || bench.client.volumes().await.unwrap().volumes.iter().any(|v| v.id == "half")).await;
+    let made = volume(&bench, "half").await.state == "free";
+    bench.kill_and_restart().await;
+    going.await.unwrap();
+    let there =
+        async || bench.client.volumes().await.unwrap().volumes.iter().any(|v| v.id == "half" && v.state != "free");
+    until("the half is gone", async || !there().await).await;
+    assert!(!made || volume(&bench, "half").await.state == "free");
     bench.purge().await;
 }
 

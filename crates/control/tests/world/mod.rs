@@ -159,8 +159,8 @@ impl Traffic for Gate {
         self.serving.lock().unwrap().push(backends.filter(|backend| !backend.draining).count());
         let bound = |route: &kiln_control::Route| Bound {
             group: route.group.clone(),
-            port: route.port,
-            bound: if route.listen == 0 { 40_000 + route.port % 10_000 } else { route.listen },
+            published: route.published,
+            bound: if route.listen == 0 { 40_000 + route.published.port % 10_000 } else { route.listen },
         };
         Ok(routes.routes.iter().map(bound).collect())
     }
@@ -204,7 +204,7 @@ impl Traffic for Gate {
 pub fn group(count: u32) -> Group {
     Group {
         count,
-        publish: vec![Publish { listen: 8080, port: 80, protocol: Protocol::Http }],
+        publish: vec![Publish { listen: 8080, port: 80, protocol: Protocol::Http, slot: None }],
         rollout: RolloutPolicy {
             strategy: Strategy::Rolling { max_surge: 1, max_unavailable: 0 },
             ..RolloutPolicy::default()

@@ -4,14 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     DrillPolicy, EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry,
-    OnRevoked, OnSourceChange, Publish, RolloutPolicy, Strategy, Windows, drill, healing, logs, loss, rollout, scaling,
+    OnRevoked, OnSourceChange, RolloutPolicy, Strategy, Windows, drill, healing, logs, loss, publish, rollout, scaling,
     shared, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
     id::GroupName,
-    manifest::Protocol,
-    recipe::{PROTOCOLS, read_environment},
+    recipe::read_environment,
     size::ByteSize,
     text::{Document, Entry, Keys, Place, Table, Value},
 };
@@ -44,8 +43,6 @@ pub(crate) const GROUP: Keys = Keys {
 };
 /// The keys of `limits`.
 pub(crate) const LIMITS: Keys = Keys { of: "`limits`", valid: &["memory", "cpu", "pids"] };
-/// The keys of an entry of `publish`.
-pub(crate) const PUBLISH: Keys = Keys { of: "a published port", valid: &["listen", "port", "protocol"] };
 /// The keys of `[evidence]`.
 pub(crate) const EVIDENCE: Keys = Keys { of: "`[evidence]`", valid: &["max_age", "on_expiry"] };
 
@@ -55,9 +52,6 @@ const ON_REVOKED: [(&str, OnRevoked); 2] = [("keep", OnRevoked::Keep), ("replace
 pub(super) const MAX_COUNT: i64 = 10_000;
 /// A group's name and the random end of a server's id share the 63 characters of a host name.
 const MAX_GROUP_NAME: usize = 50;
-const PUBLISHED: &str = "[{ listen = 8080, port = 80, protocol = \"http\" }]";
-
-type PlacedListen<'d> = (u16, Place<'d>);
 
 impl Fleet {
     /// Reads and checks `fleet.toml`. `file` is how the person names it. Everything that is wrong is in the diagnostics.
@@ -81,17 +75,17 @@ fn read(root: &Table<'_>) -> Option<Fleet> {
                 .place
                 .report("the fleet has no group", "add one: `[group.web]` followed by `image = \"hello\"`");
         }
-        listens_are_distinct(read.iter().flat_map(|(_, listens)| listens));
+        listens_are_distinct(read.iter().flat_map(|(_, published)| published));
         read.into_iter().map(|(group, _)| group).collect::<Option<BTreeMap<_, _>>>()
     });
     logs?;
     Some(Fleet { groups: groups?, evidence: evidence?, config: config? })
 }
 
-fn listens_are_distinct<'a, 'd: 'a>(listens: impl Iterator<Item = &'a PlacedListen<'d>>) {
+fn listens_are_distinct<'a, 'd: 'a>(published: impl Iterator<Item = &'a publish::Placed<'d>>) {
     let mut seen: BTreeMap<u16, Place<'_>> = BTreeMap::new();
-    for (listen, place) in listens.filter(|(listen, _)| *listen != 0) {
-        if let Some(first) = seen.get(listen) {
+    for (listen, place) in published.filter_map(publish::Placed::listen) {
+        if let Some(first) = seen.get(&listen) {
             place.contradicts::<()>(
                 *first,
                 format!("the host's port {listen} is published twice"),
@@ -99,12 +93,12 @@ fn listens_are_distinct<'a, 'd: 'a>(listens: impl Iterator<Item = &'a PlacedList
                 "choose another port, or 0 for any free one",
             );
         } else {
-            seen.insert(*listen, *place);
+            seen.insert(listen, place);
         }
     }
 }
 
-fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupName, Group)>, Vec<PlacedListen<'d>>) {
+fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupName, Group)>, Vec<publish::Placed<'d>>) {
     let name = group_name(entry);
     let Some(table) = entry.value.table(GROUP, "{ image = \"hello\" }") else { return (None, vec![]) };
     let image = table.required("image", "image = \"hello\"").and_then(|v| v.parsed::<ImageRef>("\"hello@stable\""));
@@ -117,7 +111,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     let limits = table.get("limits").map_or(Some(Limits::default()), |v| limits(&v));
     let volumes = table.get("volume").map_or(Some(BTreeMap::new()), |v| volume::read_all(&v));
     let shared = table.get("shared").map_or(Some(BTreeMap::new()), |v| shared::read_all(&v));
-    let (publish, listens) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish(&v));
+    let (publish, published) = table.get("publish").map_or((Some(vec![]), vec![]), |v| publish::read(&v));
     let count_place = table.get("count").map(|v| v.place);
     let rollout = table.get("rollout").map_or(Some(RolloutPolicy::default()), |v| {
         rollout::read(&v, counted.as_ref().map(|(count, _)| *count).zip(count_place))
@@ -125,6 +119,8 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     if rollout.as_ref().is_some_and(|rollout| rollout.strategy == Strategy::BlueGreen) {
         one_set_at_a_time(&table);
     }
+    let most = counted.as_ref().map(|(count, scaling)| scaling.as_ref().map_or(*count, |scaling| scaling.max).max(1));
+    publish::slots_are_there(&table, &published, most);
     let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
     let drill = table.get("drill").map_or(Some(DrillPolicy::default()), |v| drill::read(&v));
     let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
@@ -160,7 +156,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
             },
         ))
     };
-    (group(), listens)
+    (group(), published)
 }
 
 /// A second set of servers cannot have the volumes that the first one has.
@@ -194,24 +190,6 @@ pub(super) fn limits(value: &Value<'_>) -> Option<Limits> {
     let pids = table.get("pids").map_or(Some(None), |v| v.integer::<u32>(4..=4_194_304, "200").map(Some));
     let cpu_millis = cpu?.map(|cores| (cores * 1000.0).round() as u32);
     Some(Limits { memory: memory?, cpu_millis, pids: pids? })
-}
-
-fn publish<'d>(value: &Value<'d>) -> (Option<Vec<Publish>>, Vec<PlacedListen<'d>>) {
-    let Some(items) = value.list(PUBLISHED) else { return (None, vec![]) };
-    let read: Vec<_> = items.iter().map(published).collect();
-    let listens = read.iter().filter_map(|(_, listen)| *listen).collect();
-    (read.into_iter().map(|(publish, _)| publish).collect(), listens)
-}
-
-fn published<'d>(value: &Value<'d>) -> (Option<Publish>, Option<PlacedListen<'d>>) {
-    let Some(table) = value.table(PUBLISH, PUBLISHED) else { return (None, None) };
-    let listen_value = table.required("listen", "listen = 8080");
-    let listen = listen_value.as_ref().and_then(|v| v.integer::<u16>(0..=65_535, "8080"));
-    let port = table.required("port", "port = 80").and_then(|v| v.integer(1..=65_535, "80"));
-    let protocol = table.get("protocol").map_or(Some(Protocol::Tcp), |v| v.word(&PROTOCOLS));
-    let place = listen.zip(listen_value.map(|v| v.place));
-    let publish = || Some(Publish { listen: listen?, port: port?, protocol: protocol? });
-    (publish(), place)
 }
 
 fn evidence(value: &Value<'_>) -> Option<EvidencePolicy> {

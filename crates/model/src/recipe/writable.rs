@@ -13,11 +13,11 @@ use crate::{
 /// The keys of a writable path.
 pub(crate) const KEYS: Keys = Keys {
     of: "a writable path",
-    valid: &["tmpfs", "ephemeral", "volume", "shared", "user", "mode", "scale_from", "quiesce", "resume"],
+    valid: &["tmpfs", "ephemeral", "volume", "shared", "user", "mode", "scale_from", "quiesce", "resume", "hand_over"],
 };
 
 /// The keys that only a volume has.
-const OF_VOLUMES: [&str; 3] = ["scale_from", "quiesce", "resume"];
+const OF_VOLUMES: [&str; 4] = ["scale_from", "quiesce", "resume", "hand_over"];
 const SCALE_FROM: [(&str, ScaleFrom); 2] = [("empty", ScaleFrom::Empty), ("clone", ScaleFrom::Clone)];
 
 const EXAMPLE: &str = "{ tmpfs = \"64MiB\" }";
@@ -120,10 +120,10 @@ fn volume(entry: &Entry<'_>, table: &Table<'_>) -> Option<WritableKind> {
     let name = entry.value.parsed::<VolumeName>("\"data\"");
     let scale_from = table.get("scale_from").map_or(Some(ScaleFrom::Empty), |v| v.word(&SCALE_FROM));
     let command = |key| table.get(key).map_or(Some(Vec::new()), |v| command::read(&v, command::Text::Words));
-    let (quiesce, resume) = (command("quiesce"), command("resume"));
+    let (quiesce, resume, hand_over) = (command("quiesce"), command("resume"), command("hand_over"));
     Some(WritableKind::Volume {
         name: name?,
-        hooks: Hooks { quiesce: quiesce?, resume: resume? },
+        hooks: Hooks { quiesce: quiesce?, resume: resume?, hand_over: hand_over? },
         scale_from: scale_from?,
     })
 }

@@ -358,6 +358,8 @@ pub struct Publish {
     pub port: u16,
     /// `tcp` where nothing is said.
     pub protocol: Option<Protocol>,
+    /// Leads only to the server in this slot, of a group with volumes; to all where nothing is said.
+    pub slot: Option<u32>,
 }
 
 /// How a group moves from one release to another.

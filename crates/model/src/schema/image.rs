@@ -450,6 +450,8 @@ pub struct VolumeWritable {
     pub quiesce: Option<Command>,
     /// Run inside, as the volume's user, after a snapshot.
     pub resume: Option<Command>,
+    /// Run inside, as the volume's user, while the server still serves, just before it is ended and its successor gets the volume.
+    pub hand_over: Option<Command>,
     /// Owner of the directory; root where nothing is said.
     pub user: Option<UserText>,
     /// Mode of the directory; `0755` where nothing is said.

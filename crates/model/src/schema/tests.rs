@@ -73,7 +73,7 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, logs::KEYS, &["Logs"]);
     agree(&schema, fleet_text::GROUP, &["Group"]);
     agree(&schema, fleet_text::LIMITS, &["Limits"]);
-    agree(&schema, fleet_text::PUBLISH, &["Publish"]);
+    agree(&schema, crate::fleet::publish::KEYS, &["Publish"]);
     agree(&schema, fleet_text::EVIDENCE, &["Evidence"]);
     agree(&schema, rollout::KEYS, &["Rollout"]);
     agree(&schema, volume::KEYS, &["Volume"]);

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::{BufReader, BufWriter, Read, Write},
     os::unix::fs::FileExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::PoisonError,
 };
 
@@ -16,7 +16,7 @@ use kiln_model::{
     ByteSize,
     volume::{Filesystem, LARGEST, SnapshotId, VolumeId},
 };
-use rustix::fs::SeekFrom;
+use rustix::fs::{FlockOperation, SeekFrom, flock};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -38,12 +38,8 @@ impl Volumes {
     pub(crate) fn export(&self, snapshot: &SnapshotId, path: &Path) -> Result<()> {
         let place = self.existing(&snapshot.volume)?;
         let image = place.open_snapshot(&snapshot.name)?;
-        let file = File::options().create_new(true).write(true).open(path).on("make", path)?;
-        let written = write(&image, place.state()?.filesystem, &file, path);
-        if written.is_err() {
-            std::fs::remove_file(path).on("remove", path)?;
-        }
-        written
+        let part = Part::begin(path)?;
+        write(&image, place.state()?.filesystem, &part.file, &part.path).and_then(|()| part.put_in_place(path))
     }
 
     /// Makes a volume from a file that [`Self::export`] wrote.
@@ -79,6 +75,47 @@ impl Volumes {
         image.sync_all().on("write", &new)?;
         State::new(filesystem).write(&place.directory)?;
         std::fs::rename(&new, place.image()).on("put in place", place.volume.as_str())
+    }
+}
+
+/// A file beside its place until it is whole: nobody takes half of one for a copy of the data.
+struct Part {
+    file: File,
+    path: PathBuf,
+    done: bool,
+}
+
+impl Part {
+    fn begin(whole: &Path) -> Result<Self> {
+        let path = PathBuf::from(format!("{}.part", whole.display()));
+        must_be_new(whole)?;
+        let file = File::options().create(true).truncate(false).write(true).open(&path).on("make", &path)?;
+        // One that was interrupted left its part, but not the lock.
+        flock(&file, FlockOperation::NonBlockingLockExclusive).on("write alone to", &path)?;
+        file.set_len(0).on("empty", &path)?;
+        Ok(Self { file, path, done: false })
+    }
+
+    fn put_in_place(mut self, whole: &Path) -> Result<()> {
+        must_be_new(whole)?;
+        std::fs::rename(&self.path, whole).on("make", whole)?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+fn must_be_new(path: &Path) -> Result<()> {
+    let there = path.try_exists().on("look at", path)?;
+    if there { Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists)).on("make", path) } else { Ok(()) }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.done
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "half of an export is left");
+        }
     }
 }
 

@@ -112,7 +112,17 @@ impl Bench {
         let manifest = Arc::new(manifest);
         let secrets = Arc::default();
         let (volumes, shared) = (Vec::new(), Vec::new());
-        let request = Request { server: id(name), generation, group: None, manifest, limits, secrets, volumes, shared };
+        let request = Request {
+            server: id(name),
+            generation,
+            group: None,
+            slot: None,
+            manifest,
+            limits,
+            secrets,
+            volumes,
+            shared,
+        };
         self.runtime().launch(&release(), &request)
     }
 
@@ -127,8 +137,17 @@ impl Bench {
         let (manifest, secrets) = (Arc::new(manifest), Arc::new(secrets));
         let server = id(name);
         let (volumes, shared) = (Vec::new(), Vec::new());
-        let request =
-            Request { server, generation: 1, group: None, manifest, limits: NO_LIMITS, secrets, volumes, shared };
+        let request = Request {
+            server,
+            generation: 1,
+            group: None,
+            slot: None,
+            manifest,
+            limits: NO_LIMITS,
+            secrets,
+            volumes,
+            shared,
+        };
         let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
         self.runtime().launch(&release, &request)
     }

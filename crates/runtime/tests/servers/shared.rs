@@ -31,6 +31,7 @@ fn request(server: &str, shared: Vec<Attachment>) -> Request {
         server: id(server),
         generation: 1,
         group: None,
+        slot: None,
         manifest: Arc::new(with_uploads()),
         limits: NO_LIMITS,
         secrets: Arc::default(),

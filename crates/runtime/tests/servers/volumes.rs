@@ -38,6 +38,7 @@ fn request(server: &str, source: Source) -> Request {
         server: id(server),
         generation: 1,
         group: None,
+        slot: None,
         manifest: Arc::new(with_volume()),
         limits: NO_LIMITS,
         secrets: Arc::default(),

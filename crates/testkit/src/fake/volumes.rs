@@ -1,6 +1,6 @@
 //! Volumes of a fake engine: what they hold is the list of the servers that had them, and no two have one at a time.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Write as _, path::Path};
 
 use kiln_engine::{EngineError, LaunchSpec, ObservedVolume, Phase, Volumes};
 use kiln_model::{
@@ -127,11 +127,28 @@ impl Volumes for FakeEngine {
         }
         Ok(())
     }
-    async fn export(&self, _snapshot: &SnapshotId, _file: &Path) -> Result<(), EngineError> {
-        Err(EngineError::Unsupported { ability: "write files" })
+    async fn export(&self, snapshot: &SnapshotId, file: &Path) -> Result<(), EngineError> {
+        let mut state = self.state();
+        let volume = state.volume(&snapshot.volume)?;
+        let then = volume.snapshots.get(&snapshot.name);
+        let then = then.ok_or_else(|| refused("export", format!("there is no {snapshot}")))?;
+        let holders = then.iter().map(|holder| format!("{holder}\n"));
+        let text = format!("{}\n{}", volume.size.as_bytes(), holders.collect::<String>());
+        let mut whole = File::create_new(file).map_err(|error| refused("export", error.to_string()))?;
+        whole.write_all(text.as_bytes()).map_err(|error| refused("export", error.to_string()))
     }
-    async fn import(&self, _file: &Path, _volume: &VolumeId) -> Result<(), EngineError> {
-        Err(EngineError::Unsupported { ability: "read files" })
+    async fn import(&self, file: &Path, volume: &VolumeId) -> Result<(), EngineError> {
+        let mut state = self.state();
+        if state.volumes.contains_key(volume) {
+            return Err(refused("import", format!("there is a {volume}")));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| refused("import", error.to_string()))?;
+        let mut lines = text.lines();
+        let size = lines.next().and_then(|size| size.parse().ok()).map(ByteSize::bytes);
+        let holders = lines.map(str::parse).collect::<Result<_, _>>().ok();
+        let whole = size.zip(holders).ok_or_else(|| refused("import", "it is no volume"))?;
+        state.volumes.insert(volume.clone(), FakeVolume::new(whole.0, whole.1));
+        Ok(())
     }
     async fn observe(&self) -> Result<Vec<ObservedVolume>, EngineError> {
         let state = self.state();
