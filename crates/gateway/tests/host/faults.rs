@@ -72,7 +72,7 @@ async fn host_faults_a_server_that_dies_before_its_answer_is_replaced_for_get_on
     let failed = statuses.iter().filter(|status| **status == 502).count() as u64;
     assert_eq!(gateway.client.status().await.unwrap().routes[0].failed, failed, "what no server answered is counted");
     // What the client did wrong is not: the same figure after a request without a host.
-    wire.send("GET /x HTTP/1.1\r\n\r\n".to_owned()).unwrap();
+    wire.send("GET /x HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(wire.response().unwrap().status, 400);
     assert_eq!(gateway.client.status().await.unwrap().routes[0].failed, failed);
 }
