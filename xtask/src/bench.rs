@@ -22,9 +22,11 @@ mod many;
 mod memory;
 mod metadata;
 mod peers;
+mod planner;
 mod registry;
 mod replace;
 mod report;
+mod soak;
 mod volume;
 mod whole;
 
@@ -43,7 +45,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume, handover, logs.
+    /// metadata, volume, handover, logs, planner, soak.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -86,6 +88,8 @@ const ALL: &[(&str, Run)] = &[
     ("volume", volume::run),
     ("handover", handover::run),
     ("logs", logs::run),
+    ("planner", planner::run),
+    ("soak", soak::run),
 ];
 
 /// Runs them. One that fails does not keep the others from being run.

@@ -26,6 +26,7 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     loss::LossReport,
+    recovery::RecoveryRequest,
     request::{
         ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
         Revoked, RollbackRequest, TestRequest, TouchRequest,
@@ -181,6 +182,10 @@ impl Client {
     /// `POST /v1/heal`.
     pub async fn heal(&self, request: &HealRequest) -> Result<Healed, ClientError> {
         self.json("POST", "/v1/heal", request).await
+    }
+    /// `POST /v1/recovery`.
+    pub async fn recovery(&self, request: &RecoveryRequest) -> Result<EventStream, ClientError> {
+        self.stream("POST", "/v1/recovery", request).await
     }
     /// `POST /v1/down`.
     pub async fn down(&self, request: &DownRequest) -> Result<EventStream, ClientError> {

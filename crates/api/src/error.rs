@@ -38,6 +38,8 @@ pub enum ErrorCode {
     RolloutFailed,
     /// Evidence is missing, foreign, tampered, failing, revoked or too old.
     Refused,
+    /// A recovery drill did not meet the objectives of the fleet.
+    ObjectivesMissed,
     /// What would be lost is above the limit.
     WouldLose,
     /// The host lacks something: disk, memory, addresses, an ability.
@@ -55,7 +57,7 @@ impl ErrorCode {
             Self::Invalid => 400,
             Self::NotFound => 404,
             Self::Conflict | Self::WouldLose => 409,
-            Self::TestsFailed | Self::RolloutFailed => 422,
+            Self::TestsFailed | Self::RolloutFailed | Self::ObjectivesMissed => 422,
             Self::Refused => 403,
             Self::Host => 507,
             Self::TimedOut => 504,
@@ -66,7 +68,7 @@ impl ErrorCode {
     /// The exit code of a program that ends with this error.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::TestsFailed | Self::RolloutFailed | Self::Conflict | Self::WouldLose => 1,
+            Self::TestsFailed | Self::RolloutFailed | Self::ObjectivesMissed | Self::Conflict | Self::WouldLose => 1,
             Self::Invalid | Self::NotFound => 2,
             Self::Refused => 3,
             Self::Host => 4,

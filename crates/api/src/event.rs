@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     difference::Difference,
     error::ApiError,
+    recovery::Drill,
     report::{TestReport, TestResult},
 };
 
@@ -142,6 +143,9 @@ pub enum Event {
         ready: Option<Duration>,
         /// Why, where there is more to say.
         reason: Option<String>,
+        /// Whether a recovery drill destroyed it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drill: bool,
     },
     /// A slot's volumes went from one server to the next, which is ready.
     HandOver {
@@ -155,6 +159,12 @@ pub enum Event {
         #[serde(default, rename = "handover_ms", with = "kiln_model::duration::millis")]
         #[schema(value_type = Option<f64>)]
         handover: Option<Duration>,
+    },
+    /// A recovery drill begins, or came to its end.
+    Drill {
+        /// What is known of it.
+        #[serde(flatten)]
+        drill: Box<Drill>,
     },
     /// A group's rollout moved on.
     Rollout {
@@ -266,6 +276,7 @@ impl Event {
             Self::Difference { .. } => "difference",
             Self::Server { .. } => "server",
             Self::HandOver { .. } => "hand_over",
+            Self::Drill { .. } => "drill",
             Self::Rollout { .. } => "rollout",
             Self::Source { .. } => "source",
             Self::SourcesChanged { .. } => "sources_changed",

@@ -33,6 +33,9 @@ pub struct DaemonStatus {
     pub engine: String,
     /// Id of the key reports are signed with.
     pub key: String,
+    /// What starts it again when it is killed: `nothing`, `verbs` (the next `kiln up`, for example), `supervisor`.
+    #[serde(default)]
+    pub revival: String,
 }
 
 /// The gateway.

@@ -15,6 +15,7 @@ pub mod host;
 pub mod identity;
 pub mod loss;
 pub mod openapi;
+pub mod recovery;
 pub mod report;
 pub mod request;
 pub mod status;

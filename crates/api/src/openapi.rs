@@ -18,6 +18,7 @@ use crate::{
     host::{Collected, HostInventory, ImagesInUse, ServerDetails},
     identity::JwkSet,
     loss::LossReport,
+    recovery::RecoveryRequest,
     request::{
         ApplyRequest, Done, DownRequest, HealRequest, Healed, PromoteRequest, Promoted, RebuildRequest, RevokeRequest,
         Revoked, RollbackRequest, TestRequest, TouchRequest,
@@ -72,6 +73,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/rebuild", summary: "Tear down and rebuild the same release", request: Some("RebuildRequest"), answer: Answer::Events },
     Endpoint { method: "POST", path: "/v1/heal", summary: "Replace what is missing of a group now, although too much of it went down lately", request: Some("HealRequest"), answer: Answer::Json("Healed") },
     Endpoint { method: "POST", path: "/v1/down", summary: "Stop and destroy servers", request: Some("DownRequest"), answer: Answer::Events },
+    Endpoint { method: "POST", path: "/v1/recovery", summary: "Destroy servers, the gateway or the daemon, and measure how they come back", request: Some("RecoveryRequest"), answer: Answer::Events },
     Endpoint { method: "GET", path: "/v1/volumes", summary: "The volumes, with their snapshots", request: None, answer: Answer::Json("Volumes") },
     Endpoint { method: "POST", path: "/v1/volume", summary: "Make, snapshot, clone, restore, grow, export, import or remove a volume", request: Some("VolumeRequest"), answer: Answer::Json("VolumeDone") },
     Endpoint { method: "POST", path: "/v1/drill", summary: "Restore the newest snapshots on throwaway servers and run the tests there", request: Some("DrillRequest"), answer: Answer::Events },
@@ -178,6 +180,7 @@ fn components() -> utoipa::openapi::Components {
     collect::<VolumeRequest>(&mut schemas);
     collect::<VolumeDone>(&mut schemas);
     collect::<DrillRequest>(&mut schemas);
+    collect::<RecoveryRequest>(&mut schemas);
     collect::<ConfigDiffRequest>(&mut schemas);
     collect::<ConfigDiff>(&mut schemas);
     collect::<LiveRequest>(&mut schemas);

@@ -5,13 +5,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::volume::VolumeStatus;
+use crate::{recovery::Drill, volume::VolumeStatus};
 
 /// What runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The groups, by name.
     pub groups: Vec<GroupStatus>,
+    /// The last recovery drills of the gateway and of the daemon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drills: Vec<Drill>,
 }
 
 /// One group.
@@ -36,6 +39,9 @@ pub struct GroupStatus {
     /// Healing that has stopped because too much went down; null where it goes on.
     #[serde(default)]
     pub healing: Option<HealingStatus>,
+    /// Its last recovery drill; null where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
     /// How its number of servers follows its load; null where it does not.
     #[serde(default)]
     pub scaling: Option<ScalingStatus>,

@@ -10,9 +10,11 @@ use kiln_model::{
     oci::OciReference,
 };
 
+mod drill;
 mod taken;
 mod volume;
 
+pub use drill::{DrillGroup, DrillTarget};
 pub use taken::Taken;
 pub use volume::{Removed, VolumeVerb};
 
@@ -84,6 +86,12 @@ pub enum Verb {
     Rebase(Rebase),
     /// Let a group heal now, although too much of it went down lately
     Heal(Heal),
+    /// Destroy servers, the gateway or the daemon on purpose, and measure how they come back
+    Drill {
+        /// What to destroy.
+        #[command(subcommand)]
+        target: DrillTarget,
+    },
     /// Stop and remove servers
     Down(Down),
     /// List the images of this host
@@ -743,6 +751,9 @@ pub struct Daemon {
     /// said
     #[arg(long, env = "KILN_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<std::net::SocketAddr>,
+    /// Say that whoever starts this starts it again when it was killed: `kiln drill daemon` may do that
+    #[arg(long, conflicts_with = "stop")]
+    pub supervised: bool,
     /// In a session of its own
     #[arg(long, hide = true)]
     pub background: bool,

@@ -10,6 +10,7 @@ mod daemon;
 mod diff;
 mod doctor;
 mod down;
+mod drill;
 mod events;
 mod exec;
 mod gateway;
@@ -61,6 +62,8 @@ pub(crate) struct Context<'a> {
     pub ui: &'a Ui,
 }
 
+pub(crate) use drill::text as drill_text;
+
 /// Runs what was asked.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
     let state = std::path::absolute(&cli.global.state)
@@ -81,6 +84,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Rebase(arguments) => wait(rebase::run(&context, &arguments)),
         Verb::Rebuild(arguments) => wait(rebuild::run(&context, &arguments)),
         Verb::Heal(arguments) => wait(heal::run(&context, &arguments)),
+        Verb::Drill { target } => wait(drill::run(&context, &target)),
         Verb::Down(arguments) => wait(down::run(&context, &arguments)),
         Verb::Images => images::run(&context),
         Verb::Inspect(arguments) => wait(inspect::run(&context, &arguments)),

@@ -13,6 +13,8 @@
 //! renew      tests again before the evidence of a running release expires
 //! sources    a keeper for each group whose values come from sources, and what a change of them leads to
 //! log        daemon.log
+//! drill      restore drills: the newest snapshots of volumes, tried out
+//! recovery   recovery drills: servers, the gateway or the daemon destroyed on purpose
 //! loss       what a change would lose, and whether it may
 //! ```
 //!
@@ -32,6 +34,7 @@ mod lock;
 pub mod log;
 mod loss;
 mod metrics;
+mod recovery;
 mod renew;
 mod routes;
 mod sources;
@@ -48,6 +51,7 @@ pub use self::{
     host::{Host, HostError, LocalHost},
     local::{GatewayCommand, StoreRoots, metadata, run_local, throwaways},
     lock::{LockError, StateLock},
+    recovery::Revival,
 };
 use crate::{
     Control, ControlError, ControlOptions,
@@ -71,6 +75,8 @@ pub struct DaemonOptions {
     pub metrics: Option<std::net::SocketAddr>,
     /// How changes of sources are slowed down.
     pub damping: Damping,
+    /// What starts it again when it was killed.
+    pub revival: Revival,
 }
 
 /// What the daemon works with.
@@ -268,6 +274,10 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let offered = offer.map(|listener| tokio::spawn(listen::offer(app.clone(), listener)));
     let watching = tokio::spawn(sources::keep(app.clone()));
     let drilling = tokio::spawn(drill::keep_drilling(app.clone()));
+    let recovering = tokio::spawn(recovery::keep_drilling(app.clone()));
+    if let Err(error) = app.control.finish_drills().await {
+        tracing::warn!(error = kiln_api::error::chain(&error), "a drill of an earlier daemon could not be ended");
+    }
     let served = listen::serve(app.clone(), listener).await;
     if let Some(offered) = offered {
         offered.abort();
@@ -277,6 +287,7 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     collecting.abort();
     watching.abort();
     drilling.abort();
+    recovering.abort();
     app.keepers.end();
     if let Some(keeper) = keeper {
         keeper.abort();

@@ -105,13 +105,20 @@ impl Db {
     }
 }
 
+/// Looks for what is too old after so many rows, when nothing waits to be written ...
+const TIDY_AFTER: usize = 20_000;
+/// ... or after so many in any case.
+const TIDY_AT_LAST: usize = 4 * TIDY_AFTER;
+
 /// The writing thread: takes all that waits, commits it at once, answers, until nobody can write any more.
 fn write_all(mut connection: Connection, mut queue: mpsc::UnboundedReceiver<Write>) {
+    let mut written = 0;
     while let Some(first) = queue.blocking_recv() {
         let mut writes = vec![first];
         while let Ok(next) = queue.try_recv() {
             writes.push(next);
         }
+        written += writes.iter().map(|write| write.batch.len()).sum::<usize>();
         match commit(&mut connection, &writes) {
             Ok(()) => writes.into_iter().for_each(|write| drop(write.done.send(Ok(())))),
             // One bad batch must not take the others with it.
@@ -125,6 +132,18 @@ fn write_all(mut connection: Connection, mut queue: mpsc::UnboundedReceiver<Writ
                 }
             }
         }
+        if written >= TIDY_AT_LAST || (written >= TIDY_AFTER && queue.is_empty()) {
+            written = 0;
+            tidy(&mut connection);
+        }
+    }
+}
+
+/// Removes what is older than it is kept. It is tried again later where it cannot be done.
+fn tidy(connection: &mut Connection) {
+    let tidied = schema::forget(connection).and_then(|()| chain::forget(connection, jiff::Timestamp::now()));
+    if let Err(error) = tidied {
+        tracing::warn!(%error, "what is too old could not be removed from the state file");
     }
 }
 

@@ -12,6 +12,7 @@ mod begin;
 mod finish;
 mod heal;
 mod lost;
+mod recovery;
 mod revoked;
 mod scale;
 mod shared;
@@ -34,6 +35,7 @@ use kiln_engine::{EngineError, Observed, StopOutcome};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
     config::SecretHash,
+    fleet::Toll,
     plan::{self, Admission, HealingHeld, RolloutProgress},
 };
 use serde_json::json;
@@ -47,6 +49,7 @@ use crate::{
     handle::{ControlError, InService, Settled, Sourced},
     loss::AtStake,
     observer::Part,
+    recovery::{Order, Rest, Target},
     releases::ImageInfo,
     routes::Routed,
     shared::Shared,
@@ -73,6 +76,18 @@ pub(crate) enum Message {
     PutBack(u32, oneshot::Sender<Result<(), ControlError>>),
     /// Heal what is missing at once, whatever went down lately; answered with the failures that are forgotten.
     Heal(oneshot::Sender<u32>),
+    /// Servers that a drill would destroy now, as many as that, or as the fleet says.
+    ChooseVictims(Option<Toll>, oneshot::Sender<Result<BTreeSet<ServerId>, ControlError>>),
+    /// Destroy servers on purpose; answered when the group is whole again.
+    Drill(Box<Order>, recovery::DrillAnswer),
+    /// Servers could not be killed, and why.
+    NotKilled(String),
+    /// Nobody waits for the drill any more.
+    EndDrill,
+    /// The drills that are due, each with its reason.
+    DrillsDue(oneshot::Sender<Vec<(Target, String)>>),
+    /// Whether it is at rest, and what is expected of it when something is destroyed.
+    Rest(oneshot::Sender<Rest>),
     /// Replace one server, or all.
     Rebuild(Option<ServerId>, oneshot::Sender<Result<(), ControlError>>),
     /// Somebody ran a command inside.
@@ -215,6 +230,8 @@ struct Server {
     waiting: Option<Box<slots::Waiting>>,
     /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
+    /// Whether a drill destroys it. Not on disk: what ends with the daemon counts for nothing anyhow.
+    drill: bool,
 }
 
 /// A release and what the evidence said of it, last time it was looked at.
@@ -242,6 +259,8 @@ pub(crate) struct GroupTask {
     stranded: Option<Instant>,
     /// Why less is healed than is missing.
     held: Option<HealingHeld>,
+    /// The drill under way.
+    drilling: Option<recovery::Drilling>,
     /// Who reads its load, where it follows that.
     scaler: Option<scale::Scaler>,
     /// Who watches its shared directories, where some are on another machine.
@@ -284,6 +303,7 @@ impl GroupTask {
             seen: Arc::default(),
             stranded: None,
             held: None,
+            drilling: None,
             scaler: None,
             watcher: None,
             last_failure: None,
@@ -358,6 +378,12 @@ impl GroupTask {
                 let forgotten = self.heal();
                 self.once_written(answer, forgotten);
             }
+            Message::ChooseVictims(toll, answer) => drop(answer.send(self.choose_victims(toll))),
+            Message::Drill(order, answer) => self.drill(*order, answer),
+            Message::NotKilled(why) => self.end_drill(Err(why)),
+            Message::EndDrill => self.end_drill(Err("nobody waited any more".to_owned())),
+            Message::DrillsDue(answer) => drop(answer.send(self.drills_due())),
+            Message::Rest(answer) => drop(answer.send(self.rest())),
             Message::Rebuild(server, answer) => {
                 let result = self.rebuild(server.as_ref());
                 self.once_written(answer, result);
@@ -421,6 +447,7 @@ impl GroupTask {
         }
         self.acknowledge.drain(..).for_each(|answer| answer());
         works.into_iter().for_each(|work| self.start(work));
+        self.look_at_drill();
         self.answer_settled();
         let wake = next.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         wake.unwrap_or(TICK).min(later.unwrap_or(TICK)).clamp(Duration::from_millis(1), TICK)
@@ -515,6 +542,7 @@ impl GroupTask {
         self.batch.forget_group(&self.row.name);
         self.orphan_all("its group was taken away");
         self.shared.live.forget(&self.row.name);
+        self.shared.drills.forget(&self.row.name);
         self.shared.logs.forget_group(&self.row.name);
         self.record("removed", None, json!({}), "its last server is gone".to_owned());
         self.write().await;

@@ -31,6 +31,7 @@ use crate::{
     logs::Logs,
     moves::Move,
     observer::{self, Snapshot},
+    recovery::Drills,
     releases::Releases,
     routes,
     shared::{Clock, Shared},
@@ -193,6 +194,14 @@ pub enum ControlError {
         /// The release.
         release: kiln_model::ReleaseId,
     },
+    /// Nothing of the group may be destroyed on purpose now.
+    #[error("no server of group `{group}` is destroyed on purpose now: {why}")]
+    NoDrill {
+        /// The group.
+        group: GroupName,
+        /// Why not.
+        why: kiln_model::plan::NoDrill,
+    },
     /// The fleet does not say where to find a shared directory that the image needs.
     #[error("group `{group}` does not say where to find the shared directory `{shared}` of its image")]
     NoShared {
@@ -261,6 +270,7 @@ impl Control {
             db,
             live: Arc::new(live),
             book: Book::new(std::mem::take(&mut loaded.volumes)),
+            drills: Drills::new(std::mem::take(&mut loaded.drills)),
             starts: Arc::new(Semaphore::new(engine.starts_at_once())),
             logs,
             engine,
@@ -408,7 +418,8 @@ impl Control {
     pub async fn status(&self) -> Result<Status, ControlError> {
         let asked = self.mailboxes(&[]).await?;
         let answers = asked.iter().map(|(_, mailbox)| ask(&self.shared, mailbox, Message::Status));
-        Ok(Status { groups: futures::future::join_all(answers).await.into_iter().flatten().collect() })
+        let groups = futures::future::join_all(answers).await.into_iter().flatten().collect();
+        Ok(Status { groups, drills: self.own_drills() })
     }
 
     /// What runs of one group.
@@ -587,7 +598,7 @@ impl Control {
         looked.await.map_err(|_| ControlError::Closed)?
     }
 
-    async fn mailbox(&self, group: &GroupName) -> Option<mpsc::UnboundedSender<Message>> {
+    pub(crate) async fn mailbox(&self, group: &GroupName) -> Option<mpsc::UnboundedSender<Message>> {
         self.groups.lock().await.get(group).cloned()
     }
 

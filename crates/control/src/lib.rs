@@ -30,6 +30,7 @@ mod observer;
 mod pause;
 mod readiness;
 pub mod reads;
+mod recovery;
 pub mod releases;
 pub mod reports;
 pub mod retry;
@@ -47,7 +48,10 @@ pub use group::Data;
 pub use handle::{
     Control, ControlError, ControlOptions, InService, RebuildTarget, Settled, Sourced, Unsettled, Wanted,
 };
+pub use recovery::Target as DrillTarget;
 pub use releases::{ImageInfo, ImageOrigin, NotAdmitted, Releases, ReleasesError};
 pub use shared::Clock;
-pub use traffic::{Asked, Backend, Bound, Carried, Drained, Route, Routes, Traffic, TrafficError, TrafficLoad};
+pub use traffic::{
+    Asked, Backend, Bound, Carried, Drained, Failures, Route, Routes, Traffic, TrafficError, TrafficLoad,
+};
 pub use volumes::VolumesError;

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, logs::Logs, releases::Releases,
+    config::SecretStore, db::Db, failpoint::FailPoint, live::Live, logs::Logs, recovery::Drills, releases::Releases,
     routes::RoutesHandle, traffic::Traffic, volumes::Book,
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub db: Db,
     pub live: Arc<Live>,
     pub book: Book,
+    /// The last recovery drills.
+    pub drills: Drills,
     pub logs: Logs,
     pub engine: Arc<dyn Engine>,
     /// Turns of starting: more at once than the engine can use make every one late.

@@ -85,6 +85,28 @@ pub struct Asked {
     pub groups: Vec<GroupName>,
 }
 
+/// What did not reach a server, as the gateway counts it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Which gateway counted: a new one begins at nothing.
+    pub gateway: u32,
+    /// Requests that no server answered whole, and TCP connections that found no server, since its start.
+    pub failed: BTreeMap<GroupName, u64>,
+    /// Connections of ports published as TCP that each server has open: they are cut if it dies.
+    pub open: BTreeMap<ServerId, u64>,
+}
+
+impl Failures {
+    /// What failed of a group since an earlier look. Where another gateway counts by now: since its start.
+    pub fn since(&self, earlier: &Self, group: &GroupName) -> u64 {
+        let of = |failures: &Self| failures.failed.get(group).copied().unwrap_or(0);
+        match self.gateway == earlier.gateway {
+            true => of(self).saturating_sub(of(earlier)),
+            false => of(self),
+        }
+    }
+}
+
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
@@ -123,4 +145,6 @@ pub trait Traffic: Send + Sync + 'static {
     /// Returns when a request begins to wait on a route that holds it ([`Route::hold`]), and may return without one. `after` is
     /// the number of the last answer.
     async fn asked(&self, after: u64) -> Result<Asked, TrafficError>;
+    /// What did not reach a server.
+    async fn failures(&self) -> Result<Failures, TrafficError>;
 }

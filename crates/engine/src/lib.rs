@@ -7,7 +7,12 @@
 
 pub mod local;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
 
 use kiln_model::{
     ByteSize, GroupName, ImageDigest, ImageManifest, ReleaseId, ServerId, ServiceName, VerifiedRelease, VolumeId,
@@ -179,6 +184,12 @@ pub trait Engine: Send + Sync + 'static {
     fn starts_at_once(&self) -> usize;
     /// Everything of ours that exists, always the full set.
     async fn observe(&self) -> Result<Vec<Observed>, EngineError>;
+    /// Those of these servers that exist: what [`Self::observe`] says of them, for whoever need not see all.
+    async fn observe_some(&self, servers: &BTreeSet<ServerId>) -> Result<Vec<Observed>, EngineError> {
+        let mut seen = self.observe().await?;
+        seen.retain(|seen| servers.contains(&seen.server));
+        Ok(seen)
+    }
     /// Asks PID 1 to stop all services, each within its grace, and returns when it is gone; kills at `limit`.
     async fn stop(
         &self,
@@ -202,6 +213,10 @@ pub trait Engine: Send + Sync + 'static {
     }
     /// The ability to tell what servers use of the host.
     fn meters(&self) -> Option<&dyn Meters> {
+        None
+    }
+    /// The ability to end a server as a crash of it would.
+    fn killing(&self) -> Option<&dyn Killing> {
         None
     }
     /// The ability to look and act inside a server, through its PID 1.
@@ -269,6 +284,14 @@ pub trait SharedDirectories: Send + Sync {
 pub trait Meters: Send + Sync {
     /// Processor time that each server of a group has used since its launch. A server of which it is not known is left out.
     async fn processor_time(&self, group: &GroupName) -> Result<BTreeMap<ServerId, Duration>, EngineError>;
+}
+
+/// Ending a server as a crash of it would, to see what becomes of it: for recovery drills. Optional ability of an engine.
+#[async_trait::async_trait]
+pub trait Killing: Send + Sync {
+    /// Kills PID 1. Nothing inside is asked to end, and what is left is seen by `observe` and waits for `destroy`, as after any
+    /// other death from outside. One that does not run any more is a success.
+    async fn kill(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError>;
 }
 
 /// A command's end inside a server.

@@ -2,7 +2,12 @@
 //!
 //! The runtime's calls block; each runs on a thread for blocking work.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use kiln_model::{
     GroupName, ImageDigest, ServerId, VerifiedRelease,
@@ -15,8 +20,8 @@ use tokio::sync::broadcast;
 mod volumes;
 
 use crate::{
-    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, LaunchSpec, Meters, Observed, Phase,
-    Process, ServiceStatus, SharedDirectories, StopOutcome, Volumes,
+    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, Killing, LaunchSpec, Meters, Observed,
+    Phase, Process, ServiceStatus, SharedDirectories, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -134,6 +139,13 @@ impl Engine for LocalEngine {
         Ok(seen.into_iter().map(observed).collect())
     }
 
+    async fn observe_some(&self, servers: &BTreeSet<ServerId>) -> Result<Vec<Observed>, EngineError> {
+        let servers = servers.clone();
+        let look = move |runtime: &Runtime| runtime.observe_some(&servers);
+        let seen = self.blocking(|| "look at some servers of this host".into(), look).await?;
+        Ok(seen.into_iter().map(observed).collect())
+    }
+
     async fn stop(
         &self,
         server: &ServerId,
@@ -176,6 +188,10 @@ impl Engine for LocalEngine {
         Some(self)
     }
 
+    fn killing(&self) -> Option<&dyn Killing> {
+        Some(self)
+    }
+
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
     }
@@ -188,6 +204,14 @@ impl Meters for LocalEngine {
         let action = || format!("read the processor time of group {group}");
         let times = self.blocking(action, move |runtime| Ok(runtime.processor_time(&name))).await?;
         Ok(times.into_iter().collect())
+    }
+}
+
+#[async_trait::async_trait]
+impl Killing for LocalEngine {
+    async fn kill(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError> {
+        let id = server.clone();
+        self.blocking(|| format!("kill server {server}"), move |runtime| runtime.kill(&id, generation)).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -29,6 +29,7 @@ pub struct LiveRoute {
     /// So long a request waits for a group that may have no server, milliseconds; 0 for a group that has some always.
     hold_ms: AtomicU32,
     bell: Bell,
+    failed: AtomicU64,
 }
 
 /// Why there is no server for a request.
@@ -50,6 +51,7 @@ impl LiveRoute {
             waiting: AtomicUsize::new(0),
             hold_ms: AtomicU32::new(0),
             bell,
+            failed: AtomicU64::new(0),
         })
     }
 
@@ -74,6 +76,16 @@ impl LiveRoute {
     /// Requests and connections that wait for a server.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
+    }
+
+    /// Counts a request that no server answered whole.
+    pub fn fail(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// How many there were.
+    pub fn failures(&self) -> u64 {
+        self.failed.load(Relaxed)
     }
 
     pub fn upstreams(&self) -> Vec<Arc<Upstream>> {

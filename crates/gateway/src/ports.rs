@@ -191,7 +191,13 @@ impl Ports {
 
     pub fn status(&self) -> Vec<RouteStatus> {
         let backends = |p: &Port| p.live.upstreams().iter().map(|u| u.status()).collect();
-        let status = |p: &Port| RouteStatus { bound: p.bound(), backends: backends(p), waiting: p.live.waiting() };
+        let status = |p: &Port| RouteStatus {
+            bound: p.bound(),
+            protocol: Some(p.live.protocol),
+            failed: p.live.failures(),
+            backends: backends(p),
+            waiting: p.live.waiting(),
+        };
         self.0.iter().map(status).collect()
     }
 

@@ -3,7 +3,7 @@
 //! Replies that carry listening sockets are followed by one byte per batch of at most [`crate::fds::BATCH`]
 //! sockets, sent as `SCM_RIGHTS`.
 
-use kiln_model::{GroupName, ServerId};
+use kiln_model::{GroupName, ServerId, manifest::Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -126,6 +126,13 @@ pub struct RouteStatus {
     /// Where it is reached.
     #[serde(flatten)]
     pub bound: Bound,
+    /// How it is treated.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+    /// Requests that no server answered whole, and TCP connections that found no server, since the gateway's start. What a client
+    /// did wrong, or did not wait for, does not count.
+    #[serde(default)]
+    pub failed: u64,
     /// Its servers.
     pub backends: Vec<BackendStatus>,
     /// Requests and connections that wait for one.

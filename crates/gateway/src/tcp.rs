@@ -22,7 +22,10 @@ pub async fn serve(connection: Arc<Connection>, client: TcpStream) {
     }
     match reach(&connection).await {
         Some((lease, server)) => pass(lease, client, server).await,
-        None => tracing::debug!(group = %connection.route.group, "no server is ready for a connection"),
+        None => {
+            connection.route.fail();
+            tracing::debug!(group = %connection.route.group, "no server is ready for a connection");
+        }
     }
 }
 

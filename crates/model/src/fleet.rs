@@ -1,5 +1,6 @@
 //! A fleet: the groups wanted in one environment.
 
+pub(crate) mod drill;
 mod files;
 mod fit;
 pub(crate) mod healing;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::fit::{literal, words};
 pub use self::{
+    drill::{DrillPolicy, Figures, Missed, Objectives, Toll},
     files::{FleetFiles, FleetText, Origin},
     healing::HealingPolicy,
     logs::{Collector, InvalidCollector, LogsPolicy, Transport},
@@ -115,6 +117,9 @@ pub struct Group {
     /// How much of the group is healed before a person has to look.
     #[serde(default)]
     pub healing: HealingPolicy,
+    /// What is destroyed on purpose, and what is expected then.
+    #[serde(default)]
+    pub drill: DrillPolicy,
     /// No server gets older; none where age does not count.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::duration::option")]
     pub max_age: Option<Duration>,
@@ -176,6 +181,7 @@ impl Group {
             publish: Vec::new(),
             rollout: RolloutPolicy::default(),
             healing: HealingPolicy::default(),
+            drill: DrillPolicy::default(),
             max_age: None,
             windows: Windows::default(),
             logs: None,

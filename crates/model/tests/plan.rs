@@ -2,6 +2,8 @@
 
 #[path = "plan/cases.rs"]
 mod cases;
+#[path = "plan/drill.rs"]
+mod drill;
 #[path = "plan/properties.rs"]
 mod properties;
 #[path = "plan/scale.rs"]

@@ -104,6 +104,16 @@ fn unit_healing_age_and_windows() {
 }
 
 #[test]
+fn unit_recovery_drills() {
+    insta::assert_snapshot!(shown(&[
+        "[group.web]\nimage = \"hello\"\ndrill = { every = \"10s\", servers = 0, ready_within = 200, failed = -1, lost = \"none\" }\n",
+        "[group.web]\nimage = \"hello\"\ndrill = { share = \"10%\", within = \"1s\" }\n",
+        "[group.web]\nimage = \"hello\"\ndrill = { servers = 1, share = 10 }\n",
+        "[group.web]\nimage = \"hello\"\ndrill = \"1d\"\n",
+    ]));
+}
+
+#[test]
 fn unit_what_may_be_lost() {
     insta::assert_snapshot!(shown(&[
         "[group.web]\nimage = \"hello\"\nloss = { logs = -1, data = \"64MB\", lines = 5 }\n",

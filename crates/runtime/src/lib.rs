@@ -244,6 +244,15 @@ impl Runtime {
         ours.filter_map(|server| Some((server.record.server.clone(), server.group.processor_time()?))).collect()
     }
 
+    /// Those of these servers that exist on this host.
+    pub fn observe_some(&self, wanted: &BTreeSet<ServerId>) -> Result<Vec<Observed>> {
+        let servers: Vec<_> = {
+            let servers = self.inner.servers();
+            wanted.iter().filter_map(|server| servers.get(server).cloned()).collect()
+        };
+        servers.iter().map(|server| see(server)).collect()
+    }
+
     /// The server at an address of the network, running or just ended.
     pub fn at(&self, address: Ipv4Addr) -> Option<Resident> {
         let slot = self.inner.network.as_ref()?.subnet().slot(address)?;
@@ -271,6 +280,14 @@ impl Runtime {
         self.inner.wait_until_released(&server.record)?;
         self.inner.watch.tell(&server.record.server);
         Ok(stopped)
+    }
+
+    /// Kills PID 1 as a crash of the host's would: nobody is asked, and what is left waits for [`Self::destroy`]. One that does
+    /// not run is a success.
+    pub fn kill(&self, server: &ServerId, generation: u64) -> Result<()> {
+        let server = self.inner.find(server)?;
+        check_generation(&server, generation)?;
+        server.kill()
     }
 
     /// Removes a server and all it used, running or not. One that does not exist is a success.

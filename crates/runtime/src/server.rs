@@ -153,6 +153,14 @@ impl Server {
         }
     }
 
+    /// Kills PID 1, and does not wait for its end.
+    pub(crate) fn kill(&self) -> Result<()> {
+        match self.alive()? {
+            Some(process) => Ok(pidfd::kill(process.as_fd())?),
+            None => Ok(()),
+        }
+    }
+
     fn ending(&self) -> Option<Ending> {
         serde_json::from_slice(&std::fs::read(self.files.ending()).ok()?).ok()
     }

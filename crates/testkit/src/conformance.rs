@@ -40,6 +40,7 @@ pub async fn run(factory: &dyn Factory) {
     a_restarted_daemon_finds_its_servers(factory).await;
     a_launch_may_be_asked_again_after_its_answer_was_lost(factory).await;
     a_server_that_ended_by_itself_is_seen(factory).await;
+    a_server_that_is_killed_is_seen_as_one_that_was(factory).await;
     launches_run_side_by_side(factory).await;
     commands_run_inside(factory).await;
     processor_time_is_told_from_outside(factory).await;
@@ -147,6 +148,11 @@ async fn observe_shows_all_that_exists(factory: &dyn Factory) {
     }
     let seen = engine.observe().await.expect("observe");
     assert!(names.iter().all(|name| seen.iter().any(|s| s.server == id(name))), "the full set: {seen:?}");
+    let some = [id("all-a"), id("all-c"), id("never-was")].into();
+    let mut some = engine.observe_some(&some).await.expect("observe some");
+    some.sort_by(|one, other| one.server.cmp(&other.server));
+    let expected: Vec<&Observed> = seen.iter().filter(|s| s.server == id("all-a") || s.server == id("all-c")).collect();
+    assert_eq!(some.iter().collect::<Vec<_>>(), expected, "the same of those that were asked for");
     for name in names {
         destroy(factory, &engine, &id(name)).await;
     }
@@ -219,6 +225,23 @@ async fn a_server_that_ended_by_itself_is_seen(factory: &dyn Factory) {
     .await;
     let hint = timeout(factory.patience(), hints.recv()).await;
     assert!(hint.is_ok_and(|hint| hint.is_ok()), "the end of a server sends a hint");
+    destroy(factory, &engine, &server.server).await;
+}
+
+async fn a_server_that_is_killed_is_seen_as_one_that_was(factory: &dyn Factory) {
+    let engine = begin(factory).await;
+    let Some(killing) = engine.killing() else { return };
+    let server = launch(factory, &engine, "drilled").await;
+    let unknown = killing.kill(&id("never-was"), 1).await;
+    assert!(matches!(unknown, Err(EngineError::Unknown { .. })), "{unknown:?}");
+    let stale = killing.kill(&server.server, 0).await;
+    assert!(matches!(stale, Err(EngineError::Stale { .. })), "{stale:?}");
+    killing.kill(&server.server, server.generation).await.expect("kill");
+    until(factory, &engine, &server.server, "killed", |seen| {
+        seen.is_some_and(|s| matches!(&s.phase, Phase::Exited { killed: true, .. }))
+    })
+    .await;
+    killing.kill(&server.server, server.generation).await.expect("kill again");
     destroy(factory, &engine, &server.server).await;
 }
 

@@ -18,7 +18,7 @@ use std::{
 };
 
 use kiln_engine::{
-    Engine, EngineError, Generation, Hint, Inside, LaunchSpec, Meters, Observed, Phase, ServiceStatus,
+    Engine, EngineError, Generation, Hint, Inside, Killing, LaunchSpec, Meters, Observed, Phase, ServiceStatus,
     SharedDirectories, StopOutcome, Volumes,
 };
 use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId, shared::SharedDirectory};
@@ -118,6 +118,10 @@ impl FakeEngine {
     /// Everything that was done to it, in order.
     pub fn deeds(&self) -> Vec<Deed> {
         self.state().deeds.clone()
+    }
+    /// Forgets what was done to it: a long test need not keep it all.
+    pub fn forget_deeds(&self) {
+        self.state().deeds = Vec::new();
     }
     /// Every server, also one that `observe` does not show yet.
     pub fn servers(&self) -> Vec<Observed> {
@@ -313,6 +317,12 @@ impl Engine for FakeEngine {
         let state = self.state();
         Ok(state.servers.values().filter(|fake| fake.shows_at <= now).map(|fake| fake.seen.clone()).collect())
     }
+    async fn observe_some(&self, servers: &BTreeSet<ServerId>) -> Result<Vec<Observed>, EngineError> {
+        let now = Instant::now();
+        let state = self.state();
+        let found = servers.iter().filter_map(|server| state.servers.get(server));
+        Ok(found.filter(|fake| fake.shows_at <= now).map(|fake| fake.seen.clone()).collect())
+    }
     async fn stop(
         &self,
         server: &ServerId,
@@ -337,6 +347,9 @@ impl Engine for FakeEngine {
     fn shared(&self) -> Option<&dyn SharedDirectories> {
         Some(self)
     }
+    fn killing(&self) -> Option<&dyn Killing> {
+        Some(self)
+    }
 
     fn meters(&self) -> Option<&dyn Meters> {
         Some(self)
@@ -344,6 +357,17 @@ impl Engine for FakeEngine {
 
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Killing for FakeEngine {
+    async fn kill(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError> {
+        if self.state().find(server, generation)?.is_none() {
+            return Err(EngineError::Unknown { server: server.clone() });
+        }
+        Self::kill(self, server);
+        Ok(())
     }
 }
 

@@ -115,6 +115,10 @@ impl<'a> Shown<'a> {
                 let took = handover.map(|took| format!(" in {} ms", took.as_millis())).unwrap_or_default();
                 self.ui.note(&format!("{} {group}: slot {slot} went to {server}{took}", strong("hand-over")));
             }
+            Event::Drill { drill } if drill.state == "running" => {
+                self.ui.note(&format!("{} of {} {}", strong("drill"), drill.target(), dim(&drill.servers.join(" "))));
+            }
+            Event::Drill { drill } => self.ui.note(&crate::verbs::drill_text(drill)),
             Event::Rollout { group, state, updated, desired, reason, .. } => {
                 self.task.say(&format!("{group}: {updated} of {desired} on the new release"));
                 self.rollout(group, state, reason);

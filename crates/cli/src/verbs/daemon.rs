@@ -1,7 +1,7 @@
 //! `kiln daemon`: the daemon in the foreground, or its end.
 
 use kiln_api::Client;
-use kiln_control::daemon::{GatewayCommand, run_local};
+use kiln_control::daemon::{GatewayCommand, Revival, run_local};
 
 use super::{Context, wait};
 use crate::{cli::Daemon, exit::Exit, failure::Failure, parts::host::HostPlaces};
@@ -20,9 +20,14 @@ pub(super) fn run(context: &Context<'_>, arguments: &Daemon) -> Result<Exit, Fai
     let places = HostPlaces::of(&context.state)?;
     let program = std::env::current_exe().map_err(|error| Failure::host("find this program", error))?;
     let metrics = arguments.metrics;
+    let revival = match (arguments.background, arguments.supervised) {
+        (true, _) => Revival::Verbs,
+        (false, true) => Revival::Supervisor,
+        (false, false) => Revival::Nothing,
+    };
     let arguments = ["--state".into(), places.state.clone().into(), "gateway".into(), "--inherit".into()];
     let gateway = GatewayCommand { program, arguments: arguments.into() };
-    run_local(&places.state, gateway, metrics)?;
+    run_local(&places.state, gateway, metrics, revival)?;
     Ok(Exit::Ok)
 }
 

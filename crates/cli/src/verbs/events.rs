@@ -52,6 +52,10 @@ fn words(event: &Event) -> String {
             let why = reason.as_ref().map(|reason| format!(": {reason}"));
             format!("{server} {state}{}{}", after.unwrap_or_default(), why.unwrap_or_default())
         }
+        Event::Drill { drill } => {
+            let missed: String = drill.missed.iter().map(|missed| format!("; {missed}")).collect();
+            format!("{} {}: {}{missed}", drill.target(), drill.state, super::drill::figures(drill))
+        }
         Event::Rollout { group, state, updated, desired, reason, .. } => {
             format!("{group} {state}, {updated} of {desired}: {reason}")
         }

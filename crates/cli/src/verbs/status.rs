@@ -36,6 +36,7 @@ async fn watch(context: &Context<'_>, client: &Client) -> Result<(), Failure> {
             event,
             Event::Server { .. }
                 | Event::Rollout { .. }
+                | Event::Drill { .. }
                 | Event::Channel { .. }
                 | Event::Source { .. }
                 | Event::SourcesChanged { .. }

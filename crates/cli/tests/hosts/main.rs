@@ -5,6 +5,7 @@ mod closed;
 mod debian;
 #[path = "../../../image/src/registry/docker.rs"]
 mod docker;
+mod drilling;
 mod host;
 mod pipeline;
 mod promoting;

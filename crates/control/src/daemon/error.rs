@@ -49,7 +49,7 @@ impl IntoApi for ControlError {
             Self::NoGroup(_) | Self::NoServer(_) => ErrorCode::NotFound,
             Self::NoEarlierRelease(_) | Self::Superseded(_) | Self::Closed => ErrorCode::Conflict,
             Self::Releases(error) => releases_code(error),
-            Self::NoDataOf { .. } => ErrorCode::Conflict,
+            Self::NoDataOf { .. } | Self::NoDrill { .. } => ErrorCode::Conflict,
             Self::NoVolume { .. } | Self::NoShared { .. } | Self::NoImage(_) | Self::NoConfig(_) => ErrorCode::Invalid,
             Self::Db(_) => ErrorCode::Host,
             Self::Engine(error) => engine_code(error),

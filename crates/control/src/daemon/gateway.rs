@@ -19,13 +19,13 @@ use kiln_gateway::{
     client::{self, ClientError, GatewayClient, Listeners, Refusal},
     table,
 };
-use kiln_model::ServerId;
+use kiln_model::{ServerId, manifest::Protocol};
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 
 use crate::{
     descriptor::awaited,
-    traffic::{Asked, Bound, Carried, Drained, Routes, Traffic, TrafficError, TrafficLoad},
+    traffic::{Asked, Bound, Carried, Drained, Failures, Routes, Traffic, TrafficError, TrafficLoad},
 };
 
 /// Pause between two looks at a gateway that was not there, or whose successor was started.
@@ -245,10 +245,26 @@ impl Traffic for GatewayTraffic {
         let asked = client.asked(after, LISTEN).await.map_err(said)?;
         Ok(Asked { number: asked.number, groups: asked.groups })
     }
+
+    async fn failures(&self) -> Result<Failures, TrafficError> {
+        let status = self.0.client.clone().with_patience(Duration::ZERO).status().await.map_err(said)?;
+        Ok(failures(&status))
+    }
 }
 
 fn carried(backend: client::BackendStatus) -> Carried {
     Carried { server: backend.server, served: backend.served, in_flight: backend.in_flight as u64 }
+}
+
+fn failures(status: &client::Status) -> Failures {
+    let mut failures = Failures { gateway: status.pid, ..Failures::default() };
+    for route in &status.routes {
+        *failures.failed.entry(route.bound.group.clone()).or_default() += route.failed;
+        for backend in route.backends.iter().filter(|_| route.protocol == Some(Protocol::Tcp)) {
+            *failures.open.entry(backend.server.clone()).or_default() += backend.in_flight as u64;
+        }
+    }
+    failures
 }
 
 fn table(routes: &Routes) -> table::Routes {

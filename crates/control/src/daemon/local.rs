@@ -14,8 +14,8 @@ use kiln_model::ImageDigest;
 use kiln_runtime::{BoxError, RootProvider, Runtime, RuntimeOptions};
 
 use super::{
-    DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, MetadataParts, Parts, StateLock, host::LocalHost, log,
-    run,
+    DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, MetadataParts, Parts, Revival, StateLock,
+    host::LocalHost, log, run,
 };
 use crate::{
     config::SecretStore,
@@ -41,6 +41,7 @@ pub fn run_local(
     state_dir: &Path,
     gateway: GatewayCommand,
     metrics: Option<std::net::SocketAddr>,
+    revival: Revival,
 ) -> Result<(), DaemonError> {
     let lock = StateLock::take(state_dir)?;
     let broken = |source| DaemonError::Threads { source };
@@ -52,7 +53,7 @@ pub fn run_local(
         .build()
         .map_err(broken)?;
     let entered = threads.enter();
-    let (options, parts) = parts(state_dir, gateway, metrics).inspect_err(|error| {
+    let (options, parts) = parts(state_dir, gateway, metrics, revival).inspect_err(|error| {
         tracing::error!(reason = kiln_api::error::chain(error), "the daemon could not start");
     })?;
     drop(entered);
@@ -65,6 +66,7 @@ fn parts(
     state_dir: &Path,
     gateway: GatewayCommand,
     metrics: Option<std::net::SocketAddr>,
+    revival: Revival,
 ) -> Result<(DaemonOptions, Parts), DaemonError> {
     let keys = Arc::new(Keys::open(state_dir)?);
     let store = Store::open(&state_dir.join("store")).map_err(|source| DaemonError::Store { source })?;
@@ -85,7 +87,7 @@ fn parts(
         throwaways: Some(throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    Ok((DaemonOptions { state_dir, run_dir, metrics, damping: Damping::default() }, parts))
+    Ok((DaemonOptions { state_dir, run_dir, metrics, damping: Damping::default(), revival }, parts))
 }
 
 /// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.

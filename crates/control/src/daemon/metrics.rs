@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use kiln_api::{
     Event,
     host::GatewayStatus,
+    recovery::Drill,
     status::{LogsStatus, Status},
 };
 use kiln_gateway::latency::{LIMITS_US, Latency};
@@ -43,6 +44,9 @@ struct Counted {
     rollout: BTreeMap<String, Histogram>,
     begun: BTreeMap<String, Timestamp>,
     broken: BTreeMap<String, VecDeque<Timestamp>>,
+    drilled: BTreeMap<String, u64>,
+    drills: BTreeMap<(String, String), u64>,
+    recovered: BTreeMap<String, Histogram>,
     heal: BTreeMap<String, Histogram>,
     desired: BTreeMap<String, u32>,
     scaled: BTreeMap<(String, &'static str), u64>,
@@ -54,7 +58,11 @@ impl Metrics {
     pub(crate) fn note(&self, event: &Event, at: Timestamp) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
+            Event::Server { group, state, drill: true, .. } if state == "failed" => {
+                *counted.drilled.entry(group.clone()).or_default() += 1;
+            }
             Event::Server { group, state, release, ready, .. } => counted.server(group, state, release, *ready, at),
+            Event::Drill { drill } => counted.drill(drill),
             Event::Rollout { group, state, desired, .. } => counted.rollout(group, state, *desired, at),
             Event::SuiteFinished { passed, took_ms, reused, .. } => counted.suite(*passed, *took_ms, *reused),
             Event::Warning { .. } => counted.warnings += 1,
@@ -128,6 +136,18 @@ impl Counted {
         }
     }
 
+    fn drill(&mut self, drill: &Drill) {
+        if drill.state == "running" {
+            return;
+        }
+        // A group's drills stand under its name.
+        let target = drill.group.clone().unwrap_or_else(|| format!("({})", drill.what));
+        *self.drills.entry((target.clone(), drill.state.clone())).or_default() += 1;
+        if let Some(ready) = drill.ready {
+            self.recovered.entry(target).or_default().add(ready);
+        }
+    }
+
     fn suite(&mut self, passed: bool, took_ms: u64, reused: bool) {
         let result = match (reused, passed) {
             (true, _) => "reused",
@@ -178,6 +198,7 @@ pub(crate) fn page(
     let counted = metrics.0.lock().unwrap_or_else(PoisonError::into_inner);
     now(&mut page, status, gateway);
     servers(&mut page, &counted);
+    drills(&mut page, &counted);
     self::answers(&mut page, answers);
     page.family("kiln_suites_total", "counter", "Suites that ended, and reports that stood for one.");
     counted.suites.iter().for_each(|(result, count)| page.line("kiln_suites_total", &[("result", result)], count));
@@ -226,6 +247,21 @@ fn servers(page: &mut Page, counted: &Counted) {
     page.family("kiln_heal_seconds", "histogram", "From the failure of a server to the readiness of the next one.");
     for (group, histogram) in &counted.heal {
         page.histogram("kiln_heal_seconds", &[("group", group)], histogram);
+    }
+}
+
+fn drills(page: &mut Page, counted: &Counted) {
+    page.family("kiln_drilled_servers_total", "counter", "Servers that recovery drills destroyed: no failures.");
+    for (group, count) in &counted.drilled {
+        page.line("kiln_drilled_servers_total", &[("group", group)], count);
+    }
+    page.family("kiln_drills_total", "counter", "Recovery drills that ended, of groups, (gateway) and (daemon).");
+    for ((target, result), count) in &counted.drills {
+        page.line("kiln_drills_total", &[("target", target), ("result", result)], count);
+    }
+    page.family("kiln_drill_ready_seconds", "histogram", "From the kill of a drill until all was back.");
+    for (target, histogram) in &counted.recovered {
+        page.histogram("kiln_drill_ready_seconds", &[("target", target)], histogram);
     }
 }
 

@@ -7,6 +7,7 @@ mod host;
 mod images;
 mod loss;
 mod promote;
+mod recovery;
 mod revoke;
 mod servers;
 mod volumes;
@@ -53,6 +54,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/rollback", post(groups::rollback))
         .route("/v1/rebuild", post(groups::rebuild))
         .route("/v1/heal", post(groups::heal))
+        .route("/v1/recovery", post(recovery::drill))
         .route("/v1/down", post(groups::down))
         .route("/v1/volumes", get(volumes::list))
         .route("/v1/volume", post(volumes::change))

@@ -8,7 +8,13 @@ use super::{
     chain::{self, Record},
     load::{GroupRow, PastRelease, ServerRow},
 };
-use crate::{live::LiveValues, logs::Arrived, moves::Move, volumes::VolumeRow};
+use crate::{
+    live::LiveValues,
+    logs::Arrived,
+    moves::Move,
+    recovery::{DrillRow, Target},
+    volumes::VolumeRow,
+};
 
 /// Numbers an intention. Chosen by the writer, so that it need not wait to know it.
 pub(crate) type IntentionId = i64;
@@ -43,6 +49,7 @@ enum Write {
     ForgetVolume(VolumeId),
     Move(Box<Move>),
     Arrived(ServerId, Box<Arrived>),
+    Drill(Target, Box<DrillRow>),
 }
 
 /// Writes that become true together.
@@ -52,6 +59,10 @@ pub(crate) struct Batch(Vec<Write>);
 impl Batch {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+    /// How many rows are written, about.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
     /// Whether losing it in a crash loses nothing that the engine does not tell again: how far servers have come.
     pub fn may_wait(&self) -> bool {
@@ -103,6 +114,10 @@ impl Batch {
     pub fn arrived(&mut self, server: &ServerId, arrived: &Arrived) {
         self.0.push(Write::Arrived(server.clone(), Box::new(arrived.clone())));
     }
+    /// The last recovery drill of something.
+    pub fn drill(&mut self, target: &Target, row: &DrillRow) {
+        self.0.push(Write::Drill(target.clone(), Box::new(row.clone())));
+    }
     /// A move of a channel.
     pub fn moved(&mut self, moved: Move) {
         self.0.push(Write::Move(Box::new(moved)));
@@ -129,6 +144,7 @@ impl Write {
             Self::ForgetGroup(name) => {
                 run("DELETE FROM releases WHERE group_name = ?1", params![name.as_str()])?;
                 run("DELETE FROM live WHERE group_name = ?1", params![name.as_str()])?;
+                run("DELETE FROM drills WHERE target = ?1", params![Target::Group(name.clone()).to_string()])?;
                 run("DELETE FROM groups WHERE name = ?1", params![name.as_str()])
             }
             Self::Config(config) => run(
@@ -156,6 +172,9 @@ impl Write {
             }
             Self::Arrived(server, arrived) => {
                 run("INSERT OR REPLACE INTO arrived VALUES (?1, ?2)", params![server.as_str(), json(&**arrived)])
+            }
+            Self::Drill(target, row) => {
+                run("INSERT OR REPLACE INTO drills VALUES (?1, ?2)", params![target.to_string(), json(&**row)])
             }
             Self::ForgetVolume(id) => run("DELETE FROM volumes WHERE id = ?1", params![id.as_str()]),
             Self::Move(moved) => run(

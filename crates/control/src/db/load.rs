@@ -15,7 +15,12 @@ use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 
 use super::DbError;
-use crate::{live::LiveValues, logs::Arrived, volumes::VolumeRow};
+use crate::{
+    live::LiveValues,
+    logs::Arrived,
+    recovery::{DrillRow, Target},
+    volumes::VolumeRow,
+};
 
 /// A group as it was applied, and how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +111,7 @@ pub(crate) struct Loaded {
     pub live: BTreeMap<GroupName, LiveValues>,
     pub volumes: BTreeMap<VolumeId, VolumeRow>,
     pub arrived: BTreeMap<ServerId, Arrived>,
+    pub drills: BTreeMap<Target, DrillRow>,
 }
 
 pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
@@ -137,6 +143,9 @@ pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
     let arrived =
         rows(connection, "SELECT * FROM arrived", |row| Ok((parsed(row, 0, "server")?, json(row, 1, "body")?)))?;
     loaded.arrived = arrived.into_iter().collect();
+    let drills =
+        rows(connection, "SELECT * FROM drills", |row| Ok((parsed(row, 0, "target")?, json(row, 1, "body")?)))?;
+    loaded.drills = drills.into_iter().collect();
     Ok(loaded)
 }
 

@@ -147,6 +147,13 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE servers ADD COLUMN shared TEXT NOT NULL DEFAULT '{}';
 ",
+    // The last recovery drill of each group, of the gateway and of the daemon.
+    "
+    CREATE TABLE drills (
+        target TEXT PRIMARY KEY,
+        body   TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).
@@ -180,9 +187,14 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
         transaction.pragma_update(None, "user_version", version).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }
+    forget(connection).map_err(failed)
+}
+
+/// Removes what is older than it is kept, but for the audit log.
+pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
     for (table, over) in [("intentions", "closed_at IS NOT NULL"), ("audit_unchained", "true")] {
         let old = format!("DELETE FROM {table} WHERE {over} AND id <= (SELECT max(id) FROM {table}) - {KEPT}");
-        connection.execute(&old, []).map_err(failed)?;
+        connection.execute(&old, [])?;
     }
     Ok(())
 }

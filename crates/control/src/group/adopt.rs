@@ -37,9 +37,11 @@ impl GroupTask {
         server.running = runs.is_some();
         // It was confirmed by the same look at the engine: a later one must show it at once.
         server.known_since = Instant::now() - std::time::Duration::from_secs(5);
+        let before = (server.row.address, server.row.pid);
         if let Some(seen) = runs {
             (server.row.address, server.row.pid) = (seen.address.or(server.row.address), seen.pid);
         }
+        let changed = before != (server.row.address, server.row.pid);
         match (server.row.state, runs.is_some()) {
             (ServerState::Launching, true) => {
                 self.volumes_given(id);
@@ -48,7 +50,10 @@ impl GroupTask {
             }
             (ServerState::Starting, true) => self.watch(id, None),
             (ServerState::Ready, true) => {
-                self.batch.server(&server.row);
+                // What is on disk as it is need not be written for every server of a fleet.
+                if changed {
+                    self.batch.server(&server.row);
+                }
                 self.watch_over(id);
             }
             (ServerState::Launching, false) => {

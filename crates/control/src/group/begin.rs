@@ -392,6 +392,7 @@ impl Server {
             launched: Instant::now(),
             waiting: None,
             watch: None,
+            drill: false,
         }
     }
 }

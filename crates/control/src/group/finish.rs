@@ -126,6 +126,7 @@ impl GroupTask {
         server.row.ready = Some(Duration::from_micros(after.as_micros() as u64));
         server.watch = None;
         self.note_hand_over(id);
+        self.note_replacement(id);
         self.step_to(id, ServerState::Ready);
         self.watch_over(id);
     }
@@ -213,15 +214,17 @@ impl GroupTask {
         // One that was on its way into the table may be in it.
         self.routes_changed |= !server.row.in_traffic;
         server.watch.take().inspect(tokio::task::AbortHandle::abort);
+        let drill = server.drill;
+        let reason = if drill { format!("a recovery drill killed it ({reason})") } else { reason };
         server.row.reason = Some(reason.clone());
         let (release, launched_at) = (server.row.release, server.row.launched_at);
-        if self.row.progress.as_ref().is_none_or(|p| p.to == release) {
+        if !drill && self.row.progress.as_ref().is_none_or(|p| p.to == release) {
             self.last_failure = Some(reason.clone());
         }
-        self.record("failed", Some(id), json!({"release": release}), reason);
+        self.record(if drill { "drilled" } else { "failed" }, Some(id), json!({"release": release}), reason);
         self.step_to(id, ServerState::Failed);
         if end != End::Unseen {
-            self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed });
+            self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed, drill });
         }
         self.batch.group(&self.row);
     }

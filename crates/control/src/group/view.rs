@@ -22,6 +22,7 @@ use crate::{
     group::Kept,
     handle::{InService, Settled, Sourced, Unsettled},
     loss::{AtStake, ServerAtStake},
+    recovery::Target,
     traffic::{Backend, Route},
 };
 
@@ -97,6 +98,7 @@ impl GroupTask {
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
             healing: self.healing(),
+            drill: self.shared.drills.of(&Target::Group(self.row.name.clone())),
             scaling: self.scaling(),
             live: self.live(),
             sources: None,
@@ -202,6 +204,7 @@ impl GroupTask {
             address: server.row.address.map(|address| address.to_string()),
             ready: server.row.ready,
             reason: server.row.reason.clone(),
+            drill: server.drill,
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kiln_control::{
-    daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, StateLock},
+    daemon::{self, DaemonError, DaemonOptions, GatewayProcess, GatewayTraffic, LocalHost, Parts, Revival, StateLock},
     keys::Keys,
     metadata::Identity,
     sources::keeper::Damping,
@@ -77,5 +77,10 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     };
     // Shorter than for people, so that the tests need not wait.
     let damping = Damping { quiet: Duration::from_millis(300), interval: Duration::from_millis(500) };
-    daemon::run(lock, DaemonOptions { state_dir: state, run_dir, metrics, damping }, parts).await
+    daemon::run(
+        lock,
+        DaemonOptions { state_dir: state, run_dir, metrics, damping, revival: Revival::Supervisor },
+        parts,
+    )
+    .await
 }

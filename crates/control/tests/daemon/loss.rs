@@ -20,10 +20,10 @@ use crate::{
     collector::{Collector, Program},
 };
 
-const BIG: u64 = 70 << 20;
+pub const BIG: u64 = 70 << 20;
 
 /// An image whose server writes that many bytes, and a small file, into a declared place, and something into its scratch.
-fn writer(bench: &Bench, name: &str, bytes: u64) -> ImageDigest {
+pub fn writer(bench: &Bench, name: &str, bytes: u64) -> ImageDigest {
     let script = format!(
         "cd /root && echo x > /tmp/scratch && echo x > small && head -c {bytes} /dev/zero > big; \
          trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"

@@ -10,6 +10,7 @@ mod child;
 #[path = "../../src/logs/tests/collector.rs"]
 mod collector;
 mod config;
+mod drills;
 mod faults;
 mod following;
 mod health;

@@ -12,8 +12,8 @@ use std::{
 
 use jiff::Timestamp;
 use kiln_control::{
-    Asked, Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, ImageInfo, ImageOrigin, Releases,
-    ReleasesError, Routes, Settled, Traffic, TrafficError, TrafficLoad, Wanted,
+    Asked, Backend, Bound, Carried, Control, ControlOptions, Drained, FailPoint, Failures, ImageInfo, ImageOrigin,
+    Releases, ReleasesError, Routes, Settled, Traffic, TrafficError, TrafficLoad, Wanted,
 };
 use kiln_model::{
     Digest, Fleet, FrozenConfig, Group, GroupName, ImageDigest, ImageManifest, Release, ReleaseId, ServerId, Suite,
@@ -130,6 +130,8 @@ pub struct Gate {
     pub rings: tokio::sync::Notify,
     /// What each server has answered, and until when.
     pub served: Mutex<(Option<std::time::Instant>, BTreeMap<ServerId, f64>)>,
+    /// Requests that no server answered.
+    pub failed: Mutex<u64>,
 }
 
 impl Gate {
@@ -197,6 +199,13 @@ impl Traffic for Gate {
     async fn asked(&self, after: u64) -> Result<Asked, TrafficError> {
         self.rings.notified().await;
         Ok(Asked { number: after + 1, groups: vec![web()] })
+    }
+    async fn failures(&self) -> Result<Failures, TrafficError> {
+        if *self.away.lock().unwrap() {
+            return Err(TrafficError::Unavailable("the gateway is away".into()));
+        }
+        let failed = BTreeMap::from([(web(), *self.failed.lock().unwrap())]);
+        Ok(Failures { gateway: 1, failed, open: BTreeMap::new() })
     }
 }
 

@@ -125,8 +125,10 @@ impl ServerBody {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if let Poll::Ready(None) = polled {
-            self.complete = true;
+        match polled {
+            Poll::Ready(None) => self.complete = true,
+            Poll::Ready(Some(Err(_))) => self.connection.route.fail(),
+            _ => {}
         }
         polled
     }

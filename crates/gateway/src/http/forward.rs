@@ -81,6 +81,9 @@ fn respond(
 /// A response of the gateway's own.
 fn refuse(connection: &Connection, Bad(status, why): Bad) -> Response<ResponseBody> {
     connection.watch.enter(Phase::Idle);
+    if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
+        connection.route.fail();
+    }
     let text = format!("{} {why}\n", status.as_u16());
     let mut response = Response::new(ResponseBody::text(text));
     *response.status_mut() = status;

@@ -69,6 +69,23 @@ async fn host_faults_a_server_that_dies_before_its_answer_is_replaced_for_get_on
         assert_eq!(after.0 - before.0 + after.1 - before.1, 1, "a POST is seen by one server, once");
     }
     assert!(statuses.contains(&200) && statuses.contains(&502), "{statuses:?}");
+    let failed = statuses.iter().filter(|status| **status == 502).count() as u64;
+    assert_eq!(gateway.client.status().await.unwrap().routes[0].failed, failed, "what no server answered is counted");
+    // What the client did wrong is not: the same figure after a request without a host.
+    wire.send("GET /x HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(wire.response().unwrap().status, 400);
+    assert_eq!(gateway.client.status().await.unwrap().routes[0].failed, failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_faults_an_answer_that_breaks_off_counts_as_failed() {
+    let (dying, _) = scripted(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nonly the begi").unwrap();
+    });
+    let gateway = Gateway::start().await;
+    let port = gateway.route(1, Protocol::Http, &[("web-a", dying)]).await;
+    assert!(Wire::connect(port).unwrap().get("/x").is_err(), "it is too large to be asked for again");
+    eventually("it is counted", async || gateway.client.status().await.unwrap().routes[0].failed == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry, OnRevoked,
-    OnSourceChange, RolloutPolicy, Strategy, Windows, healing, logs, loss, publish, rollout, scaling, shared, source,
-    volume, window,
+    DrillPolicy, EvidencePolicy, Fleet, Group, HealingPolicy, ImageRef, Limits, LogsPolicy, LossPolicy, OnExpiry,
+    OnRevoked, OnSourceChange, RolloutPolicy, Strategy, Windows, drill, healing, logs, loss, publish, rollout, scaling,
+    shared, source, volume, window,
 };
 use crate::{
     diagnostic::{Diagnostics, shown},
@@ -34,6 +34,7 @@ pub(crate) const GROUP: Keys = Keys {
         "publish",
         "rollout",
         "healing",
+        "drill",
         "max_age",
         "windows",
         "logs",
@@ -124,6 +125,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     let most = counted.as_ref().map(|(count, scaling)| scaling.as_ref().map_or(*count, |scaling| scaling.max).max(1));
     publish::slots_are_there(&table, &published, most);
     let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
+    let drill = table.get("drill").map_or(Some(DrillPolicy::default()), |v| drill::read(&v));
     let ages = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
     let max_age = table.get("max_age").map_or(Some(None), |v| v.duration(ages, "\"7d\"").map(Some));
     let windows = table.get("windows").map_or(Some(Windows::default()), |v| window::read(&v));
@@ -148,6 +150,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
                 publish: publish?,
                 rollout: rollout?,
                 healing: healing?,
+                drill: drill?,
                 max_age: max_age?,
                 windows: windows?,
                 logs: logs?,

@@ -28,7 +28,7 @@ const JITTER: f64 = 0.2;
 impl Failure {
     /// Whether it says something about its release: it came soon, and by itself.
     fn is_young(&self) -> bool {
-        !self.killed && later(self.launched_at, SHORT_LIFE) >= self.at
+        !self.killed && !self.drill && later(self.launched_at, SHORT_LIFE) >= self.at
     }
 }
 
@@ -66,6 +66,8 @@ pub(super) struct Brake {
 /// Many failures at once say more about the host, or about whoever looks at it, than about the servers: launching as
 /// many again makes an outage worse. As many as the policy says are healed, the rest waits.
 ///
+/// What a drill destroyed does not count: it began only because healing would give that back.
+///
 /// A server that keeps failing young is one server that is down, however often it was tried: its attempts are paced by
 /// [`until`].
 pub(super) fn brake(
@@ -77,7 +79,8 @@ pub(super) fn brake(
 ) -> Brake {
     let policy = desired.healing;
     let limit = policy.limit(desired.count);
-    let of_target = lately(observed, policy.within, now).filter(|failure| failure.release == counts.target);
+    let of_target =
+        lately(observed, policy.within, now).filter(|failure| failure.release == counts.target && !failure.drill);
     let (young, mut other): (Vec<&Failure>, Vec<&Failure>) = of_target.partition(|failure| failure.is_young());
     let kept = young.len().min(desired.count as usize);
     other.extend(&young[young.len() - kept..]);
@@ -99,7 +102,7 @@ pub(super) fn brake(
     Brake { servers, held }
 }
 
-fn lately(observed: &GroupObserved, within: Duration, now: Timestamp) -> impl Iterator<Item = &Failure> {
+pub(super) fn lately(observed: &GroupObserved, within: Duration, now: Timestamp) -> impl Iterator<Item = &Failure> {
     observed.failures.iter().filter(move |failure| later(failure.at, within) > now)
 }
 

@@ -100,6 +100,9 @@ pub struct Failure {
     /// Whether somebody outside ended it, which says nothing about its release.
     #[serde(default)]
     pub killed: bool,
+    /// Whether a drill destroyed it on purpose: it says nothing about anything, and holds no healing back.
+    #[serde(default)]
+    pub drill: bool,
 }
 
 /// Healing that has stopped because too much of the group went down.

@@ -60,6 +60,8 @@ pub struct Group {
     pub rollout: Option<Rollout>,
     /// How much of the group is healed before a person has to look.
     pub healing: Option<Healing>,
+    /// What is destroyed on purpose to see how the group recovers, and what is expected then.
+    pub drill: Option<Drill>,
     /// No server gets older: `7d`. Replaced as `rollout` says, in a change window.
     pub max_age: Option<DurationText>,
     /// When planned work may happen: what Kiln does by itself although nothing is broken.
@@ -412,6 +414,31 @@ pub struct Healing {
     /// So many are healed always, however small the group; 5 where nothing is said.
     #[schemars(range(max = 10_000))]
     pub always: Option<u32>,
+}
+
+/// Recovery drills: servers that are destroyed on purpose, in a change window, and what is expected then.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drill {
+    /// So often: `1d`; only by hand where nothing is said.
+    pub every: Option<DurationText>,
+    /// So many servers at once; 1 where nothing is said.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub servers: Option<u32>,
+    /// In place of that: percent of the group, at least one server.
+    #[schemars(range(min = 1, max = 100))]
+    pub share: Option<u32>,
+    /// So often the gateway's process: `7d`; only by hand where nothing is said.
+    pub gateway: Option<DurationText>,
+    /// So often the daemon's process, where it is supervised; only by hand where nothing is said.
+    pub daemon: Option<DurationText>,
+    /// The last replacement is ready so long after the kill; only measured where nothing is said.
+    pub ready_within: Option<DurationText>,
+    /// At most so many requests fail; only counted where nothing is said.
+    #[schemars(range(max = 1_000_000_000))]
+    pub failed: Option<u64>,
+    /// At most so many bytes outside volumes are lost; only counted where nothing is said.
+    pub lost: Option<SizeText>,
 }
 
 /// Change windows: `mon-fri 22:00-05:00`, `sat,sun`, `2026-12-24/2027-01-02`, `22:00-05:00`.

@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    fleet::{healing, logs, loss, overlay, rollout, scaling, shared, source, text as fleet_text, volume, window},
+    fleet::{
+        drill, healing, logs, loss, overlay, rollout, scaling, shared, source, text as fleet_text, volume, window,
+    },
     recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
     text::Keys,
 };
@@ -78,6 +80,7 @@ fn unit_fleet_parser_and_schema_know_the_same_keys() {
     agree(&schema, volume::SNAPSHOTS, &["Snapshots"]);
     agree(&schema, shared::KEYS, &["SharedHostDirectory", "SharedNfs"]);
     agree(&schema, healing::KEYS, &["Healing"]);
+    agree(&schema, drill::KEYS, &["Drill"]);
     agree(&schema, loss::KEYS, &["Loss"]);
     agree(&schema, window::KEYS, &["Windows"]);
     agree(&schema, scaling::KEYS, &["Scaled"]);

@@ -133,8 +133,13 @@ impl World {
             let (failing, ready) = (self.chance.percent(weather.fails), self.chance.percent(weather.becomes_ready));
             let server = &mut self.observed.servers[at];
             if failing && server.state.may_become(ServerState::Failed) {
-                let failure =
-                    Failure { release: server.release, at: self.now, launched_at: server.launched_at, killed: false };
+                let failure = Failure {
+                    release: server.release,
+                    at: self.now,
+                    launched_at: server.launched_at,
+                    killed: false,
+                    drill: false,
+                };
                 (server.state, server.busy, server.running) = (ServerState::Failed, false, ready);
                 self.pending.retain(|(id, _)| *id != server.id);
                 self.observed.failures.push(failure);

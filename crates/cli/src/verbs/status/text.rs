@@ -1,6 +1,7 @@
 //! The status for people.
 
 use kiln_api::{
+    recovery::Drill,
     status::{
         GroupStatus, LiveStatus, LogsStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SharedStatus,
         SourcesStatus, Status,
@@ -15,7 +16,15 @@ pub(super) fn render(status: &Status) -> String {
     if status.groups.is_empty() {
         return "nothing runs; `kiln up DIR` starts something\n".to_owned();
     }
-    status.groups.iter().map(group).collect::<Vec<_>>().join("\n")
+    let groups = status.groups.iter().map(group).collect::<Vec<_>>().join("\n");
+    let drills: String = status.drills.iter().map(drill).collect();
+    groups + if drills.is_empty() { "" } else { "\n" } + &drills
+}
+
+/// The last drill: when, what, the figures, and what was not met.
+fn drill(drill: &Drill) -> String {
+    let text = super::super::drill::text(drill).replace('\n', "\n  ");
+    format!("  {text} {}\n", ui::dim(&drill.at))
 }
 
 fn group(group: &GroupStatus) -> String {
@@ -34,6 +43,7 @@ fn group(group: &GroupStatus) -> String {
     text.extend(group.logs.as_ref().map(logs));
     text.extend(group.shared.iter().map(shared));
     text.extend(group.healing.as_ref().map(|healing| format!("  {}\n", healing.reason)));
+    text.extend(group.drill.as_ref().map(drill));
     text.extend(group.sources.as_ref().map(sources));
     text.extend(group.refused.iter().map(refused));
     text.extend(volumes(&group.volumes));
@@ -155,7 +165,21 @@ mod tests {
             since: "2026-01-01T00:00:00Z".into(),
             reason: reason.map(str::to_owned),
         };
+        let gateway = Drill {
+            what: "gateway".into(),
+            group: None,
+            at: "2026-11-27T13:00:00Z".into(),
+            reason: "somebody asked for it".into(),
+            state: "met".into(),
+            servers: Vec::new(),
+            ready: Some(Duration::from_micros(41_300)),
+            failed: Some(0),
+            lost: Some(0),
+            lines: 0,
+            missed: Vec::new(),
+        };
         let status = Status {
+            drills: vec![gateway],
             groups: vec![GroupStatus {
                 logs: Some(LogsStatus {
                     to: "relp://logs.example.org:2514".into(),
@@ -200,6 +224,19 @@ mod tests {
                     waiting: 4,
                     until: "2026-11-27T12:10:00Z".into(),
                     reason: "healing has stopped: servers went down 9 times within 10m, 5 are healed; 4 of 20 are missing until 2026-11-27T12:10:00Z, or until somebody has looked and says `kiln heal web`".into(),
+                }),
+                drill: Some(Drill {
+                    what: "group".into(),
+                    group: Some("web".into()),
+                    at: "2026-11-27T12:00:00Z".into(),
+                    reason: "group web asks for one every 1d".into(),
+                    state: "missed".into(),
+                    servers: vec!["web-old".into()],
+                    ready: Some(Duration::from_micros(231_400)),
+                    failed: Some(0),
+                    lost: Some(4096),
+                    lines: 0,
+                    missed: vec!["ready after 231.4 ms, 200ms are wanted".into()],
                 }),
                 sources: Some(SourcesStatus {
                     on_change: "rollout".into(),

@@ -15,6 +15,7 @@ fn server(state: &str, release: &str, ready_ms: Option<u64>) -> Event {
         address: None,
         ready: ready_ms.map(Duration::from_millis),
         reason: None,
+        drill: false,
     }
 }
 
@@ -24,7 +25,7 @@ fn rollout(state: &str, desired: u32) -> Event {
 }
 
 fn lines(metrics: &Metrics) -> Vec<String> {
-    let text = page(metrics, &Status { groups: Vec::new() }, None, &[]);
+    let text = page(metrics, &Status { groups: Vec::new(), drills: Vec::new() }, None, &[]);
     text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
 }
 
@@ -59,6 +60,44 @@ fn unit_what_happens_is_counted_and_timed() {
 }
 
 #[test]
+fn unit_drills_are_counted_apart_from_failures() {
+    let metrics = Metrics::default();
+    let killed = |server: Event| match server {
+        Event::Server { group, server, state, release, address, ready, reason, .. } => {
+            Event::Server { group, server, state, release, address, ready, reason, drill: true }
+        }
+        other => other,
+    };
+    let drill = |state: &str, what: &str, group: Option<&str>| Event::Drill {
+        drill: Box::new(Drill {
+            what: what.into(),
+            group: group.map(str::to_owned),
+            at: String::new(),
+            reason: String::new(),
+            state: state.into(),
+            servers: Vec::new(),
+            ready: (state != "running").then_some(Duration::from_millis(30)),
+            failed: Some(0),
+            lost: Some(0),
+            lines: 0,
+            missed: Vec::new(),
+        }),
+    };
+    metrics.note(&drill("running", "group", Some("web")), at(0));
+    metrics.note(&killed(server("failed", "sha256:abc", None)), at(1));
+    metrics.note(&server("ready", "sha256:abc", Some(4)), at(30));
+    metrics.note(&drill("met", "group", Some("web")), at(30));
+    metrics.note(&drill("missed", "gateway", None), at(40));
+    has(&metrics, r#"kiln_drilled_servers_total{group="web"} 1"#);
+    has(&metrics, r#"kiln_drills_total{target="web",result="met"} 1"#);
+    has(&metrics, r#"kiln_drills_total{target="(gateway)",result="missed"} 1"#);
+    has(&metrics, r#"kiln_drill_ready_seconds_sum{target="web"} 0.03"#);
+    let lines = lines(&metrics);
+    let counted = |name: &str| lines.iter().any(|line| line.starts_with(name));
+    assert!(!counted("kiln_failures_total") && !counted("kiln_heal_seconds_count"), "{lines:#?}");
+}
+
+#[test]
 fn unit_the_page_does_not_grow_with_every_release() {
     let metrics = Metrics::default();
     (0..RELEASES * 3).for_each(|n| metrics.note(&server("ready", &format!("sha256:{n}"), Some(1)), at(0)));
@@ -84,7 +123,7 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn unit_the_dashboard_and_its_page_in_the_docs_know_the_metrics_that_there_are() {
-    let page = page(&Metrics::default(), &Status { groups: Vec::new() }, None, &[]);
+    let page = page(&Metrics::default(), &Status { groups: Vec::new(), drills: Vec::new() }, None, &[]);
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let there: BTreeSet<String> = families.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
     let drawn = names(include_str!("../../../../../docs/grafana/kiln.json"));

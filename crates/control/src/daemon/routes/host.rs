@@ -31,5 +31,6 @@ fn daemon(app: &App) -> Result<DaemonStatus, KeysError> {
         started_at: app.started_at.to_string(),
         engine: app.engine.name().to_owned(),
         key: app.keys.id()?,
+        revival: app.options.revival.word().to_owned(),
     })
 }
