@@ -32,6 +32,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Part {
     pub servers: BTreeMap<ServerId, Observed>,
+    /// Servers that were looked for by name and are not there, and when that look began.
+    pub gone: BTreeMap<ServerId, Instant>,
 }
 
 /// Everything of ours that the engine saw at one time.
@@ -167,6 +169,7 @@ impl Told {
         groups: &Groups,
         servers: &BTreeSet<ServerId>,
     ) -> Result<(), kiln_engine::EngineError> {
+        let looked = Instant::now();
         let seen = shared.engine.observe_some(servers).await?;
         let groups = groups.lock().await;
         destroy_strays(shared, &groups, seen.iter());
@@ -187,6 +190,7 @@ impl Told {
                 None => {
                     self.group_of.remove(server);
                     part.servers.remove(server);
+                    part.gone.insert(server.clone(), looked);
                 }
             }
         }
@@ -203,7 +207,8 @@ impl Told {
     }
 
     fn copy(&self, group: &GroupName) -> Part {
-        Part { servers: self.parts.get(group).map(|part| part.servers.clone()).unwrap_or_default() }
+        let servers = self.parts.get(group).map(|part| part.servers.clone()).unwrap_or_default();
+        Part { servers, gone: BTreeMap::new() }
     }
 }
 

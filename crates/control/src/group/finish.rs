@@ -248,7 +248,7 @@ impl GroupTask {
         for id in ids {
             match part.servers.get(&id) {
                 Some(seen) => self.see_one(&id, seen),
-                None => self.miss(&id, begun),
+                None => self.miss(&id, part.gone.get(&id).copied().unwrap_or(begun)),
             }
         }
         let unknown = part.servers.values().filter(|seen| !self.servers.contains_key(&seen.server));
