@@ -99,8 +99,8 @@ impl Server {
         let service = &self.services[index];
         let (name, how) = (service.spec.name.clone(), service.last_exit().to_owned());
         let what = match next {
-            _ if self.ending.is_some() => format!("ended: {how}"),
             Next::Rest => format!("ended: {how}"),
+            Next::Restart if self.ending.is_some() => format!("ended: {how}"),
             Next::Restart => format!("ended: {how}; it is started again"),
             Next::Fail => format!("ended: {how}; the server ends"),
         };
