@@ -118,6 +118,8 @@ fn root_servers_outlive_the_runtime_and_are_adopted() {
     bench.runtime = None;
     eventually(|| bench.options.run_dir.join("servers/died/ending.json").metadata().is_ok_and(|file| file.len() > 0));
     bench.reopen();
+    // PID 1 writes its last word, and then ends.
+    eventually(|| bench.runtime().observe().unwrap()[0].phase != Phase::Running);
     let seen = bench.runtime().observe().unwrap();
     assert_eq!(seen[1].record, before.record);
     let services = bench.runtime().services(&id("kept")).unwrap();
