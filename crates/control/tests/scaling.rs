@@ -172,7 +172,8 @@ async fn host_decisions_can_be_made_again_from_the_audit_log() {
     until("it sleeps", async || world.engine.servers().is_empty()).await;
     *world.gate.waiting.lock().unwrap() = 2;
     world.gate.rings.notify_one();
-    until("it is woken", async || desired(&control).await == 1).await;
+    // Nothing is launched before the decision is on the disk.
+    until("it is woken", async || running(&world.engine, release(1)) == 1).await;
     control.close().await;
     let log = Log::open(world.directory.path()).unwrap();
     let entries = log.entries(0, Some("web"), 1000).unwrap();
