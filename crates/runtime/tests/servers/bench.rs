@@ -161,7 +161,8 @@ impl Bench {
             directory: None,
             terminal: None,
         };
-        self.runtime().exec(&id(name), exec, Duration::from_secs(20), 1 << 20).unwrap()
+        // An emulated processor, of which a server has a tenth, is slow.
+        self.runtime().exec(&id(name), exec, Duration::from_secs(90), 1 << 20).unwrap()
     }
 
     /// Runs a shell script inside, as root; its output.
