@@ -51,6 +51,16 @@ pub enum Target {
     Daemon,
 }
 
+impl Target {
+    /// The group, where servers of one are destroyed.
+    fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::Group(group) => Some(group),
+            Self::Gateway | Self::Daemon => None,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -149,14 +159,14 @@ pub(crate) struct Order {
 
 /// A drill that begins.
 pub(crate) fn begun(target: &Target, at: Timestamp, reason: &str, victims: &BTreeSet<ServerId>) -> DrillRow {
-    let (what, group) = match target {
-        Target::Group(group) => ("group", Some(group.to_string())),
-        Target::Gateway => ("gateway", None),
-        Target::Daemon => ("daemon", None),
+    let what = match target {
+        Target::Group(_) => "group",
+        Target::Gateway => "gateway",
+        Target::Daemon => "daemon",
     };
     let drill = Drill {
         what: what.to_owned(),
-        group,
+        group: target.group().map(ToString::to_string),
         at: at.to_string(),
         reason: reason.to_owned(),
         state: RUNNING.to_owned(),
@@ -173,10 +183,7 @@ pub(crate) fn begun(target: &Target, at: Timestamp, reason: &str, victims: &BTre
 /// Takes the beginning of a drill into a batch, which is written before anything is destroyed.
 pub(crate) fn record_begin(shared: &Shared, batch: &mut Batch, target: &Target, row: &DrillRow) {
     let Drill { servers, reason, .. } = &row.drill;
-    let group = match target {
-        Target::Group(group) => Some(group.clone()),
-        Target::Gateway | Target::Daemon => None,
-    };
+    let group = target.group().cloned();
     let inputs = json!({"what": row.drill.what, "servers": servers});
     batch.record(Record { at: shared.now(), action: "drill", group, server: None, inputs, reason: reason.clone() });
     batch.drill(target, row);
@@ -251,10 +258,7 @@ impl Control {
         .to_owned();
         drill.missed = broken.into_iter().chain(missed).collect();
         let reason = said(drill);
-        let group = match target {
-            Target::Group(group) => Some(group.clone()),
-            Target::Gateway | Target::Daemon => None,
-        };
+        let group = target.group().cloned();
         let inputs = serde_json::to_value(&*drill).unwrap_or_default();
         let mut batch = Batch::default();
         batch.record(Record { at: self.shared.now(), action: "drill-over", group, server: None, inputs, reason });

@@ -256,7 +256,8 @@ fn carried(backend: client::BackendStatus) -> Carried {
     Carried { server: backend.server, served: backend.served, in_flight: backend.in_flight as u64 }
 }
 
-fn failures(status: &client::Status) -> Failures {
+/// What the gateway counted that reached no server.
+pub(super) fn failures(status: &client::Status) -> Failures {
     let mut failures = Failures { gateway: status.pid, ..Failures::default() };
     for route in &status.routes {
         *failures.failed.entry(route.bound.group.clone()).or_default() += route.failed;

@@ -19,7 +19,7 @@ use kiln_model::{
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
-use super::{App, error::Failure, loss};
+use super::{App, error::Failure, gateway::failures, loss};
 use crate::{
     ControlError,
     loss::ServerAtStake,
@@ -140,10 +140,11 @@ pub(super) async fn gateway(app: &Arc<App>, reason: &str) -> Result<Drill, Failu
         after = gateway.state().await.filter(|state| state.pid != before.pid && has_all(state, &before));
     }
     let ready = after.is_some().then(|| begun.elapsed());
+    let counted = after.as_ref().map(failures).unwrap_or_default();
     let (mut failed, mut missed) = (0, Vec::new());
     for (group, rest) in groups.iter().filter(|(_, rest)| rest.published) {
         // What was under way went with the process; what came after was counted by the next one.
-        let of = cut(&before, group) + after.as_ref().map_or(0, |state| failures(state, group));
+        let of = cut(&before, group) + counted.failed.get(group).copied().unwrap_or(0);
         failed += of;
         let objectives = Objectives { lost: None, ..rest.objectives };
         missed.extend(named(group, &objectives, &Figures { ready, failed: Some(of), lost: Some(0) }, true));
@@ -169,19 +170,10 @@ fn has_all(now: &GatewayState, before: &GatewayState) -> bool {
     bound(now).is_superset(&bound(before))
 }
 
-fn of_group<'a>(
-    state: &'a GatewayState,
-    group: &GroupName,
-) -> impl Iterator<Item = &'a kiln_gateway::client::RouteStatus> {
-    state.routes.iter().filter(move |route| route.bound.group == *group)
-}
-
+/// Requests and connections of a group that were under way.
 fn cut(state: &GatewayState, group: &GroupName) -> u64 {
-    of_group(state, group).flat_map(|route| &route.backends).map(|backend| backend.in_flight as u64).sum()
-}
-
-fn failures(state: &GatewayState, group: &GroupName) -> u64 {
-    of_group(state, group).map(|route| route.failed).sum()
+    let routes = state.routes.iter().filter(|route| route.bound.group == *group);
+    routes.flat_map(|route| &route.backends).map(|backend| backend.in_flight as u64).sum()
 }
 
 /// Kills this process. Does not return where that is done: the next daemon finds the drill and ends it.

@@ -11,7 +11,6 @@ use super::{
     resident::{Home, Resident},
     respond::{Answer, json as as_json, now_ms, refused, text},
 };
-use crate::ControlError;
 
 /// In the words of `status`.
 const READY: &str = "ready";
@@ -27,7 +26,7 @@ pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: 
         "identity" => identity(metadata, resident, query),
         "jwks" => Some(as_json(&metadata.identity.key_set())),
         "live" => super::live::answer(metadata, resident, None, query).await,
-        "peers" => Some(peers(metadata, resident).await),
+        "peers" => group(metadata, resident, |servers| Some(peers(resident, servers))).await,
         "release" => Some(as_json(&json!({"id": resident.release, "image": resident.image}))),
         "server" => Some(as_json(&json!({
             "id": resident.server,
@@ -35,15 +34,12 @@ pub(super) async fn answer(metadata: &Metadata, home: &Home, path: &str, query: 
             "address": resident.address,
             "host": metadata.gateway,
         }))),
-        "slot" => own_slot(metadata, resident).await,
-        "slots" => slots(metadata, resident, None).await,
+        "slot" => group(metadata, resident, |servers| own_slot(resident, servers)).await,
+        "slots" => group(metadata, resident, |servers| Some(slots(servers))).await,
         path => match path.split_once('/') {
             Some(("config", key)) => one(metadata, resident, key),
             Some(("live", key)) => super::live::answer(metadata, resident, Some(key), query).await,
-            Some(("slots", slot)) => match slot.parse() {
-                Ok(slot) => slots(metadata, resident, Some(slot)).await,
-                Err(_) => None,
-            },
+            Some(("slots", slot)) => group(metadata, resident, |servers| in_slot(slot, servers)).await,
             _ => None,
         },
     };
@@ -71,9 +67,21 @@ fn identity(metadata: &Metadata, resident: &Resident, query: Option<&str>) -> Op
     Some(token.map_or_else(|| refused(StatusCode::BAD_REQUEST), text))
 }
 
-/// The other servers of the group, for software that forms clusters. A test server has none.
-async fn peers(metadata: &Metadata, resident: &Resident) -> Answer {
-    let Ok(servers) = servers(metadata, resident).await else { return refused(StatusCode::SERVICE_UNAVAILABLE) };
+/// What the servers of the group answer, of which a test server has none.
+async fn group(
+    metadata: &Metadata,
+    resident: &Resident,
+    show: impl FnOnce(Vec<ServerStatus>) -> Option<Answer>,
+) -> Option<Answer> {
+    let Some(group) = &resident.group else { return show(Vec::new()) };
+    match metadata.control.group_status(group).await {
+        Ok(status) => show(status.servers),
+        Err(_) => Some(refused(StatusCode::SERVICE_UNAVAILABLE)),
+    }
+}
+
+/// The other servers of the group, for software that forms clusters.
+fn peers(resident: &Resident, servers: Vec<ServerStatus>) -> Answer {
     let others = servers.iter().filter(|server| server.id != resident.server.as_str());
     let peers = others.filter_map(|server| {
         let address = server.address.as_ref()?;
@@ -89,29 +97,24 @@ async fn peers(metadata: &Metadata, resident: &Resident) -> Answer {
 }
 
 /// The slot of a server whose group has volumes.
-async fn own_slot(metadata: &Metadata, resident: &Resident) -> Option<Answer> {
-    let Ok(servers) = servers(metadata, resident).await else { return Some(refused(StatusCode::SERVICE_UNAVAILABLE)) };
+fn own_slot(resident: &Resident, servers: Vec<ServerStatus>) -> Option<Answer> {
     let own = servers.iter().find(|server| server.id == resident.server.as_str())?;
     own.slot.map(|slot| text(slot.to_string()))
 }
 
-/// The address of the server in a slot while it is ready; or every slot that has such a server.
-async fn slots(metadata: &Metadata, resident: &Resident, wanted: Option<u32>) -> Option<Answer> {
-    let Ok(servers) = servers(metadata, resident).await else { return Some(refused(StatusCode::SERVICE_UNAVAILABLE)) };
+/// The servers that are ready, by slot.
+fn by_slot(servers: Vec<ServerStatus>) -> BTreeMap<u32, String> {
     let ready = servers.into_iter().filter(|server| server.state == READY);
-    let addresses: BTreeMap<u32, String> = ready.filter_map(|server| Some((server.slot?, server.address?))).collect();
-    match wanted {
-        Some(slot) => addresses.get(&slot).map(|address| text(address.clone())),
-        None => Some(text(addresses.keys().map(u32::to_string).collect::<Vec<_>>().join("\n"))),
-    }
+    ready.filter_map(|server| Some((server.slot?, server.address?))).collect()
 }
 
-/// The servers of the group; none for a test server.
-async fn servers(metadata: &Metadata, resident: &Resident) -> Result<Vec<ServerStatus>, ControlError> {
-    match &resident.group {
-        Some(group) => Ok(metadata.control.group_status(group).await?.servers),
-        None => Ok(Vec::new()),
-    }
+fn slots(servers: Vec<ServerStatus>) -> Answer {
+    text(by_slot(servers).keys().map(u32::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// The address of the server in a slot while it is ready.
+fn in_slot(slot: &str, servers: Vec<ServerStatus>) -> Option<Answer> {
+    by_slot(servers).remove(&slot.parse().ok()?).map(text)
 }
 
 impl Metadata {

@@ -24,6 +24,9 @@ use tempfile::TempDir;
 
 use crate::{child, library::digest};
 
+/// What takes longer does not come.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 pub struct Bench {
     pub directory: TempDir,
     pub daemon: Child,
@@ -132,6 +135,19 @@ impl Bench {
         self.client.status().await.unwrap().groups.into_iter().next().unwrap()
     }
 
+    /// Waits until the group is like this.
+    pub async fn until(&self, what: &str, good: impl Fn(&GroupStatus) -> bool) -> GroupStatus {
+        let start = Instant::now();
+        loop {
+            let group = self.group().await;
+            if good(&group) {
+                return group;
+            }
+            assert!(start.elapsed() < PATIENCE, "never: {what}: {group:#?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// The page as a client of the gateway sees it.
     pub async fn page(&self, endpoint: &str) -> String {
         let address = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
@@ -194,6 +210,15 @@ impl Drop for Bench {
 }
 
 /// Waits for the end of a process, at most 20 s.
+/// Waits until something holds.
+pub async fn until(what: &str, mut good: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !good().await {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub fn wait_for(process: &mut Child) -> Option<std::process::ExitStatus> {
     for _ in 0..2000 {
         if let Some(status) = process.try_wait().unwrap() {

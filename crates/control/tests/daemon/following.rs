@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Event, request::ApplyRequest, status::GroupStatus};
+use kiln_api::{Event, request::ApplyRequest};
 use kiln_control::{
     audit::Log,
     http::{Answer, Ask, ask},
@@ -38,18 +38,6 @@ async fn get(endpoint: &str) -> Answer {
     ask(Ask { address, method: "GET", path: "/", headers: &BTreeMap::new() }).await.unwrap()
 }
 
-async fn until(bench: &Bench, what: &str, good: impl Fn(&GroupStatus) -> bool) -> GroupStatus {
-    let start = Instant::now();
-    loop {
-        let group = bench.group().await;
-        if good(&group) {
-            return group;
-        }
-        assert!(start.elapsed() < Duration::from_secs(40), "never: {what}: {group:#?}\n{}", bench.log());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn root_the_first_request_wakes_a_group_without_servers_and_none_is_lost_when_it_sleeps() {
     let mut bench = Bench::new().await;
@@ -59,13 +47,13 @@ async fn root_the_first_request_wakes_a_group_without_servers_and_none_is_lost_w
     assert_eq!(get(&at).await.body, b"awake");
 
     // Those that come just when the last server is told to go.
-    until(&bench, "it goes to sleep", |group| group.desired == 0).await;
+    bench.until("it goes to sleep", |group| group.desired == 0).await;
     let late = futures::future::join_all((0..20).map(|_| get(&at))).await;
     assert!(late.iter().all(|answer| (answer.status, &answer.body[..]) == (200, b"awake")), "{late:#?}");
 
     let mut took = Vec::new();
     for _ in 0..2 {
-        until(&bench, "it sleeps", |group| group.servers.is_empty() && group.desired == 0).await;
+        bench.until("it sleeps", |group| group.servers.is_empty() && group.desired == 0).await;
         let asked = Instant::now();
         let answer = get(&at).await;
         took.push(asked.elapsed());
@@ -80,7 +68,7 @@ async fn root_the_first_request_wakes_a_group_without_servers_and_none_is_lost_w
     assert!(took.iter().min().unwrap() < &Duration::from_millis(1000), "{took:?}");
 
     // The gateway holds what comes while there is no daemon, and the next daemon looks.
-    until(&bench, "it sleeps", |group| group.servers.is_empty() && group.desired == 0).await;
+    bench.until("it sleeps", |group| group.servers.is_empty() && group.desired == 0).await;
     bench.daemon.kill().unwrap();
     bench.daemon.wait().unwrap();
     let held = tokio::spawn({
@@ -104,7 +92,7 @@ async fn root_servers_that_use_their_processor_time_are_made_more() {
     let mut request = following(image, "{ min = 1, max = 2, target = { cpu = \"50%\" } }");
     request.fleet.groups.values_mut().next().unwrap().limits.cpu_millis = Some(200);
     apply(&bench, &request).await;
-    let grown = until(&bench, "it grows", |group| group.desired == 2 && group.ready == 2).await;
+    let grown = bench.until("it grows", |group| group.desired == 2 && group.ready == 2).await;
     let reason = grown.scaling.unwrap().reason;
     let used: f64 = reason.split_once(" % of a server's processor time").unwrap().0.parse().unwrap();
     assert!((60.0..250.0).contains(&used), "one or two servers that use all they may: {reason}");

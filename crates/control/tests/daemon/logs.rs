@@ -19,7 +19,7 @@ use kiln_model::{
 };
 
 use crate::{
-    bench::{Bench, assert_ok, request},
+    bench::{Bench, assert_ok, request, until},
     collector::{Collector, Line, Program},
 };
 
@@ -57,14 +57,6 @@ fn by_server(lines: &[Line]) -> BTreeMap<String, BTreeMap<String, u32>> {
 /// A rebuild although the collector is away.
 fn accepting() -> RebuildRequest {
     RebuildRequest { loss: Loss::Accept, ..RebuildRequest::group("web".parse().unwrap()) }
-}
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !done().await {
-        assert!(begun.elapsed() < Duration::from_secs(40), "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

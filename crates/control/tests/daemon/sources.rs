@@ -41,19 +41,6 @@ fn prepared() -> ZooKeeper {
     zookeeper
 }
 
-/// Waits until the group is like this.
-async fn until(bench: &Bench, what: &str, good: impl Fn(&GroupStatus) -> bool) -> GroupStatus {
-    let start = Instant::now();
-    loop {
-        let group = bench.group().await;
-        if good(&group) {
-            return group;
-        }
-        assert!(start.elapsed() < Duration::from_secs(40), "never: {what}: {group:#?} {}", bench.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn sources(group: &GroupStatus) -> &SourcesStatus {
     group.sources.as_ref().unwrap_or_else(|| panic!("{group:#?}"))
 }
@@ -75,7 +62,7 @@ async fn heals(bench: &Bench) {
     let victim = bench.group().await.servers.into_iter().find(|server| server.state == "ready").unwrap();
     kill_process(Pid::from_raw(victim.pid.unwrap() as i32).unwrap(), Signal::KILL).unwrap();
     let healed = |group: &GroupStatus| group.ready == 3 && !ids(group).contains(&victim.id);
-    until(bench, "it heals", healed).await;
+    bench.until("it heals", healed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,12 +73,12 @@ async fn root_a_changed_node_becomes_a_tested_release_and_a_wrong_value_a_state(
     assert_ok(&last);
     let at = endpoint(&last);
     assert_eq!(bench.page(&at).await, "hello ");
-    let first = until(&bench, "it is compared", |group| state(group) == "same").await;
+    let first = bench.until("it is compared", |group| state(group) == "same").await;
     assert!(stands(&first, "greeting", "fresh") && stands(&first, "workers", "fresh"), "{first:#?}");
 
     let mut events = bench.client.events().await.unwrap();
     zookeeper.kazoo("zk.set('/greeting', b'good evening')");
-    let second = until(&bench, "it is rolled out", |group| state(group) == "rolled_out").await;
+    let second = bench.until("it is rolled out", |group| state(group) == "rolled_out").await;
     assert_eq!(bench.page(&at).await, "good evening ");
     assert!(ids(&second).len() == 3 && ids(&second).iter().all(|id| !ids(&first).contains(id)), "{second:#?}");
     assert_eq!(sources(&second).config.as_ref(), Some(&second.config));
@@ -103,18 +90,18 @@ async fn root_a_changed_node_becomes_a_tested_release_and_a_wrong_value_a_state(
     assert_eq!(reused(&seen), [false], "it was tested before it was rolled out");
 
     zookeeper.kazoo("zk.set('/workers', b'many')");
-    let wrong = until(&bench, "it is wrong", |group| stands(group, "workers", "wrong")).await;
+    let wrong = bench.until("it is wrong", |group| stands(group, "workers", "wrong")).await;
     assert!(sources(&wrong).reason.contains("`workers` must be a whole number"), "{wrong:#?}");
     assert_eq!((state(&wrong), ids(&wrong)), ("failed", ids(&second)), "nothing was changed");
     zookeeper.kazoo("zk.set('/workers', b'\\xff\\xff')");
     let no_text = |group: &GroupStatus| format!("{:?}", group.sources).contains("the value is not text: byte 0");
-    let wrong = until(&bench, "it is no text", no_text).await;
+    let wrong = bench.until("it is no text", no_text).await;
     assert_eq!((state(&wrong), ids(&wrong)), ("waiting", ids(&second)), "nothing was changed");
     zookeeper.kazoo("zk.set('/workers', b'2')");
-    until(&bench, "it is good again", |group| stands(group, "workers", "fresh") && state(group) == "same").await;
+    bench.until("it is good again", |group| stands(group, "workers", "fresh") && state(group) == "same").await;
 
     bench.kill_and_restart().await;
-    let after = until(&bench, "it is compared again", |group| state(group) == "same").await;
+    let after = bench.until("it is compared again", |group| state(group) == "same").await;
     assert_eq!(ids(&after), ids(&second), "a restart changes nothing");
 
     let rolled = bench
@@ -123,12 +110,12 @@ async fn root_a_changed_node_becomes_a_tested_release_and_a_wrong_value_a_state(
         .await
         .unwrap();
     assert_ok(&rolled.finish(|_| ()).await.unwrap());
-    until(&bench, "it is declined", |group| state(group) == "declined").await;
+    bench.until("it is declined", |group| state(group) == "declined").await;
     bench.kill_and_restart().await;
-    let back = until(&bench, "it is declined after a restart", |group| state(group) == "declined").await;
+    let back = bench.until("it is declined after a restart", |group| state(group) == "declined").await;
     assert_eq!((bench.page(&at).await.as_str(), &back.release), ("hello ", &first.release));
     zookeeper.kazoo("zk.set('/greeting', b'good night')");
-    until(&bench, "another value is rolled out", |group| state(group) == "rolled_out").await;
+    bench.until("another value is rolled out", |group| state(group) == "rolled_out").await;
     assert_eq!(bench.page(&at).await, "good night ");
     bench.purge().await;
 }
@@ -142,11 +129,11 @@ async fn root_a_change_of_a_source_waits_for_a_change_window() {
     web.windows.closed = vec!["2000-01-01/2999-12-31".parse().unwrap()];
     let (last, _) = apply(&bench, &wanted).await;
     assert_ok(&last);
-    let first = until(&bench, "it is compared", |group| state(group) == "same").await;
+    let first = bench.until("it is compared", |group| state(group) == "same").await;
     zookeeper.kazoo("zk.set('/greeting', b'good evening')");
     let waits =
         |group: &GroupStatus| format!("{:?}", group.sources).contains("none of the group's change windows is open");
-    let second = until(&bench, "it waits", waits).await;
+    let second = bench.until("it waits", waits).await;
     assert_eq!((state(&second), ids(&second)), ("waiting", ids(&first)));
     bench.purge().await;
 }
@@ -159,10 +146,10 @@ async fn root_with_the_registry_away_servers_are_replaced_from_the_frozen_config
     let (last, _) = apply(&bench, &wanted).await;
     assert_ok(&last);
     let at = endpoint(&last);
-    let first = until(&bench, "it is compared", |group| state(group) == "same").await;
+    let first = bench.until("it is compared", |group| state(group) == "same").await;
 
     zookeeper.process.kill();
-    let away = until(&bench, "it is away", |group| stands(group, "greeting", "away")).await;
+    let away = bench.until("it is away", |group| stands(group, "greeting", "away")).await;
     assert_eq!((state(&away), &away.release, ids(&away)), ("waiting", &first.release, ids(&first)));
     heals(&bench).await;
     bench.kill_and_restart().await;
@@ -172,17 +159,17 @@ async fn root_with_the_registry_away_servers_are_replaced_from_the_frozen_config
     assert_eq!((bench.page(&at).await.as_str(), bench.group().await.release), ("hello ", first.release.clone()));
     let (refused, _) = apply(&bench, &wanted).await;
     assert_away(&refused, "no server can be reached");
-    until(&bench, "it is away for the new daemon, too", |group| stands(group, "greeting", "away")).await;
+    bench.until("it is away for the new daemon, too", |group| stands(group, "greeting", "away")).await;
 
     zookeeper.process.start();
-    until(&bench, "it is back", |group| state(group) == "same").await;
+    bench.until("it is back", |group| state(group) == "same").await;
     zookeeper.process.signal(Signal::STOP);
     let (refused, _) = apply(&bench, &wanted).await;
     assert_away(&refused, "no answer within 10s");
     heals(&bench).await;
     zookeeper.process.signal(Signal::CONT);
     zookeeper.kazoo("zk.set('/greeting', b'good evening')");
-    until(&bench, "it is rolled out", |group| state(group) == "rolled_out").await;
+    bench.until("it is rolled out", |group| state(group) == "rolled_out").await;
     assert_eq!(bench.page(&at).await, "good evening ");
     bench.purge().await;
 }
@@ -216,15 +203,15 @@ async fn root_a_registry_that_ends_during_a_test_or_a_rollout_is_not_missed() {
     assert_eq!(bench.page(&at).await, "hello ");
 
     zookeeper.process.start();
-    until(&bench, "it is compared", |group| state(group) == "same").await;
+    bench.until("it is compared", |group| state(group) == "same").await;
     zookeeper.kazoo("zk.set('/greeting', b'good evening')");
     let under_way = |group: &GroupStatus| group.rollout.as_ref().is_some_and(|rollout| rollout.state == "running");
-    let proposed = until(&bench, "it is under way", under_way).await;
+    let proposed = bench.until("it is under way", under_way).await;
     assert_eq!(state(&proposed), "proposed");
     zookeeper.process.kill();
-    let away = until(&bench, "it is away", |group| stands(group, "greeting", "away")).await;
+    let away = bench.until("it is away", |group| stands(group, "greeting", "away")).await;
     assert!(!away.servers.is_empty());
-    until(&bench, "the rollout goes on to its end", |group| group.rollout.is_none() && group.ready == 3).await;
+    bench.until("the rollout goes on to its end", |group| group.rollout.is_none() && group.ready == 3).await;
     assert_eq!(bench.page(&at).await, "good evening ");
     bench.purge().await;
 }
@@ -259,10 +246,10 @@ async fn root_a_daemon_killed_during_a_proposal_makes_it_again() {
     let (mut bench, _zookeeper, at) = proposing().await;
     bench.kill_and_restart().await;
     let moving = |group: &GroupStatus| group.rollout.as_ref().is_some_and(|rollout| rollout.state == "running");
-    until(&bench, "it is rolled out", moving).await;
+    bench.until("it is rolled out", moving).await;
     bench.kill_and_restart().await;
     let there = |group: &GroupStatus| group.rollout.is_none() && group.ready == 3 && state(group) == "same";
-    let group = until(&bench, "it is there", there).await;
+    let group = bench.until("it is there", there).await;
     assert_eq!(
         (bench.page(&at).await.as_str(), group.servers.iter().filter(|s| s.state == "ready").count()),
         ("good evening ", 3)
@@ -279,9 +266,9 @@ async fn proposing() -> (Bench, ZooKeeper, String) {
     });
     let (last, _) = apply(&bench, &sourced(image, &zookeeper, OnSourceChange::Rollout)).await;
     assert_ok(&last);
-    until(&bench, "it is compared", |group| state(group) == "same").await;
+    bench.until("it is compared", |group| state(group) == "same").await;
     zookeeper.kazoo("zk.set('/greeting', b'good evening')");
-    until(&bench, "it is proposed", |group| state(group) == "proposed").await;
+    bench.until("it is proposed", |group| state(group) == "proposed").await;
     (bench, zookeeper, endpoint(&last))
 }
 
@@ -309,16 +296,16 @@ async fn root_a_group_that_only_reports_and_a_password_that_is_only_sealed() {
     wanted.directory = bench.directory.path().to_owned();
     let (last, _) = apply(&bench, &wanted).await;
     assert_ok(&last);
-    let first = until(&bench, "it is compared", |group| state(group) == "same").await;
+    let first = bench.until("it is compared", |group| state(group) == "same").await;
 
     let set = format!("zk.add_auth('digest', 'kiln:{PASSWORD}'); zk.set('/greeting', b'good evening')");
     zookeeper.kazoo(&set);
     fs::write(bench.directory.path().join("password"), "second secret").unwrap();
-    let reported = until(&bench, "it is reported", |group| state(group) == "reported").await;
+    let reported = bench.until("it is reported", |group| state(group) == "reported").await;
     assert_eq!((&reported.release, ids(&reported)), (&first.release, ids(&first)), "nothing is changed");
     assert!(sources(&reported).config.is_some());
     bench.kill_and_restart().await;
-    until(&bench, "the password was kept", |group| state(group) == "reported").await;
+    bench.until("the password was kept", |group| state(group) == "reported").await;
     let all = bench.directory.path().join("state");
     for secret in [PASSWORD, "first secret", "second secret"] {
         assert_eq!(files_with(&all, secret.as_bytes()), Vec::<String>::new(), "{secret}");
@@ -327,9 +314,9 @@ async fn root_a_group_that_only_reports_and_a_password_that_is_only_sealed() {
     let (last, _) = apply(&bench, &wanted).await;
     assert_ok(&last);
     assert_eq!(bench.page(&endpoint(&last)).await, "good evening ");
-    until(&bench, "it is what the sources say", |group| state(group) == "same").await;
+    bench.until("it is what the sources say", |group| state(group) == "same").await;
     let (last, _) = apply(&bench, &with(image, &[("greeting", text("written down"))])).await;
     assert_ok(&last);
-    until(&bench, "nothing is watched any more", |group| group.sources.is_none()).await;
+    bench.until("nothing is watched any more", |group| group.sources.is_none()).await;
     bench.purge().await;
 }

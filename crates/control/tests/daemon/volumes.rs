@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kiln_api::{
@@ -19,7 +19,7 @@ use kiln_model::{
     volume::{Hooks, ScaleFrom, VolumePolicy},
 };
 
-use crate::bench::{Bench, assert_ok, endpoint, request};
+use crate::bench::{Bench, assert_ok, endpoint, request, until};
 
 /// Writes numbers, each on the disk before the next, and goes on where the one before it ended.
 const WRITER: &str = "n=$(tail -n 1 /data/numbers 2>/dev/null || echo 0); n=${n:-0}; \
@@ -101,14 +101,6 @@ async fn numbers(at: &str) -> u64 {
 async fn volume(bench: &Bench, id: &str) -> VolumeStatus {
     let volumes = bench.client.volumes().await.unwrap().volumes;
     volumes.iter().find(|volume| volume.id == id).unwrap_or_else(|| panic!("no {id}: {volumes:?}")).clone()
-}
-
-async fn until(what: &str, good: impl AsyncFn() -> bool) {
-    let start = Instant::now();
-    while !good().await {
-        assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn hand_overs(events: &[Event]) -> Vec<Duration> {
