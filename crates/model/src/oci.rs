@@ -97,7 +97,11 @@ impl FromStr for OciReference {
         let version = digest.map_or_else(|| OciVersion::Tag(tag.unwrap_or("latest").to_owned()), OciVersion::Digest);
         let library = registry == DEFAULT_REGISTRY && !repository.contains('/');
         let repository = if library { format!("library/{repository}") } else { repository.to_owned() };
-        Ok(Self { registry: registry.to_owned(), repository, version })
+        let reference = Self { registry: registry.to_owned(), repository, version };
+        if reference.to_string().len() > MAX_BYTES {
+            return Err(bad("written in full, with its registry and tag, it is longer than 512 bytes"));
+        }
+        Ok(reference)
     }
 }
 
@@ -214,6 +218,7 @@ mod tests {
     #[test]
     fn unit_what_is_no_name_is_refused() {
         let long = "a".repeat(600);
+        let long_in_full = "a".repeat(500);
         for text in [
             "",
             ":tag",
@@ -228,6 +233,7 @@ mod tests {
             "-a",
             "a:b/c",
             &long,
+            &long_in_full,
         ] {
             assert!(text.parse::<OciReference>().is_err(), "{text}");
         }

@@ -2,7 +2,8 @@
 
 use super::SD_ID;
 
-/// Of a sender's structured data at most so many bytes are believed; more of it is no header.
+/// Of a sender's structured data at most so many bytes are kept; more of it is no header. What is left out does not
+/// count: a line that Kiln wrote, its own element before the sender's, is read as it was.
 const LONGEST: usize = 4096;
 
 /// The structured data at the start, and what follows. Elements that look like Kiln's own are left out with all that is
@@ -21,7 +22,7 @@ pub(super) fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     }
     let end = bytes.len() - rest.len();
     let data = std::str::from_utf8(bytes.get(begin..end)?).ok()?;
-    (end > 0 && end <= LONGEST).then_some((data, rest))
+    (end > 0 && data.len() <= LONGEST).then_some((data, rest))
 }
 
 /// One element's name, and what follows the element.
