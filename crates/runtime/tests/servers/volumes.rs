@@ -153,8 +153,8 @@ fn root_a_staged_server_takes_over_when_the_old_one_has_ended_and_is_nothing_wit
     launch(&bench, "old", kept("db.data.0", 1)).unwrap();
     bench.shell_as("old", "web", "echo old > /var/data/file");
     let next = request("next", kept("db.data.0", 2));
-    bench.runtime().volumes().stage(&release(), &next).unwrap();
-    bench.runtime().volumes().stage(&release(), &next).unwrap();
+    bench.runtime().stage(&release(), &next).unwrap();
+    bench.runtime().stage(&release(), &next).unwrap();
     assert_eq!(bench.shell("old", "cat /var/data/file"), "old\n", "it goes on meanwhile");
     let before = bench.runtime().observe().unwrap().len();
     assert_eq!(before, 1, "one that has no volumes yet is no server");
@@ -165,12 +165,12 @@ fn root_a_staged_server_takes_over_when_the_old_one_has_ended_and_is_nothing_wit
         "{:?}",
         bench.left_on_host()
     );
-    bench.runtime().volumes().stage(&release(), &next).unwrap();
+    bench.runtime().stage(&release(), &next).unwrap();
     bench.runtime().stop(&id("old"), 1, std::time::Duration::from_secs(10)).unwrap();
     bench.runtime().launch(&release(), &next).unwrap();
     assert_eq!(bench.shell("next", "cat /var/data/file"), "old\n");
     let other = request("other", kept("db.data.0", 3));
-    bench.runtime().volumes().stage(&release(), &other).unwrap();
+    bench.runtime().stage(&release(), &other).unwrap();
     bench.runtime().destroy(&id("other"), 1).unwrap();
     assert_eq!(bench.shell("next", "cat /var/data/file"), "old\n");
 }

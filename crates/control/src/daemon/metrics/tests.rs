@@ -16,6 +16,7 @@ fn server(state: &str, release: &str, ready_ms: Option<u64>) -> Event {
         ready: ready_ms.map(Duration::from_millis),
         reason: None,
         drill: false,
+        spare: false,
     }
 }
 
@@ -63,8 +64,8 @@ fn unit_what_happens_is_counted_and_timed() {
 fn unit_drills_are_counted_apart_from_failures() {
     let metrics = Metrics::default();
     let killed = |server: Event| match server {
-        Event::Server { group, server, state, release, address, ready, reason, .. } => {
-            Event::Server { group, server, state, release, address, ready, reason, drill: true }
+        Event::Server { group, server, state, release, address, ready, reason, spare, .. } => {
+            Event::Server { group, server, state, release, address, ready, reason, drill: true, spare }
         }
         other => other,
     };
