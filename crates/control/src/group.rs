@@ -169,7 +169,7 @@ pub(crate) enum Ended {
     Staged {
         server: ServerId,
         intention: IntentionId,
-        result: Result<(), EngineError>,
+        result: Result<Observed, EngineError>,
     },
     /// Ready so long after its launch, or the reason why not.
     Readiness {

@@ -254,7 +254,7 @@ pub struct ObservedVolume {
 pub trait Staging: Send + Sync {
     /// Makes a server up to the point where its services start; `launch` goes on from there, if the release is the same and
     /// nothing was written into it meanwhile, and makes another in its place otherwise. `destroy` removes it. Idempotent.
-    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<(), EngineError>;
+    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError>;
 }
 
 /// Keeping data that outlives servers. Optional ability of an engine.

@@ -204,10 +204,10 @@ impl Engine for LocalEngine {
 
 #[async_trait::async_trait]
 impl Staging for LocalEngine {
-    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<(), EngineError> {
+    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
         let (release, request) = (release.clone(), request(spec));
         let action = || format!("make server {} ahead", spec.server);
-        self.blocking(action, move |runtime| runtime.stage(&release, &request)).await
+        self.blocking(action, move |runtime| runtime.stage(&release, &request)).await.map(observed)
     }
 }
 

@@ -241,16 +241,17 @@ impl Runtime {
 
     /// Makes a server up to the point where its services start, without its volumes; [`Self::launch`] goes on from there, if nothing
     /// happened to it meanwhile. It ends when this process does. A repeated call is a success.
-    pub fn stage(&self, release: &VerifiedRelease, request: &Request) -> Result<()> {
+    pub fn stage(&self, release: &VerifiedRelease, request: &Request) -> Result<Observed> {
         let lock = self.inner.lock_of(&request.server);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let staged = match self.inner.take_staged(&request.server, request.generation)? {
             Some(staged) => staged,
             None => launch::stage(&self.inner, release, request)?,
         };
+        let seen = staged.observed();
         self.inner.keep_staged(staged);
         self.inner.watch.tell(&request.server);
-        Ok(())
+        seen
     }
 
     /// Processor time that the servers of a group have used since their launch; of those whose control group tells it.

@@ -483,7 +483,7 @@ async fn stage(
     release: &VerifiedRelease,
     spec: &LaunchSpec,
     prepare: bool,
-) -> Result<(), EngineError> {
+) -> Result<Observed, EngineError> {
     if prepare {
         shared.engine.prepare(release.release().image).await?;
     }

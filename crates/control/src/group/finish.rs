@@ -49,12 +49,12 @@ impl GroupTask {
                 }
             }
             Ended::Staged { server, intention, result } => {
-                let outcome = result.as_ref().map_or_else(|error| chain(error), |()| "ok".to_owned());
+                let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
                 if !self.close(&server, intention, &outcome) {
                     return;
                 }
                 match result {
-                    Ok(()) => self.staged(&server),
+                    Ok(seen) => self.staged(&server, &seen),
                     Err(error) => self.fail(&server, format!("it could not be made: {}", chain(&error)), End::Gone),
                 }
             }
@@ -112,15 +112,14 @@ impl GroupTask {
     }
 
     /// It waits for its services to be started.
-    fn staged(&mut self, id: &ServerId) {
+    fn staged(&mut self, id: &ServerId, seen: &Observed) {
         if let Some(server) = self.servers.get_mut(id) {
             server.known_since = Instant::now();
         }
-        // What was seen of it before it was known to be there is not told twice.
-        if let Some(seen) = self.seen.servers.get(id).cloned() {
-            self.see_held(id, &seen);
-        }
-        self.spare_made(id);
+        // What was seen of it before its answer came is not told twice.
+        let seen = self.seen.servers.get(id).cloned().unwrap_or_else(|| seen.clone());
+        self.see_held(id, &seen);
+        self.tell_spare(id);
     }
 
     /// Its lines go where the group's go.

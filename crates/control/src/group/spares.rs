@@ -50,8 +50,8 @@ impl GroupTask {
     }
 
     /// A spare is there, and waits.
-    pub(super) fn spare_made(&mut self, id: &ServerId) {
-        let Some(server) = self.servers.get(id).filter(|server| server.row.spare) else { return };
+    pub(super) fn tell_spare(&self, id: &ServerId) {
+        let Some(server) = self.servers.get(id).filter(|server| server.row.spare && server.is_held()) else { return };
         let event = self.server_event(server);
         self.shared.emit(event);
     }

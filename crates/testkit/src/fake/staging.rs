@@ -17,17 +17,17 @@ impl FakeEngine {
         self.state().staged.clear();
     }
 
-    async fn do_stage(self, release: ReleaseId, image: ImageDigest, spec: LaunchSpec) -> Result<(), EngineError> {
+    async fn do_stage(self, release: ReleaseId, image: ImageDigest, spec: LaunchSpec) -> Result<Observed, EngineError> {
         let wait = self.manners().launch;
         sleep(wait).await;
-        self.state().stage(release, image, &spec)?;
+        let staged = self.state().stage(release, image, &spec)?;
         self.hint(&spec.server);
-        Ok(())
+        Ok(staged)
     }
 }
 
 impl State {
-    fn stage(&mut self, release: ReleaseId, image: ImageDigest, spec: &LaunchSpec) -> Result<(), EngineError> {
+    fn stage(&mut self, release: ReleaseId, image: ImageDigest, spec: &LaunchSpec) -> Result<Observed, EngineError> {
         if self.is_full() {
             return Err(EngineError::Exhausted { resource: "addresses" });
         }
@@ -36,8 +36,8 @@ impl State {
             return Err(EngineError::Failed { action, source: Box::new(Broken) });
         }
         let seen = Observed { phase: Phase::Pending, ..self.new_server(release, image, spec) };
-        self.staged.insert(spec.server.clone(), seen);
-        Ok(())
+        self.staged.insert(spec.server.clone(), seen.clone());
+        Ok(seen)
     }
 
     /// Whether there is room for no more servers.
@@ -54,7 +54,7 @@ impl State {
 
 #[async_trait::async_trait]
 impl Staging for FakeEngine {
-    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<(), EngineError> {
+    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
         let pair = release.release();
         outliving(self.clone().do_stage(pair.id(), pair.image, spec.clone())).await
     }

@@ -135,3 +135,16 @@ fn unit_the_dashboard_and_its_page_in_the_docs_know_the_metrics_that_there_are()
     let described = names(include_str!("../../../../../docs/observing.md"));
     assert_eq!(described.intersection(&there).count(), there.len(), "{described:?}");
 }
+
+#[test]
+fn unit_spares_are_counted_apart() {
+    let metrics = Metrics::default();
+    let ended = match server("failed", "sha256:1", None) {
+        Event::Server { group, server, state, release, address, ready, reason, drill, .. } => {
+            Event::Server { group, server, state, release, address, ready, reason, drill, spare: true }
+        }
+        other => other,
+    };
+    metrics.count(&ended, at(0));
+    assert!(!lines(&metrics).iter().any(|line| line.starts_with("kiln_failures_total")));
+}
