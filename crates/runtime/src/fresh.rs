@@ -78,8 +78,8 @@ fn held(pid: u32, place: &str) -> Option<Held> {
     let place = within::open(&root, place, flags, Mode::empty()).ok()?;
     let (filesystem, directory) = (rustix::fs::fstatfs(&place).ok()?, rustix::fs::fstat(&place).ok()?);
     Some(Held {
-        blocks: (filesystem.f_blocks as u64).saturating_sub(filesystem.f_bfree as u64),
-        inodes: (filesystem.f_files as u64).saturating_sub(filesystem.f_ffree as u64),
+        blocks: filesystem.f_blocks.saturating_sub(filesystem.f_bfree),
+        inodes: filesystem.f_files.saturating_sub(filesystem.f_ffree),
         changed: (directory.st_mtime, directory.st_mtime_nsec as i64),
     })
 }

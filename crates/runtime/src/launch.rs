@@ -33,6 +33,7 @@ use crate::{
     seed,
     server::{Phase, Server},
     values::{self, Values},
+    volume::Held,
     volumes,
 };
 
@@ -140,8 +141,8 @@ pub(crate) fn stage(inner: &Inner, release: &VerifiedRelease, request: &Request)
     });
     inner.pool.launched();
     let (berth, files, (record, plan, fds)) = staged?;
-    let print = fresh::Print::of(record.pid, &plan);
-    let staged = Staged { berth, files, record, plan, fds, print };
+    let (print, held) = (fresh::Print::of(record.pid, &plan), inner.hold(request));
+    let staged = Staged { berth, files, record, plan, fds, print, held };
     match inner.watch.add(&request.server, &staged.berth.process.pidfd) {
         Ok(()) => Ok(staged),
         Err(error) => {
@@ -198,6 +199,7 @@ pub(crate) struct Staged {
     fds: Vec<OwnedFd>,
     /// What its writable places held then.
     print: fresh::Print,
+    pub(crate) held: Vec<Held>,
 }
 
 impl Staged {
@@ -211,9 +213,9 @@ impl Staged {
 
     /// Gives it its volumes and starts its services. On failure nothing is left of it.
     fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
-        let Self { berth, files, record, plan, fds, print: _ } = self;
+        let Self { berth, files, record, plan, fds, print: _, held } = self;
         let launching = Launching { inner, release, request, files: &files };
-        match launching.finish(&berth, record, plan, fds) {
+        match launching.finish(&berth, (record, plan, fds), held) {
             Ok(record) => Ok(server(berth, files, record, request)),
             Err(error) => {
                 discard(inner, berth, &files)?;
@@ -252,12 +254,13 @@ impl Launching<'_> {
     }
 
     /// Gives a server that was made so far its volumes, and starts it.
-    fn finish(&self, berth: &Berth, mut record: Record, plan: Plan, mut fds: Vec<OwnedFd>) -> Result<Record> {
+    fn finish(&self, berth: &Berth, made: (Record, Plan, Vec<OwnedFd>), held: Vec<Held>) -> Result<Record> {
+        let (mut record, plan, mut fds) = made;
         if !self.request.volumes.is_empty() {
             record.volumes = volumes::held(self.request);
             self.files.write(&record)?;
         }
-        let given = self.inner.give(self.request, &berth.users)?;
+        let given = self.inner.give(self.request, &berth.users, held)?;
         for (descriptor, fd) in plan.descriptors.iter().zip(&mut fds) {
             match descriptor {
                 Descriptor::Volume(number) => *fd = duplicate(given[*number].as_fd())?,

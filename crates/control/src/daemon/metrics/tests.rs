@@ -145,6 +145,6 @@ fn unit_spares_are_counted_apart() {
         }
         other => other,
     };
-    metrics.count(&ended, at(0));
+    metrics.note(&ended, at(0));
     assert!(!lines(&metrics).iter().any(|line| line.starts_with("kiln_failures_total")));
 }
