@@ -49,7 +49,11 @@ fn root_what_was_staged_is_launched_as_it_is() {
     let bench = Bench::new();
     let staged = stage(&bench, "one");
     bench.runtime().stage(&release(), &request("one")).unwrap();
-    assert_eq!(bench.runtime().observe().unwrap(), std::slice::from_ref(&staged), "once, however often it is asked for");
+    assert_eq!(
+        bench.runtime().observe().unwrap(),
+        std::slice::from_ref(&staged),
+        "once, however often it is asked for"
+    );
     assert!(bench.runtime().services(&id("one")).is_err(), "nothing can be done in it");
     let launched = bench.runtime().launch(&release(), &request("one")).unwrap();
     assert_eq!((launched.record.pid, &launched.phase), (staged.record.pid, &Phase::Running));
