@@ -146,6 +146,9 @@ pub enum Event {
         /// Whether a recovery drill destroyed it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         drill: bool,
+        /// Whether it is a spare, which nobody has taken.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        spare: bool,
     },
     /// A slot's volumes went from one server to the next, which is ready.
     HandOver {

@@ -36,6 +36,9 @@ pub struct GroupStatus {
     pub rollout: Option<RolloutStatus>,
     /// Where the group can be reached: `http://127.0.0.1:8080`, `tcp://127.0.0.1:6379`.
     pub endpoints: Vec<String>,
+    /// Its spares, which are no servers of it yet; null where none are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spares: Option<SparesStatus>,
     /// Healing that has stopped because too much went down; null where it goes on.
     #[serde(default)]
     pub healing: Option<HealingStatus>,
@@ -112,6 +115,15 @@ pub struct HealingStatus {
     pub until: String,
     /// All that in words, and what to do.
     pub reason: String,
+}
+
+/// Servers that are made ahead and held, to take the place of one that dies or to be one more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SparesStatus {
+    /// So many are wanted.
+    pub wanted: u32,
+    /// So many are there and wait.
+    pub held: u32,
 }
 
 /// A group whose number of servers follows its load.
@@ -202,7 +214,7 @@ pub struct RolloutStatus {
 pub struct ServerStatus {
     /// Its id.
     pub id: String,
-    /// `launching`, `starting`, `ready`, `draining`, `stopping`, `failed`.
+    /// `launching`, `starting`, `ready`, `draining`, `stopping`, `failed`; `spare` for one that is held, and is none of the group yet.
     pub state: String,
     /// Its release.
     pub release: String,
@@ -224,6 +236,9 @@ pub struct ServerStatus {
     /// Its slot in the group, where it has volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
+    /// Set for a spare that nobody took, also on its way out: it is none of the group's servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
     /// Why it failed, if it did, or what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

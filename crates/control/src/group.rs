@@ -17,10 +17,12 @@ mod revoked;
 mod scale;
 mod shared;
 mod slots;
+mod spares;
 mod view;
 mod wish;
 
 pub(crate) use begin::destroy;
+pub(crate) use spares::age as spare_age;
 pub(crate) use view::routes_of;
 pub(crate) use wish::forecast;
 
@@ -167,7 +169,7 @@ pub(crate) enum Ended {
     Staged {
         server: ServerId,
         intention: IntentionId,
-        result: Result<(), EngineError>,
+        result: Result<Observed, EngineError>,
     },
     /// Ready so long after its launch, or the reason why not.
     Readiness {
@@ -226,7 +228,7 @@ struct Server {
     /// When the engine last confirmed it, or it was taken over from disk. A snapshot begun before says nothing about it.
     known_since: Instant,
     launched: Instant,
-    /// What it is launched with, once it is given its volumes; none for one that is not waiting for them.
+    /// What it is launched with, once its services may start; none for one that does not wait for that.
     waiting: Option<Box<slots::Waiting>>,
     /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,

@@ -402,6 +402,8 @@ impl Control {
             slots: !wish.spec.volumes.is_empty(),
             unmade: BTreeSet::new(),
             healing: wish.spec.healing,
+            spares: wish.spec.spares,
+            spare_age: group::spare_age(&wish.spec),
             admissions: BTreeMap::new(),
         };
         group::forecast(&self.shared, name, wish, desired, &GroupObserved::default(), None).await

@@ -53,7 +53,7 @@ pub struct LaunchSpec {
 /// Where a server is in its life, as the engine sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
-    /// Asked for; not running yet (clouds take their time).
+    /// Asked for; not running yet (clouds take their time), or staged.
     Pending,
     /// PID 1 runs.
     Running,
@@ -203,6 +203,10 @@ pub trait Engine: Send + Sync + 'static {
     async fn forget(&self, image: ImageDigest) -> Result<(), EngineError>;
     /// Hints about changes.
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
+    /// The ability to make servers ahead.
+    fn staging(&self) -> Option<&dyn Staging> {
+        None
+    }
     /// The ability to keep data that outlives servers.
     fn volumes(&self) -> Option<&dyn Volumes> {
         None
@@ -242,6 +246,17 @@ pub struct ObservedVolume {
     pub snapshots: Vec<SnapshotName>,
 }
 
+/// Making servers ahead. Optional ability of an engine.
+///
+/// What is staged has everything of a server but its volumes and its services, which have never run. `observe` shows it as
+/// [`Phase::Pending`], and as [`Phase::Exited`] once it has ended. It may be lost with the process that asked for it.
+#[async_trait::async_trait]
+pub trait Staging: Send + Sync {
+    /// Makes a server up to the point where its services start; `launch` goes on from there, if the release is the same and
+    /// nothing was written into it meanwhile, and makes another in its place otherwise. `destroy` removes it. Idempotent.
+    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError>;
+}
+
 /// Keeping data that outlives servers. Optional ability of an engine.
 ///
 /// Servers get their volumes when they are launched ([`LaunchSpec::volumes`]), each with a *fence*: a number that grows with every
@@ -249,9 +264,6 @@ pub struct ObservedVolume {
 /// without that one's help. Every call is idempotent.
 #[async_trait::async_trait]
 pub trait Volumes: Send + Sync {
-    /// Makes a server up to the point where it needs its volumes; `launch` goes on from there. What was made so may be lost
-    /// with the process that asked for it.
-    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<(), EngineError>;
     /// Makes an empty volume.
     async fn create(&self, volume: &VolumeId, size: ByteSize, filesystem: Filesystem) -> Result<(), EngineError>;
     /// Takes a snapshot in which nothing is half-written, also while a server has the volume.

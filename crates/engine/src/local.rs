@@ -21,7 +21,7 @@ mod volumes;
 
 use crate::{
     Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, Killing, LaunchSpec, Meters, Observed,
-    Phase, Process, ServiceStatus, SharedDirectories, StopOutcome, Volumes,
+    Phase, Process, ServiceStatus, SharedDirectories, Staging, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -97,6 +97,7 @@ fn observed(seen: kiln_runtime::Observed) -> Observed {
         group: record.group,
         pid: (!matches!(seen.phase, kiln_runtime::Phase::Exited { .. })).then_some(record.pid),
         phase: match seen.phase {
+            kiln_runtime::Phase::Staged => Phase::Pending,
             kiln_runtime::Phase::Running => Phase::Running,
             kiln_runtime::Phase::Stopping => Phase::Stopping,
             kiln_runtime::Phase::Exited { reason, killed } => Phase::Exited { reason, killed },
@@ -176,6 +177,10 @@ impl Engine for LocalEngine {
         self.hints.subscribe()
     }
 
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
+    }
+
     fn volumes(&self) -> Option<&dyn Volumes> {
         Some(self)
     }
@@ -194,6 +199,15 @@ impl Engine for LocalEngine {
 
     fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Staging for LocalEngine {
+    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
+        let (release, request) = (release.clone(), request(spec));
+        let action = || format!("make server {} ahead", spec.server);
+        self.blocking(action, move |runtime| runtime.stage(&release, &request)).await.map(observed)
     }
 }
 

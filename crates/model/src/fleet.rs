@@ -91,6 +91,9 @@ pub struct Group {
     pub image: ImageRef,
     /// How many servers; where their number follows the load, how many there are at least.
     pub count: u32,
+    /// How many servers are made ahead and held, to take the place of one that dies or to be one more.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub spares: u32,
     /// How their number follows the load; none where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
@@ -165,12 +168,17 @@ pub enum OnSourceChange {
     Rollout,
 }
 
+fn is_none(spares: &u32) -> bool {
+    *spares == 0
+}
+
 impl Group {
     /// One server of an image, with nothing said beside it.
     pub fn new(image: ImageRef) -> Self {
         Self {
             image,
             count: 1,
+            spares: 0,
             scaling: None,
             environment: BTreeMap::new(),
             config: BTreeMap::new(),

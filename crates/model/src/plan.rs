@@ -15,6 +15,7 @@
 //! - Blue/green: no server of the new release gets traffic before all of them are ready; then all do at once.
 //!
 //! - Where servers have volumes, no slot's volumes are given to a server while another one may still have them.
+//! - Never more spares than are wanted, and only one of exactly the release that would be launched is taken.
 //!
 //! A group's progress goes through [`RolloutState`]. Every change that is applied starts a new rollout, also one that
 //! changes only the count, so that there is one way to tell whether a change is done. A rollout has failed when it made
@@ -33,6 +34,7 @@ mod progress;
 mod replay;
 mod scale;
 mod slots;
+mod spares;
 mod steps;
 mod types;
 
@@ -43,6 +45,7 @@ pub use drill::{NoDrill, drill, drill_due};
 pub use forecast::forecast;
 pub use replay::ScaleInputs;
 pub use scale::{Asked, Load, ScaleDecision, ScaleMemory, scale};
+pub use spares::SPARE_AGE;
 pub use types::{
     Action, Admission, Failure, GroupDesired, GroupObserved, HealingHeld, Plan, PlannedAction, RolloutProgress,
     RolloutState, ServerView,

@@ -10,5 +10,7 @@ mod properties;
 mod scale;
 #[path = "plan/slots.rs"]
 mod slots;
+#[path = "plan/spares.rs"]
+mod spares;
 #[path = "plan/world.rs"]
 mod world;

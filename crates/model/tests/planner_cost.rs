@@ -52,6 +52,8 @@ fn group(number: u32) -> (GroupDesired, GroupObserved, RolloutProgress) {
         slots: false,
         unmade: BTreeSet::new(),
         healing: HealingPolicy::default(),
+        spares: 0,
+        spare_age: kiln_model::plan::SPARE_AGE,
         admissions: BTreeMap::from([(release, Admission::Admitted)]),
     };
     let server = |n: u32| ServerView {
@@ -66,6 +68,7 @@ fn group(number: u32) -> (GroupDesired, GroupObserved, RolloutProgress) {
         slot: None,
         staged: false,
         replace: false,
+        spare: false,
     };
     let observed = GroupObserved { servers: (0..EACH).map(server).collect(), ..GroupObserved::default() };
     let progress = RolloutProgress {

@@ -73,6 +73,16 @@ fn unit_volumes() {
 }
 
 #[test]
+fn unit_spares() {
+    insta::assert_snapshot!(shown(&[
+        "[group.web]\nimage = \"hello\"\nspares = 101\n",
+        "[group.web]\nimage = \"hello\"\nspares = { count = 1 }\n",
+        "[group.web]\nimage = \"hello\"\nspare = 1\n",
+        "[group.db]\nimage = \"hello\"\nspares = 1\n[group.db.volume.data]\nsize = \"1GiB\"\n",
+    ]));
+}
+
+#[test]
 fn unit_shared_directories() {
     let shared = |keys: &str| format!("[group.wiki]\nimage = \"hello\"\n{keys}");
     let pieces = [

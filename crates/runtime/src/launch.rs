@@ -23,15 +23,15 @@ use kiln_model::{
 use kiln_sys::{cgroup, mount, pidfd, shelf::Template};
 
 use crate::{
-    Inner,
+    Inner, Observed,
     berth::{self, Berth},
     error::{OnFile as _, Result, RuntimeError},
-    ground,
+    fresh, ground,
     network::Mode,
     plan::{Descriptor, Input, Plan},
     record::{Files, Progress, Record, start_ticks},
     seed,
-    server::Server,
+    server::{Phase, Server},
     values::{self, Values},
     volume::Held,
     volumes,
@@ -103,17 +103,35 @@ pub type Probe = Arc<dyn Fn(LaunchStep) + Send + Sync>;
 
 /// Launches a server. On failure nothing is left of it.
 pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
-    if !request.volumes.is_empty() {
-        let staged = inner.take_staged(&request.server, request.generation)?;
-        let staged = staged.map_or_else(|| stage(inner, release, request), Ok)?;
+    if let Some(staged) = take_fresh(inner, release, request)? {
         return staged.hand_over(inner, release, request);
+    }
+    if !request.volumes.is_empty() {
+        return stage(inner, release, request)?.hand_over(inner, release, request);
     }
     let launched = in_berth(inner, release, request);
     inner.pool.launched();
-    launched
+    let server = launched?;
+    if let Some(process) = server.process() {
+        inner.watch.add(&request.server, process)?;
+    }
+    Ok(server)
 }
 
-/// Makes a server up to the point where it needs its volumes. On failure nothing is left of it.
+/// What was staged of a server, if nothing happened to it since. What is not fresh is removed: the launch makes another.
+fn take_fresh(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Option<Staged>> {
+    let Some(staged) = inner.take_staged(&request.server, request.generation)? else { return Ok(None) };
+    match fresh::why_not(&staged.berth, &staged.record, &staged.print, release) {
+        None => Ok(Some(staged)),
+        Some(why) => {
+            tracing::warn!(server = %request.server, %why, "what was made ahead is not used");
+            staged.discard(inner)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Makes a server up to the point where its services start, without its volumes. On failure nothing is left of it.
 pub(crate) fn stage(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Staged> {
     let staged = take_berth(inner, release, request, |launching, berth| {
         let (record, plan, fds) = launching.make(berth)?;
@@ -123,8 +141,15 @@ pub(crate) fn stage(inner: &Inner, release: &VerifiedRelease, request: &Request)
     });
     inner.pool.launched();
     let (berth, files, (record, plan, fds)) = staged?;
-    let held = inner.hold(request);
-    Ok(Staged { berth, files, record, plan, fds, held })
+    let (print, held) = (fresh::Print::of(record.pid, &plan), inner.hold(request));
+    let staged = Staged { berth, files, record, plan, fds, print, held };
+    match inner.watch.add(&request.server, &staged.berth.process.pidfd) {
+        Ok(()) => Ok(staged),
+        Err(error) => {
+            staged.discard(inner)?;
+            Err(error)
+        }
+    }
 }
 
 fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
@@ -164,7 +189,7 @@ fn server(berth: Berth, files: Files, record: Record, request: &Request) -> Serv
     Server::new(record, Some(process.pidfd), group, files).with_secrets(Arc::clone(&request.secrets))
 }
 
-/// A server that is made up to the point where it needs its volumes. It ends when this process does.
+/// A server that is made up to the point where its services start, without its volumes. It ends when this process does.
 #[derive(Debug)]
 pub(crate) struct Staged {
     berth: Berth,
@@ -172,13 +197,23 @@ pub(crate) struct Staged {
     pub(crate) record: Record,
     plan: Plan,
     fds: Vec<OwnedFd>,
+    /// What its writable places held then.
+    print: fresh::Print,
     pub(crate) held: Vec<Held>,
 }
 
 impl Staged {
+    /// What is seen of it.
+    pub(crate) fn observed(&self) -> Result<Observed> {
+        let ended = pidfd::has_ended(self.berth.process.pidfd.as_fd())?;
+        let gone = || Phase::Exited { reason: "PID 1 ended before its services started".into(), killed: true };
+        let phase = if ended { gone() } else { Phase::Staged };
+        Ok(Observed { record: self.record.clone(), phase })
+    }
+
     /// Gives it its volumes and starts its services. On failure nothing is left of it.
     fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
-        let Self { berth, files, record, plan, fds, held } = self;
+        let Self { berth, files, record, plan, fds, print: _, held } = self;
         let launching = Launching { inner, release, request, files: &files };
         match launching.finish(&berth, (record, plan, fds), held) {
             Ok(record) => Ok(server(berth, files, record, request)),
@@ -221,8 +256,10 @@ impl Launching<'_> {
     /// Gives a server that was made so far its volumes, and starts it.
     fn finish(&self, berth: &Berth, made: (Record, Plan, Vec<OwnedFd>), held: Vec<Held>) -> Result<Record> {
         let (mut record, plan, mut fds) = made;
-        record.volumes = volumes::held(self.request);
-        self.files.write(&record)?;
+        if !self.request.volumes.is_empty() {
+            record.volumes = volumes::held(self.request);
+            self.files.write(&record)?;
+        }
         let given = self.inner.give(self.request, &berth.users, held)?;
         for (descriptor, fd) in plan.descriptors.iter().zip(&mut fds) {
             match descriptor {

@@ -28,6 +28,7 @@ use kiln_model::{
 pub mod berth;
 mod control;
 mod error;
+mod fresh;
 mod ground;
 mod inside;
 pub mod isolation;
@@ -140,7 +141,7 @@ pub(crate) struct Inner {
     watch: watch::Watch,
     volumes: volume::Volumes,
     shared: shared::SharedDirectories,
-    /// Servers that are made up to the point where they need their volumes.
+    /// Servers that are made up to the point where their services start.
     staged: Mutex<BTreeMap<ServerId, launch::Staged>>,
     /// Before the network: prepared places end first.
     pool: pool::Pool,
@@ -223,9 +224,6 @@ impl Runtime {
             self.inner.destroy(&existing)?;
         }
         let server = Arc::new(launch::launch(&self.inner, release, request)?);
-        if let Some(process) = server.process() {
-            self.inner.watch.add(&request.server, process)?;
-        }
         self.inner.servers().insert(request.server.clone(), Arc::clone(&server));
         self.inner.watch.tell(&request.server);
         Ok(Observed { record: server.record.clone(), phase: Phase::Running })
@@ -233,8 +231,27 @@ impl Runtime {
 
     /// Every server that exists on this host, running or not.
     pub fn observe(&self) -> Result<Vec<Observed>> {
+        let mut seen = self.inner.see_staged(|_| true)?;
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
-        servers.iter().map(|server| see(server)).collect()
+        for server in servers {
+            seen.push(see(&server)?);
+        }
+        Ok(seen)
+    }
+
+    /// Makes a server up to the point where its services start, without its volumes; [`Self::launch`] goes on from there, if nothing
+    /// happened to it meanwhile. It ends when this process does. A repeated call is a success.
+    pub fn stage(&self, release: &VerifiedRelease, request: &Request) -> Result<Observed> {
+        let lock = self.inner.lock_of(&request.server);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let staged = match self.inner.take_staged(&request.server, request.generation)? {
+            Some(staged) => staged,
+            None => launch::stage(&self.inner, release, request)?,
+        };
+        let seen = staged.observed();
+        self.inner.keep_staged(staged);
+        self.inner.watch.tell(&request.server);
+        seen
     }
 
     /// Processor time that the servers of a group have used since their launch; of those whose control group tells it.
@@ -250,7 +267,11 @@ impl Runtime {
             let servers = self.inner.servers();
             wanted.iter().filter_map(|server| servers.get(server).cloned()).collect()
         };
-        servers.iter().map(|server| see(server)).collect()
+        let mut seen = self.inner.see_staged(|server| wanted.contains(server))?;
+        for server in servers {
+            seen.push(see(&server)?);
+        }
+        Ok(seen)
     }
 
     /// The server at an address of the network, running or just ended.

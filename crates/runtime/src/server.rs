@@ -31,6 +31,8 @@ const LINE_BYTES: usize = 300;
 /// Where a server is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
+    /// PID 1 runs, and waits for the word to start the services.
+    Staged,
     /// PID 1 runs.
     Running,
     /// It was asked to stop.

@@ -7,16 +7,16 @@ use std::{
 };
 
 use kiln_model::{
-    ByteSize, ServerId, VerifiedRelease, VolumeId,
+    ByteSize, ServerId, VolumeId,
     volume::{self, Filesystem, Kept, SnapshotId, Source},
 };
 use kiln_sys::mount;
 
 use crate::{
-    Inner, Request, berth,
+    Inner, Observed, Request, berth,
     error::{Result, RuntimeError},
     inside,
-    launch::{self, Staged},
+    launch::Staged,
     record::{HeldVolume, Record},
     server::Server,
     volume::{Held, Inside, Seen, thaw_left},
@@ -51,6 +51,17 @@ impl Inner {
         }
         staged.discard(self)?;
         Ok(None)
+    }
+
+    pub(crate) fn keep_staged(&self, staged: Staged) {
+        let mut all = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(staged.record.server.clone(), staged);
+    }
+
+    /// What is seen of those that are asked for.
+    pub(crate) fn see_staged(&self, asked: impl Fn(&ServerId) -> bool) -> Result<Vec<Observed>> {
+        let all = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(server, _)| asked(server)).map(|(_, staged)| staged.observed()).collect()
     }
 
     pub(crate) fn discard_staged(&self) -> Result<()> {
@@ -170,18 +181,6 @@ impl Inner {
 pub struct VolumesOf<'a>(pub(crate) &'a Inner);
 
 impl VolumesOf<'_> {
-    /// Makes a server up to the point where it needs its volumes. A repeated call is a success.
-    pub fn stage(&self, release: &VerifiedRelease, request: &Request) -> Result<()> {
-        let lock = self.0.lock_of(&request.server);
-        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let staged = match self.0.take_staged(&request.server, request.generation)? {
-            Some(staged) => staged,
-            None => launch::stage(self.0, release, request)?,
-        };
-        self.0.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(request.server.clone(), staged);
-        Ok(())
-    }
-
     /// Makes an empty volume. One that is there is a success.
     pub fn create(&self, volume: &VolumeId, size: ByteSize, filesystem: Filesystem) -> Result<()> {
         Ok(self.0.volumes.create(volume, size, filesystem)?)

@@ -8,6 +8,7 @@
 
 mod inside;
 mod meters;
+mod staging;
 mod volumes;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
 
 use kiln_engine::{
     Engine, EngineError, Generation, Hint, Inside, Killing, LaunchSpec, Meters, Observed, Phase, ServiceStatus,
-    SharedDirectories, StopOutcome, Volumes,
+    SharedDirectories, Staging, StopOutcome, Volumes,
 };
 use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId, shared::SharedDirectory};
 use tokio::{
@@ -82,6 +83,7 @@ pub struct FakeEngine {
 struct State {
     manners: Manners,
     servers: BTreeMap<ServerId, Fake>,
+    staged: BTreeMap<ServerId, Observed>,
     prepared: BTreeSet<ImageDigest>,
     deeds: Vec<Deed>,
     launches: u32,
@@ -162,7 +164,9 @@ impl FakeEngine {
         if let Some(same) = self.state().known(&spec)? {
             return Ok(same);
         }
-        sleep(manners.launch).await;
+        if !self.state().take_staged(&spec.server, release) {
+            sleep(manners.launch).await;
+        }
         let launched = self.state().launch(release, image, &spec)?;
         self.hint(&spec.server);
         self.clone().grow_up(spec.server.clone(), release);
@@ -217,6 +221,7 @@ impl FakeEngine {
         let wait = self.manners().destroy;
         sleep(wait).await;
         let mut state = self.state();
+        state.staged.remove(&server);
         if state.find(&server, generation)?.is_some() {
             state.servers.remove(&server);
             state.deeds.push(Deed::Destroyed(server.clone()));
@@ -247,7 +252,7 @@ impl State {
         if let Some(same) = self.known(spec)? {
             return Ok(same);
         }
-        if self.manners.capacity.is_some_and(|capacity| self.servers.len() >= capacity) {
+        if self.is_full() {
             return Err(EngineError::Exhausted { resource: "addresses" });
         }
         if self.manners.fails.contains(&release) {
@@ -280,6 +285,9 @@ impl State {
     }
 
     fn exit(&mut self, server: &ServerId, reason: &str, killed: bool) {
+        if let Some(staged) = self.staged.get_mut(server) {
+            staged.phase = Phase::Exited { reason: reason.to_owned(), killed };
+        }
         if let Some(fake) = self.servers.get_mut(server) {
             fake.seen.phase = Phase::Exited { reason: reason.to_owned(), killed };
             fake.services.iter_mut().for_each(|service| service.up = false);
@@ -315,13 +323,15 @@ impl Engine for FakeEngine {
     async fn observe(&self) -> Result<Vec<Observed>, EngineError> {
         let now = Instant::now();
         let state = self.state();
-        Ok(state.servers.values().filter(|fake| fake.shows_at <= now).map(|fake| fake.seen.clone()).collect())
+        let shown = state.servers.values().filter(|fake| fake.shows_at <= now).map(|fake| &fake.seen);
+        Ok(state.staged.values().chain(shown).cloned().collect())
     }
     async fn observe_some(&self, servers: &BTreeSet<ServerId>) -> Result<Vec<Observed>, EngineError> {
         let now = Instant::now();
         let state = self.state();
         let found = servers.iter().filter_map(|server| state.servers.get(server));
-        Ok(found.filter(|fake| fake.shows_at <= now).map(|fake| fake.seen.clone()).collect())
+        let shown = found.filter(|fake| fake.shows_at <= now).map(|fake| &fake.seen);
+        Ok(servers.iter().filter_map(|server| state.staged.get(server)).chain(shown).cloned().collect())
     }
     async fn stop(
         &self,
@@ -340,6 +350,9 @@ impl Engine for FakeEngine {
     }
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.hints.subscribe()
+    }
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
     }
     fn volumes(&self) -> Option<&dyn Volumes> {
         Some(self)

@@ -34,6 +34,7 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let up = kiln.up()?;
     kiln.keep_downloads(bench)?;
     let mut rows = single(&kiln)?;
+    rows.extend(spared(&kiln)?);
     rows.extend(deaths(&kiln, ([127, 0, 0, 1], up.port).into(), bench.seconds * LONGER)?);
     Ok(rows)
 }
@@ -44,22 +45,50 @@ fn row(what: String, kiln: f64, unit: &str, target: Option<f64>, note: String) -
 }
 
 fn single(kiln: &Kiln) -> Outcome<Vec<Row>> {
+    let times = one_after_another(kiln, || kiln.settled(DYING))?;
+    let what = "kill -9 of a server to the first answer of its replacement, p50";
+    Ok(vec![recovered(what, &times, 50.0)])
+}
+
+/// The same where a warm spare waits for the death.
+fn spared(kiln: &Kiln) -> Outcome<Vec<Row>> {
+    kiln.edit("fleet.toml", &format!("count = {DYING}\n"), &format!("count = {DYING}\nspares = 1\n"))?;
+    kiln.up()?;
+    let whole = || kiln.settled(DYING).and_then(|()| held(kiln));
+    whole()?;
+    let times = one_after_another(kiln, whole)?;
+    kiln.edit("fleet.toml", "spares = 1\n", "spares = 0\n")?;
+    kiln.up()?;
+    let what = "kill -9 of a server to the first answer of its replacement, p50, with a warm spare";
+    Ok(vec![recovered(what, &times, 10.0)])
+}
+
+/// Waits until the spare is held.
+fn held(kiln: &Kiln) -> Outcome {
+    let begin = Instant::now();
+    while begin.elapsed() < LATEST {
+        if kiln.json(&["status"])?["groups"][0]["spares"]["held"] == 1 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err("no spare was made".into())
+}
+
+fn one_after_another(kiln: &Kiln, whole: impl Fn() -> Outcome) -> Outcome<Vec<f64>> {
     let mut events = Events::follow(kiln)?;
     let mut times = Vec::new();
     for _ in 0..KILLED {
         times.push(launch::rested(kiln, || events.heal(&victim(kiln)?))?);
-        kiln.settled(DYING)?;
+        whole()?;
     }
     eprintln!("milliseconds, in order: {times:.1?}");
-    let (half, most) = (quantile(&times, 0.5), quantile(&times, 0.99));
-    let note = format!("{KILLED} deaths, p99 {most:.1} ms");
-    Ok(vec![row(
-        "kill -9 of a server to the first answer of its replacement, p50".into(),
-        half,
-        "ms",
-        Some(50.0),
-        note,
-    )])
+    Ok(times)
+}
+
+fn recovered(what: &str, times: &[f64], most: f64) -> Row {
+    let note = format!("{KILLED} deaths, p99 {:.1} ms", quantile(times, 0.99));
+    row(what.into(), quantile(times, 0.5), "ms", Some(most), note)
 }
 
 /// PID 1 of a server that serves.

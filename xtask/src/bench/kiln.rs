@@ -121,7 +121,9 @@ impl Kiln {
     pub fn settled(&self, count: u32) -> Outcome {
         let begin = std::time::Instant::now();
         loop {
-            let servers = self.servers()?;
+            let mut servers = self.servers()?;
+            // A spare is none of the group yet.
+            servers.retain(|server| server["spare"] != true);
             if servers.len() == count as usize && servers.iter().all(|server| server["state"] == "ready") {
                 return Ok(());
             }

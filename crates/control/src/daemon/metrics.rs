@@ -61,6 +61,8 @@ impl Metrics {
             Event::Server { group, state, drill: true, .. } if state == "failed" => {
                 *counted.drilled.entry(group.clone()).or_default() += 1;
             }
+            // A spare that ended is nothing that failed.
+            Event::Server { spare: true, .. } => {}
             Event::Server { group, state, release, ready, .. } => counted.server(group, state, release, *ready, at),
             Event::Drill { drill } => counted.drill(drill),
             Event::Rollout { group, state, desired, .. } => counted.rollout(group, state, *desired, at),
@@ -227,6 +229,14 @@ fn now(page: &mut Page, status: &Status, gateway: Option<&GatewayStatus>) {
         for (state, count) in states {
             page.line("kiln_servers", &[("group", &group.name), ("state", state)], count);
         }
+    }
+    page.family("kiln_spares_desired", "gauge", "Spares wanted.");
+    for (group, spares) in status.groups.iter().filter_map(|group| Some((group, group.spares.as_ref()?))) {
+        page.line("kiln_spares_desired", &[("group", &group.name)], spares.wanted);
+    }
+    page.family("kiln_spares", "gauge", "Spares that are held.");
+    for (group, spares) in status.groups.iter().filter_map(|group| Some((group, group.spares.as_ref()?))) {
+        page.line("kiln_spares", &[("group", &group.name)], spares.held);
     }
     page.family("kiln_servers_touched", "gauge", "Servers in which somebody ran a command.");
     for group in &status.groups {

@@ -231,7 +231,7 @@ fn write_release(transaction: &Transaction<'_>, group: &GroupName, release: &Pas
 
 fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO servers VALUES \
-               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
     transaction.prepare_cached(sql)?.execute(params![
         row.id.as_str(),
         row.group.as_str(),
@@ -250,6 +250,7 @@ fn write_server(transaction: &Transaction<'_>, row: &ServerRow) -> rusqlite::Res
         row.reason,
         row.slot,
         json(&row.shared),
+        row.spare,
     ])?;
     Ok(())
 }

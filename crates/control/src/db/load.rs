@@ -81,6 +81,8 @@ pub(crate) struct ServerRow {
     pub slot: Option<u32>,
     /// What its shared directories are bound to.
     pub shared: BTreeMap<SharedName, SharedDirectory>,
+    /// Whether it is a spare, which nobody has taken yet.
+    pub spare: bool,
 }
 
 impl ServerRow {
@@ -231,6 +233,7 @@ fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
         reason: get(row, 14, "reason")?,
         slot: get(row, 15, "slot")?,
         shared: json(row, 16, "shared")?,
+        spare: get(row, 17, "spare")?,
     })
 }
 

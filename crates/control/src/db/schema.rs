@@ -154,6 +154,10 @@ const MIGRATIONS: &[&str] = &[
         body   TEXT NOT NULL
     ) STRICT;
 ",
+    // Servers that are held as spares.
+    "
+    ALTER TABLE servers ADD COLUMN spare INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Refuses the removal of entries; laid aside only while old ones are forgotten (`chain`).

@@ -2,7 +2,7 @@
 //!
 //! Rows say what the earlier daemon knew and what it had begun, the engine says what is. A server that was being launched
 //! and runs is kept; one that was being launched and does not run has failed and is replaced by another with a new id,
-//! so that nothing is launched twice. Everything else that was under way is ordered again by the planner: every action
+//! so that nothing is launched twice. What was held as a spare ended with that daemon. Everything else that was under way is ordered again by the planner: every action
 //! can be repeated.
 
 use std::collections::BTreeMap;
@@ -43,6 +43,7 @@ impl GroupTask {
         }
         let changed = before != (server.row.address, server.row.pid);
         match (server.row.state, runs.is_some()) {
+            (state, runs) if server.row.spare && state.is_live() => self.adopt_spare(id, runs),
             (ServerState::Launching, true) => {
                 self.volumes_given(id);
                 self.step_to(id, ServerState::Starting);

@@ -43,7 +43,7 @@ pub(super) enum Work {
         volumes: slots::Before,
         intention: IntentionId,
     },
-    /// Make a server up to the point where it needs its volumes.
+    /// Make a server up to the point where its services start.
     Stage {
         release: Box<VerifiedRelease>,
         spec: Box<LaunchSpec>,
@@ -118,6 +118,10 @@ impl GroupTask {
                 }
                 Action::LaunchIn { release, slot } => works.extend(self.launch_in(*release, *slot, &step.why, now)),
                 Action::Stage { release, slot } => works.extend(self.stage(*release, *slot, &step.why, now)),
+                Action::Spare { release, servers } => {
+                    works.extend((0..*servers).filter_map(|_| self.spare(*release, &step.why, now)));
+                }
+                Action::Take { server } => works.extend(self.take_spare(server, &step.why, now)),
                 Action::HandOver { server } => works.extend(self.hand_over(server, &step.why, now)),
                 Action::Stop { server } => works.push(self.stop(server, &step.why, now)),
                 Action::Destroy { server } => works.push(self.destroy(server, &step.why, now)),
@@ -184,6 +188,7 @@ impl GroupTask {
             touched: false,
             reason: None,
             slot,
+            spare: false,
         };
         Server::new(row, true)
     }
@@ -472,19 +477,20 @@ async fn launch(
     }
 }
 
-/// Makes a server up to the point where it needs its volumes.
+/// Makes a server up to the point where its services start.
 async fn stage(
     shared: &Shared,
     release: &VerifiedRelease,
     spec: &LaunchSpec,
     prepare: bool,
-) -> Result<(), EngineError> {
+) -> Result<Observed, EngineError> {
     if prepare {
         shared.engine.prepare(release.release().image).await?;
     }
     let mut spec = spec.clone();
     spec.secrets = secrets(shared, release).await?;
-    crate::volumes::ability(shared)?.stage(release, &spec).await
+    let staging = shared.engine.staging().ok_or(EngineError::Unsupported { ability: "make servers ahead" })?;
+    staging.stage(release, &spec).await
 }
 
 /// The secrets that a release's configuration names.

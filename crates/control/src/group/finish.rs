@@ -49,11 +49,13 @@ impl GroupTask {
                 }
             }
             Ended::Staged { server, intention, result } => {
-                let outcome = result.as_ref().map_or_else(|error| chain(error), |()| "ok".to_owned());
-                if self.close(&server, intention, &outcome)
-                    && let Err(error) = result
-                {
-                    self.fail(&server, format!("it could not be made: {}", chain(&error)), End::Gone);
+                let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
+                if !self.close(&server, intention, &outcome) {
+                    return;
+                }
+                match result {
+                    Ok(seen) => self.staged(&server, &seen),
+                    Err(error) => self.fail(&server, format!("it could not be made: {}", chain(&error)), End::Gone),
                 }
             }
             Ended::Readiness { server, result } => match result {
@@ -107,6 +109,17 @@ impl GroupTask {
         if let Some(ended) = ended {
             self.see_one(id, &ended);
         }
+    }
+
+    /// It waits for its services to be started.
+    fn staged(&mut self, id: &ServerId, seen: &Observed) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.known_since = Instant::now();
+        }
+        // What was seen of it before its answer came is not told twice.
+        let seen = self.seen.servers.get(id).cloned().unwrap_or_else(|| seen.clone());
+        self.see_held(id, &seen);
+        self.tell_spare(id);
     }
 
     /// Its lines go where the group's go.
@@ -214,17 +227,19 @@ impl GroupTask {
         // One that was on its way into the table may be in it.
         self.routes_changed |= !server.row.in_traffic;
         server.watch.take().inspect(tokio::task::AbortHandle::abort);
-        let drill = server.drill;
+        server.waiting = None;
+        let (drill, spare) = (server.drill, server.row.spare);
         let reason = if drill { format!("a recovery drill killed it ({reason})") } else { reason };
         server.row.reason = Some(reason.clone());
         let (release, launched_at) = (server.row.release, server.row.launched_at);
-        if !drill && self.row.progress.as_ref().is_none_or(|p| p.to == release) {
+        if !drill && !spare && self.row.progress.as_ref().is_none_or(|p| p.to == release) {
             self.last_failure = Some(reason.clone());
         }
-        self.record(if drill { "drilled" } else { "failed" }, Some(id), json!({"release": release}), reason);
+        let inputs = if spare { json!({"release": release, "spare": true}) } else { json!({"release": release}) };
+        self.record(if drill { "drilled" } else { "failed" }, Some(id), inputs, reason);
         self.step_to(id, ServerState::Failed);
         if end != End::Unseen {
-            self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed, drill });
+            self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed, drill, spare });
         }
         self.batch.group(&self.row);
     }
@@ -260,7 +275,7 @@ impl GroupTask {
     fn see_one(&mut self, id: &ServerId, seen: &Observed) {
         let Some(server) = self.servers.get_mut(id) else { return };
         if server.row.state == ServerState::Launching {
-            return;
+            return self.see_held(id, seen);
         }
         let ended = matches!(seen.phase, Phase::Exited { .. });
         server.running &= !ended;
@@ -273,7 +288,7 @@ impl GroupTask {
     fn miss(&mut self, id: &ServerId, begun: Instant) {
         let server = &self.servers[id];
         let old_news = begun < server.known_since + SHOWS_WITHIN;
-        if expects_life(server.row.state) && !old_news {
+        if (expects_life(server.row.state) || server.is_held()) && !old_news {
             self.fail(id, "the engine does not know it any more".to_owned(), End::Gone);
         }
     }

@@ -59,7 +59,8 @@ impl GroupTask {
     pub(super) fn choose_victims(&self, toll: Option<Toll>) -> Result<BTreeSet<ServerId>, ControlError> {
         let toll = toll.unwrap_or(self.row.spec.drill.toll);
         let servers = self.may_drill(toll).map_err(|why| self.no_drill(why))?;
-        Ok(self.servers.keys().cloned().sample(&mut rand::rng(), servers.max(1) as usize).into_iter().collect())
+        let members = self.servers.values().filter(|server| !server.row.spare).map(|server| server.row.id.clone());
+        Ok(members.sample(&mut rand::rng(), servers.max(1) as usize).into_iter().collect())
     }
 
     fn no_drill(&self, why: NoDrill) -> ControlError {
@@ -91,7 +92,7 @@ impl GroupTask {
     pub(super) fn drill(&mut self, order: Order, answer: DrillAnswer) {
         let Order { victims, row } = order;
         let wanted = Toll::Servers(victims.len() as u32);
-        let gone = victims.iter().find(|id| !self.servers.contains_key(*id));
+        let gone = victims.iter().find(|id| self.servers.get(*id).is_none_or(|server| server.row.spare));
         let may = match (gone, &self.drilling) {
             (Some(gone), _) => Err(ControlError::NoServer(gone.clone())),
             (None, Some(_)) => Err(self.no_drill(NoDrill::NotWhole { serving: 0, wanted: self.row.spec.count })),

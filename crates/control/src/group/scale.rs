@@ -109,9 +109,10 @@ impl GroupTask {
         if early && count > 0 {
             return;
         }
-        let ready = self.servers.values().filter(|server| server.row.state == ServerState::Ready);
+        let members = || self.servers.values().filter(|server| !server.row.spare);
+        let ready = members().filter(|server| server.row.state == ServerState::Ready);
         let ready: BTreeSet<&ServerId> = ready.map(|server| &server.row.id).collect();
-        let all: BTreeSet<&ServerId> = self.servers.keys().collect();
+        let all: BTreeSet<&ServerId> = members().map(|server| &server.row.id).collect();
         let cores = f64::from(self.row.spec.limits.cpu_millis.unwrap_or(1000)) / 1000.0;
         let seen = Seen { group: &self.row.name, follows: &scaler.follows, all, ready, cores };
         let (total, asked) = scaler.counters.load(&seen, reading);

@@ -18,10 +18,10 @@ use crate::{
     volumes::{self, Farewell, Making, SnapshotRow, VolumeRow},
 };
 
-/// A server that is made up to the point where it needs its volumes.
+/// A server that is made up to the point where its services start.
 pub(super) struct Waiting {
-    release: VerifiedRelease,
-    spec: LaunchSpec,
+    pub release: VerifiedRelease,
+    pub spec: LaunchSpec,
 }
 
 /// What is done to volumes before they are given to a server.

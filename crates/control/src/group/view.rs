@@ -41,6 +41,8 @@ impl GroupTask {
             slots: !self.row.spec.volumes.is_empty(),
             unmade: self.unmade(),
             healing: self.row.spec.healing,
+            spares: if self.row.removing { 0 } else { self.row.spec.spares },
+            spare_age: super::spare_age(&self.row.spec),
             admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
         }
     }
@@ -97,6 +99,7 @@ impl GroupTask {
             ready: if self.is_away() { 0 } else { self.updated() },
             rollout: self.row.progress.as_ref().and_then(|progress| self.rollout(progress)),
             endpoints: self.endpoints(),
+            spares: self.spares(),
             healing: self.healing(),
             drill: self.shared.drills.of(&Target::Group(self.row.name.clone())),
             scaling: self.scaling(),
@@ -121,7 +124,8 @@ impl GroupTask {
         AtStake {
             policy: self.row.spec.loss,
             collector: self.row.spec.logs.as_ref().map(|logs| logs.to.to_string()),
-            servers: self.servers.values().map(server).collect(),
+            // Nothing of a spare has run: it has nothing to lose.
+            servers: self.servers.values().filter(|server| !server.row.spare).map(server).collect(),
         }
     }
 
@@ -199,12 +203,13 @@ impl GroupTask {
         Event::Server {
             group: self.row.name.to_string(),
             server: server.row.id.to_string(),
-            state: server.row.state.word().to_owned(),
+            state: server.word().to_owned(),
             release: server.row.release.to_string(),
             address: server.row.address.map(|address| address.to_string()),
             ready: server.row.ready,
             reason: server.row.reason.clone(),
             drill: server.drill,
+            spare: server.row.spare,
         }
     }
 
@@ -317,14 +322,15 @@ impl Server {
             running: self.running,
             slot: self.row.slot,
             staged: self.busy.is_none() && self.waiting.is_some(),
-            replace: self.row.rebuild || self.row.is_other_than(wanted),
+            replace: self.row.rebuild || self.row.is_other_than(wanted) || (self.row.spare && self.row.touched),
+            spare: self.row.spare,
         }
     }
 
     fn status(&self) -> ServerStatus {
         ServerStatus {
             id: self.row.id.to_string(),
-            state: self.row.state.word().to_owned(),
+            state: self.word().to_owned(),
             release: self.row.release.to_string(),
             image: String::new(),
             address: self.row.address.map(|address| address.to_string()),
@@ -333,6 +339,7 @@ impl Server {
             ready: self.row.ready,
             touched: self.row.touched,
             slot: self.row.slot,
+            spare: self.row.spare,
             reason: self.row.reason.clone(),
         }
     }

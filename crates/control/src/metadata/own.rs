@@ -75,7 +75,7 @@ async fn group(
 ) -> Option<Answer> {
     let Some(group) = &resident.group else { return show(Vec::new()) };
     match metadata.control.group_status(group).await {
-        Ok(status) => show(status.servers),
+        Ok(status) => show(status.servers.into_iter().filter(|server| !server.spare).collect()),
         Err(_) => Some(refused(StatusCode::SERVICE_UNAVAILABLE)),
     }
 }

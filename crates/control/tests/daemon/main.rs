@@ -27,5 +27,6 @@ mod observing;
 mod registry;
 mod shared;
 mod sources;
+mod spares;
 mod throwaway;
 mod volumes;

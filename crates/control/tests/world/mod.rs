@@ -279,6 +279,8 @@ impl World {
         self.open_with(ControlOptions { fail_point, ..self.options() }).await
     }
     pub async fn open_with(&self, options: ControlOptions) -> Control {
+        // They were the earlier daemon's.
+        self.engine.lose_staged();
         Control::open(options, Arc::new(self.engine.clone()), self.shelf.clone(), self.gate.clone()).await.unwrap()
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use kiln_model::{
-    ByteSize, VerifiedRelease, VolumeId,
+    ByteSize, VolumeId,
     volume::{Filesystem, SnapshotId},
 };
 
-use super::{LocalEngine, request};
-use crate::{EngineError, LaunchSpec, ObservedVolume, Volumes};
+use super::LocalEngine;
+use crate::{EngineError, ObservedVolume, Volumes};
 
 fn observed(seen: kiln_runtime::VolumeSeen) -> ObservedVolume {
     let kiln_runtime::VolumeSeen { volume, size, used, filesystem, fence, snapshots } = seen;
@@ -17,12 +17,6 @@ fn observed(seen: kiln_runtime::VolumeSeen) -> ObservedVolume {
 
 #[async_trait::async_trait]
 impl Volumes for LocalEngine {
-    async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<(), EngineError> {
-        let (release, request) = (release.clone(), request(spec));
-        let action = || format!("make server {} ready for its volumes", spec.server);
-        self.blocking(action, move |runtime| runtime.volumes().stage(&release, &request)).await
-    }
-
     async fn create(&self, volume: &VolumeId, size: ByteSize, filesystem: Filesystem) -> Result<(), EngineError> {
         let id = volume.clone();
         let action = || format!("make volume {volume}");

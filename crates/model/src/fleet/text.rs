@@ -23,6 +23,7 @@ pub(crate) const GROUP: Keys = Keys {
     valid: &[
         "image",
         "count",
+        "spares",
         "environment",
         "config",
         "service_binding",
@@ -50,6 +51,7 @@ const ON_SOURCE_CHANGE: [(&str, OnSourceChange); 3] =
     [("ignore", OnSourceChange::Ignore), ("report", OnSourceChange::Report), ("rollout", OnSourceChange::Rollout)];
 const ON_REVOKED: [(&str, OnRevoked); 2] = [("keep", OnRevoked::Keep), ("replace", OnRevoked::Replace)];
 pub(super) const MAX_COUNT: i64 = 10_000;
+const MAX_SPARES: i64 = 100;
 /// A group's name and the random end of a server's id share the 63 characters of a host name.
 const MAX_GROUP_NAME: usize = 50;
 
@@ -122,6 +124,10 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
     if rollout.as_ref().is_some_and(|rollout| rollout.strategy == Strategy::BlueGreen) {
         one_set_at_a_time(&table);
     }
+    let spares = table.get("spares").map_or(Some(0), |v| v.integer(0..=MAX_SPARES, "1"));
+    if spares.is_some_and(|spares| spares > 0) {
+        no_spares_with_volumes(&table);
+    }
     let most = counted.as_ref().map(|(count, scaling)| scaling.as_ref().map_or(*count, |scaling| scaling.max).max(1));
     publish::slots_are_there(&table, &published, most);
     let healing = table.get("healing").map_or(Some(HealingPolicy::default()), |v| healing::read(&v));
@@ -138,6 +144,7 @@ fn group<'d>(entry: &Entry<'d>, usual: Option<&LogsPolicy>) -> (Option<(GroupNam
             name?,
             Group {
                 count,
+                spares: spares?,
                 scaling,
                 environment,
                 config: config?,
@@ -170,6 +177,18 @@ fn one_set_at_a_time(table: &Table<'_>) {
             "servers with volumes cannot be replaced blue/green: two sets of them would need the same volumes",
             "the volumes",
             "use `strategy = \"rolling\"`: each server hands its volumes to its successor",
+        );
+    }
+}
+
+/// A spare is made before it is known whose place it will take, and so which slot and which volumes it would have.
+fn no_spares_with_volumes(table: &Table<'_>) {
+    if let (Some(volumes), Some(spares)) = (table.get("volume"), table.get("spares")) {
+        spares.place.contradicts::<()>(
+            volumes.place,
+            "servers with volumes have no spares: each of them has a slot, and a spare has none",
+            "the volumes",
+            "remove `spares`: the successor of a server with volumes is made ahead at every planned replacement",
         );
     }
 }

@@ -23,14 +23,14 @@ pub fn aged(
     now: Timestamp,
 ) -> Vec<ServerId> {
     let at_rest = progress.is_some_and(|progress| progress.state == RolloutState::Done);
-    if !at_rest || observed.blocked.is_some() || observed.servers.iter().any(|server| !server.serves()) {
+    if !at_rest || observed.blocked.is_some() || observed.members().any(|server| !server.serves()) {
         return Vec::new();
     }
-    observed.servers.iter().filter(|server| ends_at(server, max_age) <= now).map(|server| server.id.clone()).collect()
+    observed.members().filter(|server| ends_at(server, max_age) <= now).map(|server| server.id.clone()).collect()
 }
 
 /// When a server's time is over.
-fn ends_at(server: &ServerView, max_age: Duration) -> Timestamp {
+pub(super) fn ends_at(server: &ServerView, max_age: Duration) -> Timestamp {
     let earlier = JITTER * chance::share(&[server.id.as_str()]);
     later(server.launched_at, max_age.mul_f64(1.0 - earlier))
 }

@@ -28,7 +28,7 @@ const JITTER: f64 = 0.2;
 impl Failure {
     /// Whether it says something about its release: it came soon, and by itself.
     fn is_young(&self) -> bool {
-        !self.killed && !self.drill && later(self.launched_at, SHORT_LIFE) >= self.at
+        !self.killed && !self.drill && !self.spare && later(self.launched_at, SHORT_LIFE) >= self.at
     }
 }
 
@@ -79,8 +79,8 @@ pub(super) fn brake(
 ) -> Brake {
     let policy = desired.healing;
     let limit = policy.limit(desired.count);
-    let of_target =
-        lately(observed, policy.within, now).filter(|failure| failure.release == counts.target && !failure.drill);
+    let of_target = lately(observed, policy.within, now)
+        .filter(|failure| failure.release == counts.target && !failure.drill && !failure.spare);
     let (young, mut other): (Vec<&Failure>, Vec<&Failure>) = of_target.partition(|failure| failure.is_young());
     let kept = young.len().min(desired.count as usize);
     other.extend(&young[young.len() - kept..]);

@@ -17,7 +17,9 @@ pub(super) struct Counts<'a> {
     pub new: Vec<&'a ServerView>,
     /// Live and not of the target, or to be replaced.
     pub old: Vec<&'a ServerView>,
-    /// Neither live nor gone.
+    /// Live, and held as spares.
+    pub spares: Vec<&'a ServerView>,
+    /// Neither live nor gone; spares among them.
     pub leaving: Vec<&'a ServerView>,
     /// Of `new`, those that count as available.
     pub new_available: u32,
@@ -30,17 +32,22 @@ impl<'a> Counts<'a> {
         let target = rollout.target();
         let present = observed.servers.iter().filter(|s| s.state != ServerState::Gone);
         let (live, leaving): (Vec<_>, Vec<_>) = present.partition(|s| s.state.is_live());
+        let (mut spares, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|s| s.spare);
         let (mut new, mut old): (Vec<_>, Vec<_>) = live.into_iter().partition(|s| s.release == target && !s.replace);
-        for list in [&mut new, &mut old] {
+        for list in [&mut new, &mut old, &mut spares] {
             list.sort_by_key(|s| (s.serves(), s.launched_at, s.id.clone()));
         }
         let healthy = |s: &&&ServerView| s.serves() && s.healthy_at(desired) <= now;
         let new_available = new.iter().filter(healthy).count() as u32;
         let available = new_available + old.iter().filter(|s| s.serves()).count() as u32;
-        Self { target, new, old, leaving, new_available, available }
+        Self { target, new, old, spares, leaving, new_available, available }
     }
     pub fn live(&self) -> u32 {
         (self.new.len() + self.old.len()) as u32
+    }
+    /// Spares on their way out.
+    pub fn leaving_spares(&self) -> usize {
+        self.leaving.iter().filter(|s| s.spare).count()
     }
     /// How many servers that serve may be taken away.
     pub fn spare(&self, desired: &GroupDesired) -> u32 {

@@ -73,8 +73,8 @@ pub fn drill(
         None if held.is_some() => return Err(NoDrill::Held),
         None => {}
     }
-    let serving = observed.servers.iter().filter(|server| server.serves() && !server.busy).count() as u32;
-    if serving != wanted || observed.servers.len() as u32 != wanted {
+    let serving = observed.members().filter(|server| server.serves() && !server.busy).count() as u32;
+    if serving != wanted || observed.members().count() as u32 != wanted {
         return Err(NoDrill::NotWhole { serving, wanted });
     }
     let servers = toll.of(wanted);
@@ -82,7 +82,9 @@ pub fn drill(
         return Err(NoDrill::All { servers, wanted });
     }
     let limit = desired.healing.limit(wanted);
-    let down = backoff::lately(observed, desired.healing.within, now).filter(|failure| !failure.drill).count() as u32;
+    let down = backoff::lately(observed, desired.healing.within, now)
+        .filter(|failure| !failure.drill && !failure.spare)
+        .count() as u32;
     match servers.saturating_add(down) > limit {
         true => Err(NoDrill::TooMany { servers, down, limit }),
         false => Ok(servers),

@@ -54,6 +54,7 @@ pub fn forecast(
 fn finish(server: &mut ServerView, now: Timestamp) {
     match server.state {
         ServerState::Launching if server.staged => {}
+        ServerState::Launching if server.spare => server.staged = true,
         ServerState::Launching | ServerState::Starting => {
             (server.state, server.ready_at) = (ServerState::Ready, Some(now));
         }
@@ -76,6 +77,20 @@ fn carry_out(group: &GroupName, servers: &mut Vec<ServerView>, action: &Action, 
             let staged = matches!(action, Action::Stage { .. });
             let state = if staged { ServerState::Launching } else { ServerState::Ready };
             servers.push(ServerView { slot: Some(*slot), staged, state, ..server });
+        }
+        Action::Spare { release, servers: count } => {
+            let first = *launched;
+            *launched += *count as usize;
+            let spare = |n| {
+                let server = ready_server(group, *release, n + 1, now);
+                ServerView { spare: true, staged: true, state: ServerState::Launching, ready_at: None, ..server }
+            };
+            servers.extend((first..*launched).map(spare));
+        }
+        Action::Take { server } => {
+            each(servers, from_ref(server), |s| {
+                (s.state, s.staged, s.spare, s.ready_at) = (ServerState::Ready, false, false, Some(now))
+            });
         }
         Action::HandOver { server } => {
             each(servers, from_ref(server), |s| {
@@ -115,5 +130,6 @@ fn ready_server(group: &GroupName, release: ReleaseId, number: usize, now: Times
         slot: None,
         staged: false,
         replace: false,
+        spare: false,
     }
 }

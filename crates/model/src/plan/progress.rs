@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{
     backoff::{self, FAILURES_IN_A_ROW, later},
     count::Counts,
+    spares,
     types::{Admission, GroupDesired, GroupObserved, HealingHeld, RolloutProgress, RolloutState},
 };
 use crate::{digest::ReleaseId, fleet::Strategy};
@@ -124,7 +125,9 @@ fn failure(
     let failed = observed
         .failures
         .iter()
-        .filter(|f| f.release == target && f.launched_at >= progress.started_at && f.at >= progress.progressed_at)
+        .filter(|f| {
+            !f.spare && f.release == target && f.launched_at >= progress.started_at && f.at >= progress.progressed_at
+        })
         .count() as u32;
     if failed >= tolerated(desired) {
         return Some(format!("{failed} servers of release {} failed one after another", target.short()));
@@ -188,5 +191,7 @@ pub(super) fn wake_at(
     let deadline = (!rollout.is_over()).then(|| deadline(rollout, desired));
     let healthy = counts.new.iter().filter(|s| s.ready_at.is_some()).map(|s| s.healthy_at(desired));
     let backoff = backoff::until(desired, observed, counts.target, now);
-    healthy.chain(deadline).chain(backoff).chain(held.map(|held| held.until)).filter(|at| *at > now).min()
+    let members = healthy.chain(deadline).chain(backoff).chain(held.map(|held| held.until));
+    let spares = spares::wake_at(desired, observed, counts, now);
+    members.chain(spares).filter(|at| *at > now).min()
 }

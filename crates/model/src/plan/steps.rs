@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{
     backoff::{self, Brake},
     count::Counts,
-    slots,
+    slots, spares,
     types::{Action, GroupDesired, GroupObserved, PlannedAction, RolloutProgress, RolloutState, ServerView},
 };
 use crate::{fleet::Strategy, id::ServerId, server::ServerState};
@@ -28,6 +28,7 @@ pub(super) fn all(
     } else {
         steps.extend(launch(desired, observed, rollout, counts, healing, now));
     }
+    let spares = spares::surplus(desired, counts, &steps, now);
     let removals = remove(desired, rollout, counts);
     let going: Vec<&ServerId> = removals.iter().filter_map(|step| step.action.server()).collect();
     steps.extend(traffic(desired, observed, rollout, counts, &going, now));
@@ -35,6 +36,8 @@ pub(super) fn all(
     let mut leaving = counts.leaving.clone();
     leaving.sort_by_key(|s| (s.launched_at, s.id.clone()));
     steps.extend(leaving.into_iter().filter(|s| !s.busy).filter_map(leave));
+    let made = spares::make(desired, observed, rollout, counts, healing, &spares, now);
+    steps.extend(spares.into_iter().chain(made));
     steps
 }
 
@@ -222,7 +225,7 @@ fn launches(
     // A slot has room for its own server, whatever the others have.
     let room = if desired.slots { u32::MAX } else { desired.ceiling().saturating_sub(counts.live()) };
     // Servers that leave are not counted as live; where they do not go, no more are added to the heap.
-    let total = counts.live() + counts.leaving.len() as u32;
+    let total = counts.live() + (counts.leaving.len() - counts.leaving_spares()) as u32;
     let heap = desired.ceiling().saturating_mul(2).saturating_add(4).saturating_sub(total);
     let may = desired.admits(&counts.target) && backoff::until(desired, observed, counts.target, now).is_none();
     if may { missing.min(room).min(heap) } else { 0 }
@@ -235,16 +238,19 @@ fn launch(
     counts: &Counts<'_>,
     healing: Option<&Brake>,
     now: Timestamp,
-) -> Option<PlannedAction> {
+) -> Vec<PlannedAction> {
     let servers = launches(desired, observed, rollout, counts, healing, now);
-    (servers > 0).then(|| {
-        let release = counts.target;
-        let mut why = launch_reason(desired, rollout, counts, servers);
-        if let Some(held) = healing.and_then(|brake| brake.held) {
-            why.push_str(&format!("; {} went down lately, so no more than {} are healed", held.down, held.limit));
-        }
-        because(Action::Launch { release, servers }, why)
-    })
+    if servers == 0 {
+        return Vec::new();
+    }
+    let mut why = launch_reason(desired, rollout, counts, servers);
+    if let Some(held) = healing.and_then(|brake| brake.held) {
+        why.push_str(&format!("; {} went down lately, so no more than {} are healed", held.down, held.limit));
+    }
+    let mut steps = spares::take(desired, counts, servers, &why, now);
+    let (release, servers) = (counts.target, servers - steps.len() as u32);
+    steps.extend((servers > 0).then(|| because(Action::Launch { release, servers }, why)));
+    steps
 }
 
 fn launch_reason(desired: &GroupDesired, rollout: &RolloutProgress, counts: &Counts<'_>, servers: u32) -> String {

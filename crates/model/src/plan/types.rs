@@ -1,6 +1,9 @@
 //! What the planner is given and what it returns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,10 @@ pub struct GroupDesired {
     pub unmade: BTreeSet<u32>,
     /// How much of it is healed.
     pub healing: HealingPolicy,
+    /// How many spares are held.
+    pub spares: u32,
+    /// No spare gets older.
+    pub spare_age: Duration,
     /// For every release that might be launched, whether it may be. One that is not listed may not.
     pub admissions: BTreeMap<ReleaseId, Admission>,
 }
@@ -86,6 +93,8 @@ pub struct ServerView {
     pub staged: bool,
     /// To be replaced although it is on the right release: a rebuild, or other limits.
     pub replace: bool,
+    /// Whether it is a spare, which nobody has taken yet.
+    pub spare: bool,
 }
 
 /// A server that failed.
@@ -103,6 +112,9 @@ pub struct Failure {
     /// Whether a drill destroyed it on purpose: it says nothing about anything, and holds no healing back.
     #[serde(default)]
     pub drill: bool,
+    /// Whether it was a spare: it says nothing about the group's servers, and holds only spares back.
+    #[serde(default)]
+    pub spare: bool,
 }
 
 /// Healing that has stopped because too much of the group went down.
@@ -164,6 +176,18 @@ pub enum Action {
         /// The slot.
         slot: u32,
     },
+    /// Make so many servers up to the point where their services start, and hold them.
+    Spare {
+        /// The release; always an admitted one.
+        release: ReleaseId,
+        /// How many.
+        servers: u32,
+    },
+    /// Make a spare one of the group's servers.
+    Take {
+        /// The spare.
+        server: ServerId,
+    },
     /// Give the volumes to a server that was made so far, and start its services.
     HandOver {
         /// The server.
@@ -218,6 +242,8 @@ impl Action {
         match self {
             Self::Launch { .. } | Self::LaunchIn { .. } => "launch",
             Self::Stage { .. } => "stage",
+            Self::Spare { .. } => "spare",
+            Self::Take { .. } => "take",
             Self::HandOver { .. } => "hand-over",
             Self::AddToTraffic { .. } => "route",
             Self::RemoveFromTraffic { .. } => "unroute",
@@ -238,6 +264,7 @@ impl Action {
             | Self::Drain { server }
             | Self::Stop { server }
             | Self::HandOver { server }
+            | Self::Take { server }
             | Self::Destroy { server } => Some(server),
             _ => None,
         }
@@ -319,6 +346,13 @@ impl GroupDesired {
             Strategy::Rolling { max_unavailable, .. } => self.count.saturating_sub(max_unavailable),
             Strategy::BlueGreen => self.count,
         }
+    }
+}
+
+impl GroupObserved {
+    /// The group's own servers: those that are no spares.
+    pub(super) fn members(&self) -> impl Iterator<Item = &ServerView> {
+        self.servers.iter().filter(|server| !server.spare)
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Group {
     pub image: ImageText,
     /// How many servers, as a number or as limits between which they follow their load; 1 where nothing is said.
     pub count: Option<Count>,
+    /// How many servers are made ahead and held, so that a death or a scale-out takes one at once; 0 where nothing is said.
+    #[schemars(range(max = 100))]
+    pub spares: Option<u32>,
     /// Environment variables of every service: the group's configuration, part of the release.
     pub environment: Option<BTreeMap<String, String>>,
     /// Values of the image's configuration keys, or where they come from.

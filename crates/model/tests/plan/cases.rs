@@ -24,7 +24,14 @@ fn broken(world: &mut World, bad: u8) {
         if server.release == bad && server.state == ServerState::Starting {
             server.state = ServerState::Failed;
             let (at, launched_at) = (world.now, server.launched_at);
-            world.observed.failures.push(Failure { release: bad, at, launched_at, killed: false, drill: false });
+            world.observed.failures.push(Failure {
+                release: bad,
+                at,
+                launched_at,
+                killed: false,
+                drill: false,
+                spare: false,
+            });
         }
     }
 }
@@ -290,7 +297,14 @@ fn go_down(world: &mut World, servers: usize, killed: bool) {
     for server in world.observed.servers.iter_mut().filter(|s| serves(s)).take(servers) {
         (server.state, server.in_traffic) = (ServerState::Failed, false);
         let (release, launched_at) = (server.release, server.launched_at);
-        world.observed.failures.push(Failure { release, at: world.now, launched_at, killed, drill: false });
+        world.observed.failures.push(Failure {
+            release,
+            at: world.now,
+            launched_at,
+            killed,
+            drill: false,
+            spare: false,
+        });
     }
 }
 

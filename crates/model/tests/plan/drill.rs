@@ -27,7 +27,14 @@ fn go(world: &mut World, servers: usize, drill: bool) {
     for server in world.observed.servers.iter_mut().filter(|s| s.state == ServerState::Ready).take(servers) {
         (server.state, server.in_traffic, server.running) = (ServerState::Failed, false, false);
         let (release, launched_at) = (server.release, server.launched_at);
-        world.observed.failures.push(Failure { release, at: world.now, launched_at, killed: true, drill });
+        world.observed.failures.push(Failure {
+            release,
+            at: world.now,
+            launched_at,
+            killed: true,
+            drill,
+            spare: false,
+        });
     }
 }
 

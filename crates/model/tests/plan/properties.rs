@@ -13,6 +13,7 @@ use super::world::{Chance, FAIR, Weather, World, release};
 #[derive(Debug, Clone)]
 pub enum Happening {
     Want { release: u8, count: u32 },
+    Spares { count: u32 },
     Rebuild,
     Refuse { release: u8 },
     Admit { release: u8 },
@@ -40,6 +41,7 @@ fn weather() -> impl Strategy<Value = Weather> {
 pub fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         3 => (1u8..5, 0u32..7).prop_map(|(release, count)| Happening::Want { release, count }),
+        1 => (0u32..4).prop_map(|count| Happening::Spares { count }),
         1 => Just(Happening::Rebuild),
         1 => (1u8..5).prop_map(|release| Happening::Refuse { release }),
         1 => (1u8..5).prop_map(|release| Happening::Admit { release }),
@@ -52,6 +54,7 @@ pub fn happening() -> impl Strategy<Value = Happening> {
 pub fn happen(world: &mut World, what: &Happening) {
     match what {
         Happening::Want { release: n, count } => world.want(release(*n), *count),
+        Happening::Spares { count } => world.desired.spares = *count,
         Happening::Rebuild => {
             world.observed.servers.iter_mut().for_each(|s| s.replace = true);
             world.desired.revision += 1;
@@ -94,7 +97,9 @@ proptest! {
         world.want(release(5), 4);
         prop_assert_eq!(world.settle(FAIR), RolloutState::Done);
         prop_assert_eq!(world.on(release(5)), 4);
-        prop_assert_eq!(world.observed.servers.len(), 4);
+        let spares = world.observed.servers.iter().filter(|s| s.spare).count() as u32;
+        prop_assert_eq!(spares, if world.desired.slots { 0 } else { world.desired.spares });
+        prop_assert_eq!(world.observed.servers.len() as u32, 4 + spares);
     }
 
     /// Also without a new wish: whatever the last one was, the group comes to rest.

@@ -8,7 +8,7 @@ use kiln_model::{
     fleet::{HealingPolicy, RolloutPolicy, Strategy},
     plan::{
         Action, Admission, Failure, GroupDesired, GroupObserved, Plan, PlannedAction, RolloutProgress, RolloutState,
-        ServerView, plan,
+        SPARE_AGE, ServerView, plan,
     },
 };
 
@@ -65,6 +65,8 @@ impl World {
                 slots: false,
                 unmade: BTreeSet::new(),
                 healing: HealingPolicy::default(),
+                spares: 0,
+                spare_age: SPARE_AGE,
                 admissions,
             },
             observed: GroupObserved::default(),
@@ -101,10 +103,11 @@ impl World {
     pub fn round(&mut self, weather: Weather) -> bool {
         self.live(weather);
         let next = self.plan();
-        let idle =
-            next.steps.is_empty() && self.observed.servers.iter().all(|s| !s.busy && s.state == ServerState::Ready);
+        let idle = next.steps.is_empty()
+            && self.observed.servers.iter().all(|s| !s.busy && (s.state == ServerState::Ready || s.spare && s.staged));
         match next.wake_at {
-            Some(wake) if idle => self.now = wake,
+            // Spares become old for ever: that is no end.
+            Some(wake) if idle && wake.duration_since(self.now).as_hours() < 2 => self.now = wake,
             _ => self.pass(Duration::from_millis(100)),
         }
         idle && self.progress.as_ref().is_some_and(RolloutProgress::is_over)
@@ -139,6 +142,7 @@ impl World {
                     launched_at: server.launched_at,
                     killed: false,
                     drill: false,
+                    spare: server.spare,
                 };
                 (server.state, server.busy, server.running) = (ServerState::Failed, false, ready);
                 self.pending.retain(|(id, _)| *id != server.id);
@@ -163,7 +167,9 @@ impl World {
         let server = self.server(id);
         server.busy = false;
         let state = match action {
-            Action::Launch { .. } | Action::LaunchIn { .. } | Action::HandOver { .. } => ServerState::Starting,
+            Action::Launch { .. } | Action::LaunchIn { .. } | Action::HandOver { .. } | Action::Take { .. } => {
+                ServerState::Starting
+            }
             Action::Drain { .. } => ServerState::Drained,
             Action::Stop { .. } => ServerState::Stopped,
             Action::Destroy { .. } => ServerState::Gone,
@@ -176,7 +182,7 @@ impl World {
             _ => server.in_traffic,
         };
         server.running &= !matches!(action, Action::Stop { .. });
-        server.staged |= matches!(action, Action::Stage { .. });
+        server.staged |= matches!(action, Action::Stage { .. } | Action::Spare { .. });
         if server.state != state {
             server.state = server.state.step(state).unwrap();
         }
@@ -184,6 +190,11 @@ impl World {
     fn begin(&mut self, action: &Action) {
         let servers = match action {
             Action::Launch { release, servers } => (0..*servers).map(|_| self.launch(*release)).collect(),
+            Action::Spare { release, servers } => {
+                let made: Vec<_> = (0..*servers).map(|_| self.launch(*release)).collect();
+                made.iter().for_each(|id| self.server(id).spare = true);
+                made
+            }
             Action::LaunchIn { release, slot } | Action::Stage { release, slot } => {
                 let id = self.launch(*release);
                 self.server(&id).slot = Some(*slot);
@@ -194,10 +205,14 @@ impl World {
         };
         for id in servers {
             let server = self.server(&id);
-            let new = matches!(action, Action::Launch { .. } | Action::LaunchIn { .. } | Action::Stage { .. });
+            let new = matches!(
+                action,
+                Action::Launch { .. } | Action::LaunchIn { .. } | Action::Stage { .. } | Action::Spare { .. }
+            );
             assert!(!server.busy || new, "{id} is busy: {action:?}");
             server.busy = true;
-            server.staged &= !matches!(action, Action::HandOver { .. });
+            server.staged &= !matches!(action, Action::HandOver { .. } | Action::Take { .. });
+            server.spare &= !matches!(action, Action::Take { .. });
             let state = match action {
                 Action::Drain { .. } => ServerState::Draining,
                 Action::Stop { .. } => ServerState::Stopping,
@@ -224,13 +239,17 @@ impl World {
             slot: None,
             staged: false,
             replace: false,
+            spare: false,
         });
         id
     }
 
     /// What every plan keeps.
     fn check(&self, next: &Plan) {
-        let live = self.observed.servers.iter().filter(|s| s.state.is_live()).count() as u32;
+        let live = self.observed.servers.iter().filter(|s| s.state.is_live() && !s.spare).count() as u32;
+        let taken = next.steps.iter().filter(|step| matches!(step.action, Action::Take { .. })).count() as u32;
+        assert!(taken == 0 || live + taken <= self.desired.ceiling(), "{taken} taken, more than the surge");
+        self.check_spares(next);
         let mut touched = Vec::new();
         let mut going = 0;
         for PlannedAction { action, why } in &next.steps {
@@ -238,7 +257,10 @@ impl World {
             touched.extend(action.server().cloned());
             match action {
                 Action::Launch { release, servers } => {
-                    assert!(*servers > 0 && live + servers <= self.desired.ceiling(), "{servers} more than the surge");
+                    assert!(
+                        *servers > 0 && live + taken + servers <= self.desired.ceiling(),
+                        "{servers} more than the surge"
+                    );
                     assert!(self.desired.admits(release), "a release that is not admitted");
                 }
                 Action::LaunchIn { release, slot } | Action::Stage { release, slot } => {
@@ -286,6 +308,39 @@ impl World {
         if next.steps.is_empty() {
             let again = plan(&self.desired, &self.observed, Some(&next.rollout), self.now);
             assert_eq!(again, *next, "with nothing to do the plan must stay as it is");
+        }
+    }
+    /// What every plan keeps of spares.
+    fn check_spares(&self, next: &Plan) {
+        let target = next.rollout.target();
+        let spares = self.observed.servers.iter().filter(|s| s.spare && s.state.is_live());
+        let spare = |id: &ServerId| self.observed.servers.iter().find(|s| s.id == *id && s.spare);
+        let mut held = spares.clone().count() as u32;
+        for step in &next.steps {
+            match &step.action {
+                Action::Take { server } => {
+                    let spare = spare(server).expect("only a spare is taken");
+                    assert!(spare.staged && !spare.busy && !spare.replace, "{spare:?}");
+                    assert_eq!(spare.release, target, "a spare of another release is taken");
+                    assert!(self.desired.admits(&target), "a release that is not admitted");
+                    assert!(spare.launched_at + self.desired.spare_age > self.now, "one that is too old");
+                    held -= 1;
+                }
+                Action::Stop { server } => held -= u32::from(spare(server).is_some_and(|s| s.state.is_live())),
+                Action::Spare { release, servers } => {
+                    assert_eq!(*release, target);
+                    assert!(next.rollout.is_over() && self.desired.admits(release));
+                    let members = self.observed.servers.iter().filter(|s| !s.spare && s.state.is_live());
+                    let whole = members.clone().count() as u32 == self.desired.count && members.clone().all(serves);
+                    assert!(whole, "a spare is made while servers are missing");
+                    held += servers;
+                    assert!(held <= self.desired.spares, "{held} spares");
+                }
+                Action::AddToTraffic { server } | Action::HandOver { server } | Action::Drain { server } => {
+                    assert_eq!(spare(server), None, "a spare that nobody took");
+                }
+                _ => {}
+            }
         }
     }
     /// The servers of a slot that may have its volumes: PID 1 was given them and is not known to have ended.

@@ -10,5 +10,6 @@ mod limits;
 mod messages;
 mod nfs;
 mod shared;
+mod staged;
 mod volumes;
 mod written;

@@ -153,11 +153,12 @@ fn root_a_staged_server_takes_over_when_the_old_one_has_ended_and_is_nothing_wit
     launch(&bench, "old", kept("db.data.0", 1)).unwrap();
     bench.shell_as("old", "web", "echo old > /var/data/file");
     let next = request("next", kept("db.data.0", 2));
-    bench.runtime().volumes().stage(&release(), &next).unwrap();
-    bench.runtime().volumes().stage(&release(), &next).unwrap();
+    bench.runtime().stage(&release(), &next).unwrap();
+    bench.runtime().stage(&release(), &next).unwrap();
     assert_eq!(bench.shell("old", "cat /var/data/file"), "old\n", "it goes on meanwhile");
-    let before = bench.runtime().observe().unwrap().len();
-    assert_eq!(before, 1, "one that has no volumes yet is no server");
+    let seen = bench.runtime().observe().unwrap();
+    let staged = seen.iter().filter(|seen| seen.phase == kiln_runtime::Phase::Staged).count();
+    assert_eq!((seen.len(), staged), (2, 1), "one that has no volumes yet does not run");
     bench.reopen();
     assert_eq!(
         bench.left_on_host().iter().filter(|left| left.contains("next")).count(),
@@ -165,12 +166,12 @@ fn root_a_staged_server_takes_over_when_the_old_one_has_ended_and_is_nothing_wit
         "{:?}",
         bench.left_on_host()
     );
-    bench.runtime().volumes().stage(&release(), &next).unwrap();
+    bench.runtime().stage(&release(), &next).unwrap();
     bench.runtime().stop(&id("old"), 1, std::time::Duration::from_secs(10)).unwrap();
     bench.runtime().launch(&release(), &next).unwrap();
     assert_eq!(bench.shell("next", "cat /var/data/file"), "old\n");
     let other = request("other", kept("db.data.0", 3));
-    bench.runtime().volumes().stage(&release(), &other).unwrap();
+    bench.runtime().stage(&release(), &other).unwrap();
     bench.runtime().destroy(&id("other"), 1).unwrap();
     assert_eq!(bench.shell("next", "cat /var/data/file"), "old\n");
 }
@@ -190,7 +191,7 @@ fn root_a_volume_that_is_held_for_a_successor_stays_mounted_and_is_let_go_of_wit
             kiln_sys::loop_device::lock(&image.unwrap()).unwrap()
         };
         let stage = |server: &str, fence| {
-            volumes.stage(&release(), &request(&named(server), kept(fence))).unwrap();
+            bench.runtime().stage(&release(), &request(&named(server), kept(fence))).unwrap();
         };
         let write = |server: &str| {
             let script = format!("echo {server} >> /var/data/file");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, io::Write as _, path::Path};
 
 use kiln_engine::{EngineError, LaunchSpec, ObservedVolume, Phase, Volumes};
 use kiln_model::{
-    ByteSize, ServerId, VerifiedRelease, VolumeId,
+    ByteSize, ServerId, VolumeId,
     id::SnapshotName,
     volume::{Filesystem, Kept, SnapshotId, Source},
 };
@@ -91,9 +91,6 @@ impl State {
 
 #[async_trait::async_trait]
 impl Volumes for FakeEngine {
-    async fn stage(&self, _release: &VerifiedRelease, _spec: &LaunchSpec) -> Result<(), EngineError> {
-        Ok(())
-    }
     async fn create(&self, volume: &VolumeId, size: ByteSize, _filesystem: Filesystem) -> Result<(), EngineError> {
         self.state().volumes.entry(volume.clone()).or_insert_with(|| FakeVolume::new(size, Vec::new()));
         Ok(())

@@ -4,7 +4,7 @@ use kiln_api::{
     recovery::Drill,
     status::{
         GroupStatus, LiveStatus, LogsStatus, RefusedStatus, RolloutStatus, ScalingStatus, ServerStatus, SharedStatus,
-        SourcesStatus, Status,
+        SourcesStatus, SparesStatus, Status,
     },
     volume::VolumeStatus,
 };
@@ -38,6 +38,7 @@ fn group(group: &GroupStatus) -> String {
         group.endpoints.join(" "),
     );
     text.extend(group.rollout.as_ref().map(rollout));
+    text.extend(group.spares.as_ref().map(spares));
     text.extend(group.live.as_ref().map(live));
     text.extend(group.scaling.as_ref().map(scaling));
     text.extend(group.logs.as_ref().map(logs));
@@ -61,6 +62,10 @@ fn volumes(volumes: &[VolumeStatus]) -> Option<String> {
         let table = table::render(&super::super::volume::HEADING, &lines);
         table.lines().map(|line| format!("  {line}\n")).collect()
     })
+}
+
+fn spares(spares: &SparesStatus) -> String {
+    format!("  spares {} of {}\n", spares.held, spares.wanted)
 }
 
 fn scaling(scaling: &ScalingStatus) -> String {
@@ -147,6 +152,7 @@ mod tests {
         let release = |c: char| format!("sha256:{}", c.to_string().repeat(64));
         let server = |id: &str, state: &str, ready: Option<Duration>| ServerStatus {
             slot: None,
+            spare: false,
             id: id.into(),
             state: state.into(),
             release: release('b'),
@@ -211,6 +217,7 @@ mod tests {
                     updated: 1,
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
+                spares: Some(SparesStatus { wanted: 2, held: 1 }),
                 live: Some(LiveStatus { version: 3, keys: 2, set: 1 }),
                 scaling: Some(ScalingStatus {
                     min: 2,

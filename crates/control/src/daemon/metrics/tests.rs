@@ -16,6 +16,7 @@ fn server(state: &str, release: &str, ready_ms: Option<u64>) -> Event {
         ready: ready_ms.map(Duration::from_millis),
         reason: None,
         drill: false,
+        spare: false,
     }
 }
 
@@ -63,8 +64,8 @@ fn unit_what_happens_is_counted_and_timed() {
 fn unit_drills_are_counted_apart_from_failures() {
     let metrics = Metrics::default();
     let killed = |server: Event| match server {
-        Event::Server { group, server, state, release, address, ready, reason, .. } => {
-            Event::Server { group, server, state, release, address, ready, reason, drill: true }
+        Event::Server { group, server, state, release, address, ready, reason, spare, .. } => {
+            Event::Server { group, server, state, release, address, ready, reason, drill: true, spare }
         }
         other => other,
     };
@@ -133,4 +134,17 @@ fn unit_the_dashboard_and_its_page_in_the_docs_know_the_metrics_that_there_are()
     assert!(but.is_empty(), "the dashboard draws all but {but:?}");
     let described = names(include_str!("../../../../../docs/observing.md"));
     assert_eq!(described.intersection(&there).count(), there.len(), "{described:?}");
+}
+
+#[test]
+fn unit_spares_are_counted_apart() {
+    let metrics = Metrics::default();
+    let ended = match server("failed", "sha256:1", None) {
+        Event::Server { group, server, state, release, address, ready, reason, drill, .. } => {
+            Event::Server { group, server, state, release, address, ready, reason, drill, spare: true }
+        }
+        other => other,
+    };
+    metrics.note(&ended, at(0));
+    assert!(!lines(&metrics).iter().any(|line| line.starts_with("kiln_failures_total")));
 }
