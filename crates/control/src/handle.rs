@@ -35,6 +35,7 @@ use crate::{
     releases::Releases,
     routes,
     shared::{Clock, Shared},
+    traces::Sink,
     traffic::{Route, Traffic},
     volumes::{self, Book},
     waker,
@@ -60,6 +61,8 @@ pub struct ControlOptions {
     pub secrets: Option<Arc<SecretStore>>,
     /// The load of groups that follow it is read so often.
     pub load_every: Duration,
+    /// Where spans go, if somebody wants traces.
+    pub traces: Option<Sink>,
     /// Volumes are looked after so often. One is removed when it was due at 120 looks in a row.
     pub tend_every: Duration,
 }
@@ -72,6 +75,7 @@ impl ControlOptions {
             clock: Arc::new(Timestamp::now),
             fail_point: Arc::new(NeverFails),
             secrets: None,
+            traces: None,
             load_every: Duration::from_secs(5),
             tend_every: Duration::from_secs(5),
         }
@@ -279,6 +283,7 @@ impl Control {
             traffic,
             routes,
             events,
+            traces: options.traces,
             clock: options.clock,
             load_every: options.load_every,
             tend_every: options.tend_every,

@@ -32,7 +32,8 @@ pub(super) enum End {
 impl GroupTask {
     pub(super) fn ended(&mut self, ended: Ended) {
         match ended {
-            Ended::Launched { server, intention, prepared, turn, result } => {
+            Ended::Launched { server, intention, prepared, turn, times, result } => {
+                self.story.launched(&server, turn.begun.into_std(), &times);
                 let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
                 if !self.close(&server, intention, &outcome) {
                     return;
@@ -87,6 +88,7 @@ impl GroupTask {
     /// Closes an intention. False if the server has moved on meanwhile, and the answer means nothing any more.
     fn close(&mut self, id: &ServerId, intention: IntentionId, outcome: &str) -> bool {
         self.batch.close(intention, self.shared.now(), outcome);
+        self.story.closed(intention, outcome);
         let Some(server) = self.servers.get_mut(id).filter(|server| server.busy == Some(intention)) else {
             return false;
         };
@@ -127,6 +129,7 @@ impl GroupTask {
         server.watch = None;
         self.note_hand_over(id);
         self.note_replacement(id);
+        self.story.ready(id);
         self.step_to(id, ServerState::Ready);
         self.watch_over(id);
     }
@@ -221,7 +224,8 @@ impl GroupTask {
         if !drill && self.row.progress.as_ref().is_none_or(|p| p.to == release) {
             self.last_failure = Some(reason.clone());
         }
-        self.record(if drill { "drilled" } else { "failed" }, Some(id), json!({"release": release}), reason);
+        self.record(if drill { "drilled" } else { "failed" }, Some(id), json!({"release": release}), reason.clone());
+        self.trace_failure(id, &reason, now);
         self.step_to(id, ServerState::Failed);
         if end != End::Unseen {
             self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed, drill });

@@ -22,10 +22,14 @@ mod loss;
 mod matrix;
 mod metadata;
 mod observing;
+#[path = "../../src/traces/tests/receiver.rs"]
+#[allow(dead_code, reason = "shared with the tests of sending, which use all of it")]
+mod receiver;
 #[path = "../sources/registry.rs"]
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;
 mod shared;
 mod sources;
 mod throwaway;
+mod traces;
 mod volumes;
