@@ -19,7 +19,10 @@ use kiln_model::{
     fleet::{EvidencePolicy, OnSourceChange, Windows},
     plan::{GroupDesired, GroupObserved},
 };
-use tokio::sync::{Mutex, Semaphore, broadcast, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, Semaphore, broadcast, mpsc, oneshot},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -315,13 +318,20 @@ impl Control {
         self.destroy_strays(&loaded, &snapshot, &mut batch);
         self.shared.db.write(Arc::new(batch)).await?;
         let mut releases = loaded.releases;
+        // Groups are taken over beside each other: their evidence is looked at on other threads.
+        let mut adopting = JoinSet::new();
         for row in loaded.groups {
             let mine = releases.remove(&row.name).unwrap_or_default();
             let servers = loaded.servers.remove(&row.name).unwrap_or_default();
             let seen = snapshot.of(&row.name);
             let mut task = GroupTask::new(self.shared.clone(), row, mine);
-            task.adopt(servers, &seen.servers).await;
-            self.run_group(task).await;
+            adopting.spawn(async move {
+                task.adopt(servers, &seen.servers).await;
+                task
+            });
+        }
+        while let Some(adopted) = adopting.join_next().await {
+            self.run_group(adopted.map_err(|_| ControlError::Closed)?).await;
         }
         Ok(())
     }
