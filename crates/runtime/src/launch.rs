@@ -34,6 +34,7 @@ use crate::{
     server::Server,
     times::Times,
     values::{self, Values},
+    volume::Held,
     volumes,
 };
 
@@ -140,7 +141,8 @@ pub(crate) fn stage(inner: &Inner, release: &VerifiedRelease, request: &Request)
     });
     inner.pool.launched();
     let (berth, files, (record, plan, fds)) = staged?;
-    Ok(Staged { berth, files, record, plan, fds })
+    let held = inner.hold(request);
+    Ok(Staged { berth, files, record, plan, fds, held })
 }
 
 fn in_berth(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
@@ -189,14 +191,15 @@ pub(crate) struct Staged {
     pub(crate) record: Record,
     plan: Plan,
     fds: Vec<OwnedFd>,
+    pub(crate) held: Vec<Held>,
 }
 
 impl Staged {
     /// Gives it its volumes and starts its services. On failure nothing is left of it.
     fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
-        let Self { berth, files, record, plan, fds } = self;
+        let Self { berth, files, record, plan, fds, held } = self;
         let launching = Launching { inner, release, request, files: &files };
-        match launching.finish(&berth, record, plan, fds) {
+        match launching.finish(&berth, (record, plan, fds), held) {
             Ok(record) => Ok(server(berth, files, record, request)),
             Err(error) => {
                 discard(inner, berth, &files)?;
@@ -240,10 +243,11 @@ impl Launching<'_> {
     }
 
     /// Gives a server that was made so far its volumes, and starts it.
-    fn finish(&self, berth: &Berth, mut record: Record, plan: Plan, mut fds: Vec<OwnedFd>) -> Result<Record> {
+    fn finish(&self, berth: &Berth, made: (Record, Plan, Vec<OwnedFd>), held: Vec<Held>) -> Result<Record> {
+        let (mut record, plan, mut fds) = made;
         record.volumes = volumes::held(self.request);
         self.files.write(&record)?;
-        let given = self.inner.give(self.request, &berth.users)?;
+        let given = self.inner.give(self.request, &berth.users, held)?;
         for (descriptor, fd) in plan.descriptors.iter().zip(&mut fds) {
             match descriptor {
                 Descriptor::Volume(number) => *fd = duplicate(given[*number].as_fd())?,

@@ -2,7 +2,7 @@
 //!
 //! A volume is a directory of the pool with its *image*, its *state* and its snapshots, all of them files that share content. An image
 //! is made from a formatted template by sharing, locked, put under a loop device, and mounted as a descriptor, which goes
-//! into one server's mount namespace and nowhere else. Nothing has to be detached: when the server's PID 1 is gone, so
+//! into one server's mount namespace and, while its successor is staged, to that. Nothing has to be detached: when the server's PID 1 is gone, so
 //! is its namespace, the mount in it, the device under that, and the lock. Whoever asks is never asked for help.
 //!
 //! What keeps a volume from having two servers:
@@ -16,6 +16,7 @@
 mod attach;
 mod error;
 mod format;
+mod held;
 mod pool;
 mod snapshot;
 mod state;
@@ -43,6 +44,7 @@ use kiln_sys::{
 
 pub use error::VolumeError;
 use error::{OnFile as _, Result};
+pub(crate) use held::Held;
 use pool::{Pool, make_private};
 pub use snapshot::Inside;
 pub(crate) use snapshot::thaw_left;

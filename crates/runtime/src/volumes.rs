@@ -3,7 +3,7 @@
 use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
 };
 
 use kiln_model::{
@@ -18,7 +18,8 @@ use crate::{
     inside,
     launch::{self, Staged},
     record::{HeldVolume, Record},
-    volume::{Inside, Seen, thaw_left},
+    server::Server,
+    volume::{Held, Inside, Seen, thaw_left},
 };
 
 /// What a server's record says of the volumes it is given.
@@ -57,13 +58,46 @@ impl Inner {
         all.into_values().try_for_each(|staged| staged.discard(self))
     }
 
+    /// Holds the volumes that are named in a request and that a server has, so that they stay mounted until the staged
+    /// successor gets them. One that cannot be held is attached later as any other is.
+    pub(crate) fn hold(&self, request: &Request) -> Vec<Held> {
+        let hold = |source: &Source| {
+            let Source::Kept(kept) = source else { return None };
+            let holder = self.holder_of(&kept.volume)?;
+            let held = self.volumes.hold(&kept.volume);
+            let held = held.inspect_err(|error| tracing::info!(volume = %kept.volume, %error, "not held"));
+            // Of whoever is gone by now the file system may not be what was mounted.
+            held.ok()?.filter(|_| matches!(holder.alive(), Ok(Some(_))))
+        };
+        request.volumes.iter().filter_map(|attachment| hold(&attachment.source)).collect()
+    }
+
+    /// The living server that has a volume.
+    fn holder_of(&self, volume: &VolumeId) -> Option<Arc<Server>> {
+        let has = |server: &&Arc<Server>| server.record.volumes.iter().any(|held| held.volume == *volume);
+        let servers = self.servers();
+        servers.values().filter(has).find(|server| matches!(server.alive(), Ok(Some(_)))).cloned()
+    }
+
+    /// Whether a staged server holds a volume.
+    fn is_held(&self, volume: &VolumeId) -> bool {
+        let all = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().flat_map(|staged| &staged.held).any(|held| held.volume == *volume)
+    }
+
     /// Mounts of the volumes that a server is given, in the order of the request, with its owners.
-    pub(crate) fn give(&self, request: &Request, users: &OwnedFd) -> Result<Vec<OwnedFd>> {
-        let give = |source: &Source| -> Result<OwnedFd> {
+    pub(crate) fn give(&self, request: &Request, users: &OwnedFd, mut held: Vec<Held>) -> Result<Vec<OwnedFd>> {
+        let mut give = |source: &Source| -> Result<OwnedFd> {
             let mount = match source {
                 Source::Kept(kept) => {
                     self.end_older(kept, &request.server)?;
-                    self.volumes.attach(kept, &request.server)?
+                    self.let_go(&kept.volume);
+                    let held = held.extract_if(.., |held| held.volume == kept.volume).next();
+                    let taken = held.map(|held| self.volumes.take_held(held, kept, &request.server)).transpose()?;
+                    match taken.flatten() {
+                        Some(mount) => mount,
+                        None => self.volumes.attach(kept, &request.server)?,
+                    }
                 }
                 Source::Throwaway { from, size, filesystem } => {
                     self.volumes.throwaway(from.as_ref(), *size, *filesystem)?
@@ -73,6 +107,12 @@ impl Inner {
             Ok(mount)
         };
         request.volumes.iter().map(|attachment| give(&attachment.source)).collect()
+    }
+
+    /// What other staged servers hold of a volume is not theirs to get any more.
+    fn let_go(&self, volume: &VolumeId) {
+        let mut all = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values_mut().for_each(|staged| staged.held.retain(|held| held.volume != *volume));
     }
 
     /// Ends servers that were given a volume with an older number: they have no right to it any more.
@@ -91,18 +131,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits until the volumes of a server whose PID 1 is gone are free. One that went to another server is not waited for.
+    /// Waits until the volumes of a server whose PID 1 is gone are free. One that went to another server, or that a staged
+    /// one holds, is not waited for.
     pub(crate) fn wait_until_released(&self, record: &Record) -> Result<()> {
         for held in &record.volumes {
             let newer = |other: &Record| other.volumes.iter().any(|o| o.volume == held.volume && o.fence > held.fence);
-            if !self.servers().values().any(|server| newer(&server.record)) {
+            let went = self.is_held(&held.volume) || self.servers().values().any(|server| newer(&server.record));
+            if !went {
                 self.volumes.wait_until_free(&held.volume)?;
             }
         }
         Ok(())
     }
 
-    /// A directory of a volume, as the server that has it sees it; none if no server has it.
+    /// A directory of a volume, as the server that has it sees it, or of what is held for the next one; none if nobody has it.
     fn inside_of(&self, volume: &VolumeId) -> Result<Option<Inside>> {
         let servers: Vec<_> = self.servers().values().cloned().collect();
         for server in servers {
@@ -112,10 +154,14 @@ impl Inner {
             {
                 let opened = inside::open_directory(&server, &held.path);
                 // One that ended meanwhile has let go of it.
-                return if server.alive()?.is_some() { opened.map(|fd| fd.map(Inside)) } else { Ok(None) };
+                if server.alive()?.is_some() {
+                    return opened.map(|fd| fd.map(Inside));
+                }
             }
         }
-        Ok(None)
+        let staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = staged.values().flat_map(|staged| &staged.held).find(|held| held.volume == *volume);
+        Ok(held.map(Held::open).transpose()?)
     }
 }
 

@@ -57,13 +57,7 @@ impl GroupTask {
 
     pub(super) fn stage(&mut self, release: ReleaseId, slot: u32, why: &str, now: Timestamp) -> Option<Work> {
         let (verified, mut spec) = self.new_spec(release, Some(slot))?;
-        // Named, so that their places are made; which they are is said when they are given.
-        let named = volume::needed(&spec.manifest).map(|needed| Attachment {
-            name: needed.name.clone(),
-            source: Source::Throwaway { from: None, size: Filesystem::Ext4.least(), filesystem: Filesystem::Ext4 },
-        });
-        let named = named.collect();
-        spec.volumes = named;
+        spec.volumes = self.named(&spec, slot);
         let mut server = self.new_server(&spec, release, Some(slot), now);
         server.waiting = Some(Box::new(Waiting { release: verified.clone(), spec: spec.clone() }));
         self.servers.insert(spec.server.clone(), server);
@@ -71,6 +65,21 @@ impl GroupTask {
         let prepare = self.prepared.insert(verified.release().image);
         let farewells = self.farewells(slot);
         Some(Work::Stage { release: Box::new(verified), spec: Box::new(spec), prepare, farewells, intention })
+    }
+
+    /// The volumes that a staged server will have, so that their places are made and those that are there stay mounted. With
+    /// which number each is given is said then.
+    fn named(&self, spec: &LaunchSpec, slot: u32) -> Vec<Attachment> {
+        let source = |needed: &Needed<'_>| {
+            let volume = VolumeId::of(&self.row.name, needed.name, slot);
+            match self.shared.book.get(&volume).filter(|row| row.made) {
+                Some(row) => Source::Kept(Kept { volume, fence: row.fence, size: row.size, restore: None }),
+                None => Source::Throwaway { from: None, size: Filesystem::Ext4.least(), filesystem: Filesystem::Ext4 },
+            }
+        };
+        volume::needed(&spec.manifest)
+            .map(|needed| Attachment { name: needed.name.clone(), source: source(&needed) })
+            .collect()
     }
 
     /// What the recipe of whoever serves in a slot wants done before its volumes go to another.

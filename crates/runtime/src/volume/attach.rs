@@ -132,7 +132,7 @@ impl Volumes {
     }
 }
 
-fn check_fence(state: &State, kept: &Kept, server: &ServerId) -> Result<()> {
+pub(super) fn check_fence(state: &State, kept: &Kept, server: &ServerId) -> Result<()> {
     let same = state.fence == kept.fence && state.holder.as_ref() == Some(server);
     if state.fence < kept.fence || same {
         return Ok(());
@@ -210,7 +210,7 @@ fn mount(device: &LoopDevice, filesystem: Filesystem, volume: &VolumeId) -> Resu
 
 /// A file system that is smaller than its image is grown: the volume was made larger while no server had it, or it is a
 /// snapshot of a time when it was smaller.
-fn is_smaller(image: &File) -> Result<bool> {
+pub(super) fn is_smaller(image: &File) -> Result<bool> {
     let size = image.metadata().on("look at", "an image")?.len();
     Ok(superblock::size(image).is_some_and(|has| has + SLACK <= size))
 }
@@ -218,9 +218,13 @@ fn is_smaller(image: &File) -> Result<bool> {
 /// XFS is grown only while it is mounted.
 fn grow_xfs(mount: &OwnedFd, image: &File) -> Result<()> {
     let size = image.metadata().on("look at", "an image")?.len();
+    Ok(resize::xfs(opened(mount)?.as_fd(), size / BLOCK)?)
+}
+
+/// The directory at a mount, which a mount's own descriptor does not open.
+pub(super) fn opened(mount: &OwnedFd) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let inside = openat(mount, ".", flags, Mode::empty()).on("open", "a volume")?;
-    Ok(resize::xfs(inside.as_fd(), size / BLOCK)?)
+    openat(mount, ".", flags, Mode::empty()).on("open", "a volume")
 }
 
 fn resize_to(inside: &OwnedFd, size: u64, filesystem: Filesystem, volume: &VolumeId) -> Result<()> {

@@ -177,6 +177,89 @@ fn root_a_staged_server_takes_over_when_the_old_one_has_ended_and_is_nothing_wit
 }
 
 #[test]
+fn root_a_volume_that_is_held_for_a_successor_stays_mounted_and_is_let_go_of_with_it() {
+    let bench = Bench::new();
+    let volumes = bench.runtime().volumes();
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs] {
+        let (size, word) = (filesystem.least().max(SIZE), filesystem.word());
+        let name = format!("db.{word}.0");
+        let named = |what: &str| format!("{word}-{what}");
+        let with = |size, fence, restore| Source::Kept(Kept { volume: volume(&name), fence, size, restore });
+        let kept = |fence| with(size, fence, None);
+        let is_free = || {
+            let image = std::fs::File::options().read(true).write(true).open(in_pool(&bench, &format!("{name}/image")));
+            kiln_sys::loop_device::lock(&image.unwrap()).unwrap()
+        };
+        let stage = |server: &str, fence| {
+            volumes.stage(&release(), &request(&named(server), kept(fence))).unwrap();
+        };
+        let write = |server: &str| {
+            let script = format!("echo {server} >> /var/data/file");
+            assert_eq!(
+                bench.shell_as(&named(server), "web", &format!("{script} && echo ok")).stdout,
+                b"ok\n",
+                "{word}"
+            );
+        };
+        let lines = |server: &str| bench.shell(&named(server), "cat /var/data/file");
+        volumes.create(&volume(&name), size, filesystem).unwrap();
+        launch(&bench, &named("old"), kept(1)).unwrap();
+        write("old");
+        stage("next", 1);
+        write("old");
+        // Killed, with what it wrote nowhere but in memory: the file system does not notice.
+        bench.runtime().kill(&id(&named("old")), 1).unwrap();
+        bench.wait_for_end(&named("old"));
+        bench.runtime().destroy(&id(&named("old")), 1).unwrap();
+        assert!(!is_free(), "{word}: it is mounted still");
+        volumes.snapshot(&snapshot(&format!("{name}@between"))).unwrap();
+        launch(&bench, &named("next"), kept(2)).unwrap();
+        assert_eq!(lines("next"), "old\nold\n", "{word}");
+        let copy = format!("db.{word}.1");
+        volumes.clone_of(&snapshot(&format!("{name}@between")), &volume(&copy)).unwrap();
+        launch(&bench, &named("clone"), Source::Kept(Kept { volume: volume(&copy), fence: 1, size, restore: None }))
+            .unwrap();
+        assert_eq!(lines("clone"), "old\nold\n", "{word}: a snapshot of what is held is whole");
+
+        // Whoever had it is ended first, also if nobody stopped it.
+        stage("third", 2);
+        write("next");
+        launch(&bench, &named("third"), kept(3)).unwrap();
+        assert_eq!(bench.wait_for_end(&named("next")), "PID 1 was killed");
+        let late = volume_error(launch(&bench, &named("late"), kept(2)).unwrap_err());
+        assert!(matches!(late, VolumeError::Fenced { asked: 2, known: 3, .. }), "{late}");
+
+        // One that is not staged does not wait for one that is; that one gets nothing any more.
+        stage("forgotten", 3);
+        bench.runtime().stop(&id(&named("third")), 1, std::time::Duration::from_secs(10)).unwrap();
+        launch(&bench, &named("fourth"), kept(4)).unwrap();
+        assert_eq!(lines("fourth"), "old\nold\nnext\n", "{word}");
+        bench.runtime().destroy(&id(&named("forgotten")), 1).unwrap();
+
+        // What is to be done to the file system first is done, though it was held.
+        let larger = ByteSize::bytes(size.as_bytes() * 2);
+        let blocks =
+            |server: &str| bench.shell(&named(server), "stat -f -c %b /var/data").trim().parse::<u64>().unwrap();
+        let before = blocks("fourth");
+        stage("larger", 4);
+        launch(&bench, &named("larger"), with(larger, 5, None)).unwrap();
+        assert!(blocks("larger") > before * 3 / 2, "{word}: {before}, {}", blocks("larger"));
+        stage("restored", 5);
+        write("larger");
+        let restore = Restore { snapshot: "between".parse().unwrap(), before: "before".parse().unwrap(), number: 1 };
+        launch(&bench, &named("restored"), with(larger, 6, Some(restore))).unwrap();
+        assert_eq!(lines("restored"), "old\nold\n", "{word}");
+
+        // A staged server that is not wanted any more lets go.
+        stage("unwanted", 6);
+        bench.runtime().stop(&id(&named("restored")), 1, std::time::Duration::from_secs(10)).unwrap();
+        assert!(!is_free(), "{word}");
+        bench.runtime().destroy(&id(&named("unwanted")), 1).unwrap();
+        eventually(is_free);
+    }
+}
+
+#[test]
 fn root_a_snapshot_is_whole_a_clone_can_be_written_and_a_volume_is_put_back() {
     let bench = Bench::new();
     for filesystem in [Filesystem::Ext4, Filesystem::Xfs] {
