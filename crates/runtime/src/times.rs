@@ -10,9 +10,12 @@ use std::{
 /// So many steps of a launch are kept.
 const MOST: usize = 64;
 
+/// A step, and when it was done.
+type Done = (&'static str, Instant);
+
 /// What was done in a launch, and when. Clones note into the same.
 #[derive(Debug, Clone, Default)]
-pub struct Times(Option<Arc<Mutex<Vec<(&'static str, Instant)>>>>);
+pub struct Times(Option<Arc<Mutex<Vec<Done>>>>);
 
 impl Times {
     /// Notes what comes.
