@@ -156,6 +156,7 @@ fn request(config: &str, round: usize) -> Request {
         secrets: Arc::default(),
         volumes: Vec::new(),
         shared: Vec::new(),
+        times: Default::default(),
     }
 }
 

@@ -42,6 +42,8 @@ pub const TEST: &[Tool] = &[
     tool("/usr/lib/python3/dist-packages/kazoo/client.py", "python3-kazoo"),
     tool("/usr/lib/python3/dist-packages/prometheus_client/parser.py", "python3-prometheus-client"),
     tool("/usr/lib/python3/dist-packages/jsonschema/validators.py", "python3-jsonschema"),
+    tool("/usr/lib/python3/dist-packages/google/protobuf/json_format.py", "python3-protobuf"),
+    tool("protoc", "protobuf-compiler"),
     tool("rpmbuild", "rpm"),
     tool("/usr/share/java/zookeeper.jar", "zookeeper"),
     tool("redis-server", "redis-server"),

@@ -751,6 +751,10 @@ pub struct Daemon {
     /// said
     #[arg(long, env = "KILN_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<std::net::SocketAddr>,
+    /// Send traces of rollouts, healing and launches to this collector of OpenTelemetry, by OTLP over HTTP. The variables
+    /// OTEL_EXPORTER_OTLP_ENDPOINT and the like are heeded as well
+    #[arg(long, env = "KILN_TRACES", value_name = "URL")]
+    pub traces: Option<String>,
     /// Say that whoever starts this starts it again when it was killed: `kiln drill daemon` may do that
     #[arg(long, conflicts_with = "stop")]
     pub supervised: bool,

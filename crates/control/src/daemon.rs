@@ -49,7 +49,7 @@ use tokio::sync::watch;
 pub use self::{
     gateway::{GatewayProcess, GatewayTraffic},
     host::{Host, HostError, LocalHost},
-    local::{GatewayCommand, StoreRoots, metadata, run_local, throwaways},
+    local::{GatewayCommand, Offers, StoreRoots, metadata, run_local, throwaways},
     lock::{LockError, StateLock},
     recovery::Revival,
 };
@@ -62,6 +62,7 @@ use crate::{
     reports::{Library, Prover},
     sources::keeper::Damping,
     throwaway::Throwaways,
+    traces::{Sending, SettingsError, TraceSettings},
 };
 
 /// What the daemon is told at start.
@@ -73,6 +74,8 @@ pub struct DaemonOptions {
     pub run_dir: PathBuf,
     /// Where metrics and the keys of identity tokens are offered to others; nowhere if none.
     pub metrics: Option<std::net::SocketAddr>,
+    /// Where traces are sent; nowhere if none.
+    pub traces: Option<TraceSettings>,
     /// How changes of sources are slowed down.
     pub damping: Damping,
     /// What starts it again when it was killed.
@@ -188,6 +191,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The collector of traces.
+    #[error(transparent)]
+    Traces(#[from] SettingsError),
     /// Signals of the process.
     #[error("could not wait for signals")]
     Signals(#[source] std::io::Error),
@@ -234,7 +240,12 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     };
     remove_test_servers(parts.engine.as_ref()).await;
     let secrets = Arc::new(SecretStore::open(&state_dir)?);
-    let control_options = ControlOptions { secrets: Some(secrets.clone()), ..ControlOptions::new(state_dir.clone()) };
+    let (sending, sink) = options.traces.clone().map(Sending::start).unzip();
+    let control_options = ControlOptions {
+        secrets: Some(secrets.clone()),
+        traces: sink.clone(),
+        ..ControlOptions::new(state_dir.clone())
+    };
     let control =
         Control::open(control_options, parts.engine.clone(), parts.library.clone(), parts.traffic.clone()).await;
     let control = control.map_err(|source| DaemonError::Control { path: state_dir.clone(), source })?;
@@ -245,7 +256,9 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     let reads = Arc::new(KeyReads::of_state(&state_dir));
     let metadata = parts.metadata.map(|parts| start_metadata(parts, identity, reads.clone(), &control)).transpose()?;
     let started_at = Timestamp::now();
-    let history = Arc::new(history::History::new(started_at));
+    let mut history = history::History::new(started_at);
+    history.metrics.spans = sink.map(|sink| sink.counts().clone()).unwrap_or_default();
+    let history = Arc::new(history);
     let collecting = tokio::spawn(history::collect(history.clone(), control.subscribe()));
     let app = Arc::new(App {
         options,
@@ -294,6 +307,9 @@ pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Resul
     }
     drop(metadata);
     app.control.close().await;
+    if let Some(sending) = sending {
+        sending.end().await;
+    }
     listen::remove(&state_dir);
     tracing::info!("the daemon ended");
     drop(lock);

@@ -18,6 +18,7 @@ mod scale;
 mod shared;
 mod slots;
 mod spares;
+mod trace;
 mod view;
 mod wish;
 
@@ -33,7 +34,7 @@ use std::{
 };
 
 use kiln_api::{Event, status::GroupStatus};
-use kiln_engine::{EngineError, Observed, StopOutcome};
+use kiln_engine::{EngineError, Observed, StopOutcome, Times};
 use kiln_model::{
     GroupName, ImageDigest, ReleaseId, ServerId, VerifiedRelease,
     config::SecretHash,
@@ -55,6 +56,7 @@ use crate::{
     releases::ImageInfo,
     routes::Routed,
     shared::Shared,
+    traces::Story,
 };
 
 /// Without any event a group looks again after this time.
@@ -163,6 +165,8 @@ pub(crate) enum Ended {
         /// Whether its volumes were made ready for it, where it has some.
         prepared: bool,
         turn: Turn,
+        /// When which step of the launch was done.
+        times: Times,
         result: Result<Observed, EngineError>,
     },
     /// It is made up to the point where it needs its volumes.
@@ -271,6 +275,8 @@ pub(crate) struct GroupTask {
     last_failure: Option<String>,
     /// When the servers of slots were asked to end, for whoever takes over.
     stopped: BTreeMap<u32, Instant>,
+    /// What traces tell of it.
+    story: Story,
     /// Tables on their way to the gateway.
     routing: u32,
     /// Whether the gateway must be told although no server comes or goes.
@@ -294,6 +300,7 @@ impl GroupTask {
     pub fn new(shared: Arc<Shared>, row: GroupRow, releases: Vec<PastRelease>) -> Self {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         Self {
+            story: trace::story(&shared, &row),
             shared,
             row,
             releases: releases.into_iter().map(|release| (release.id(), release)).collect(),
@@ -435,6 +442,7 @@ impl GroupTask {
         let next = plan::plan(&self.desired(), &self.observed(), self.row.progress.as_ref(), now);
         self.note_progress(next.rollout);
         self.note_held(next.held);
+        self.trace_change(now);
         let works = self.begin(&next.steps, now);
         let names: Vec<String> = works.iter().map(begin::Work::describe).collect();
         for name in &names {
@@ -449,6 +457,7 @@ impl GroupTask {
         }
         self.acknowledge.drain(..).for_each(|answer| answer());
         works.into_iter().for_each(|work| self.start(work));
+        self.trace_rest();
         self.look_at_drill();
         self.answer_settled();
         let wake = next.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());

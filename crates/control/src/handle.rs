@@ -19,7 +19,10 @@ use kiln_model::{
     fleet::{EvidencePolicy, OnSourceChange, Windows},
     plan::{GroupDesired, GroupObserved},
 };
-use tokio::sync::{Mutex, Semaphore, broadcast, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, Semaphore, broadcast, mpsc, oneshot},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,6 +38,7 @@ use crate::{
     releases::Releases,
     routes,
     shared::{Clock, Shared},
+    traces::Sink,
     traffic::{Route, Traffic},
     volumes::{self, Book},
     waker,
@@ -60,6 +64,8 @@ pub struct ControlOptions {
     pub secrets: Option<Arc<SecretStore>>,
     /// The load of groups that follow it is read so often.
     pub load_every: Duration,
+    /// Where spans go, if somebody wants traces.
+    pub traces: Option<Sink>,
     /// Volumes are looked after so often. One is removed when it was due at 120 looks in a row.
     pub tend_every: Duration,
 }
@@ -72,6 +78,7 @@ impl ControlOptions {
             clock: Arc::new(Timestamp::now),
             fail_point: Arc::new(NeverFails),
             secrets: None,
+            traces: None,
             load_every: Duration::from_secs(5),
             tend_every: Duration::from_secs(5),
         }
@@ -279,6 +286,7 @@ impl Control {
             traffic,
             routes,
             events,
+            traces: options.traces,
             clock: options.clock,
             load_every: options.load_every,
             tend_every: options.tend_every,
@@ -310,13 +318,20 @@ impl Control {
         self.destroy_strays(&loaded, &snapshot, &mut batch);
         self.shared.db.write(Arc::new(batch)).await?;
         let mut releases = loaded.releases;
+        // Groups are taken over beside each other: their evidence is looked at on other threads.
+        let mut adopting = JoinSet::new();
         for row in loaded.groups {
             let mine = releases.remove(&row.name).unwrap_or_default();
             let servers = loaded.servers.remove(&row.name).unwrap_or_default();
             let seen = snapshot.of(&row.name);
             let mut task = GroupTask::new(self.shared.clone(), row, mine);
-            task.adopt(servers, &seen.servers).await;
-            self.run_group(task).await;
+            adopting.spawn(async move {
+                task.adopt(servers, &seen.servers).await;
+                task
+            });
+        }
+        while let Some(adopted) = adopting.join_next().await {
+            self.run_group(adopted.map_err(|_| ControlError::Closed)?).await;
         }
         Ok(())
     }

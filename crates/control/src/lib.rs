@@ -38,6 +38,7 @@ mod routes;
 mod shared;
 pub mod sources;
 pub mod throwaway;
+pub mod traces;
 pub mod traffic;
 mod volumes;
 mod waker;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::SecretStore, db::Db, failpoint::FailPoint, live::Live, logs::Logs, recovery::Drills, releases::Releases,
-    routes::RoutesHandle, traffic::Traffic, volumes::Book,
+    routes::RoutesHandle, traces::Sink, traffic::Traffic, volumes::Book,
 };
 
 /// Tells the time.
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub traffic: Arc<dyn Traffic>,
     pub routes: RoutesHandle,
     pub events: broadcast::Sender<Event>,
+    /// Where spans go, if somebody wants traces.
+    pub traces: Option<Sink>,
     pub clock: Clock,
     /// The load of a group that follows it is read so often.
     pub load_every: Duration,

@@ -2,7 +2,14 @@
 
 mod world;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kiln_api::{Event, recovery::Drill};
@@ -223,6 +230,72 @@ async fn host_a_daemon_killed_in_a_drill_comes_back_to_a_whole_group_and_says_th
         assert!(world.engine.deeds().iter().filter(launched).count() <= 4, "{place}: nothing is launched twice");
         assert_eq!(next_drill(&control, None).await.state, "met", "{place}: the next one is as good as any");
     }
+}
+
+/// Holds up the second launch of a drill.
+#[derive(Default)]
+struct Slow {
+    killing: AtomicBool,
+    launches: AtomicU32,
+}
+
+const HELD_UP: Duration = Duration::from_millis(250);
+
+impl FailPoint for Slow {
+    fn dies_at(&self, place: &str) -> bool {
+        self.killing.fetch_or(place == "drill: before action", Ordering::SeqCst);
+        let launch = place.starts_with("launch ") && place.ends_with(": before action");
+        if launch && self.killing.load(Ordering::SeqCst) && self.launches.fetch_add(1, Ordering::SeqCst) == 1 {
+            std::thread::sleep(HELD_UP);
+        }
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_a_drill_is_over_with_its_last_replacement() {
+    let world = World::new(quick());
+    let control = world.open_dying(Arc::<Slow>::default()).await;
+    up(&control, wanted(1, strict(6))).await;
+    let drilled = drill(&control, Some(Toll::Servers(3))).await.unwrap();
+    assert!(drilled.ready.is_some_and(|ready| ready >= HELD_UP), "the slowest of three counts: {drilled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_a_drill_kills_nothing_before_it_is_on_disk() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, strict(3))).await;
+    rest(&control).await;
+    // Somebody else writes to the state file: nothing comes on disk meanwhile.
+    let other = rusqlite::Connection::open(world.directory.path().join("kiln.db")).unwrap();
+    other.busy_timeout(Duration::from_secs(5)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let drilling = control.clone();
+    let drilled = tokio::spawn(async move { drill(&drilling, None).await.unwrap() });
+    tokio::time::sleep(HELD_UP).await;
+    assert_eq!(world.engine.running().len(), 3, "nothing was killed");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(drilled.await.unwrap().state, "met");
+}
+
+#[tokio::test]
+async fn host_a_drill_is_not_over_before_the_replacements_get_traffic() {
+    let world = World::new(quick());
+    let control = world.open().await;
+    let mut patient = strict(3);
+    patient.drill.objectives = Objectives::default();
+    up(&control, wanted(1, patient)).await;
+    *world.gate.away.lock().unwrap() = true;
+    let gate = world.gate.clone();
+    let begun = std::time::Instant::now();
+    let back = tokio::spawn(async move {
+        tokio::time::sleep(HELD_UP).await;
+        *gate.away.lock().unwrap() = false;
+    });
+    assert_eq!(drill(&control, None).await.unwrap().state, "met");
+    assert!(begun.elapsed() >= HELD_UP, "no gateway knew of the replacement after {:?}", begun.elapsed());
+    back.await.unwrap();
 }
 
 #[tokio::test]

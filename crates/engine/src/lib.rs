@@ -24,6 +24,8 @@ use kiln_model::{
     volume::{Attachment, Filesystem, SnapshotId},
 };
 
+pub use kiln_runtime::Times;
+
 /// Counts the launches of one server id; a request with an older one is refused.
 pub type Generation = u64;
 
@@ -48,6 +50,8 @@ pub struct LaunchSpec {
     pub volumes: Vec<Attachment>,
     /// The shared directories it is given, one for each that its image needs.
     pub shared: Vec<shared::Attachment>,
+    /// Where it is noted when which step of the launch was done.
+    pub times: Times,
 }
 
 /// Where a server is in its life, as the engine sees it.

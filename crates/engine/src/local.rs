@@ -84,6 +84,7 @@ fn request(spec: &LaunchSpec) -> Request {
         secrets: Arc::clone(&spec.secrets),
         volumes: spec.volumes.clone(),
         shared: spec.shared.clone(),
+        times: spec.times.clone(),
     }
 }
 

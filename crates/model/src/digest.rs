@@ -64,7 +64,9 @@ impl From<Digest> for String {
 }
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        let mut text = *b"sha256:................................................................";
+        hex::encode_to_slice(self.0, &mut text[7..]).expect("there are 64 places for 32 bytes");
+        f.write_str(std::str::from_utf8(&text).expect("hex digits are text"))
     }
 }
 impl fmt::Debug for Digest {

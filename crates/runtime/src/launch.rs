@@ -32,6 +32,7 @@ use crate::{
     record::{Files, Progress, Record, start_ticks},
     seed,
     server::{Phase, Server},
+    times::Times,
     values::{self, Values},
     volume::Held,
     volumes,
@@ -58,6 +59,8 @@ pub struct Request {
     pub volumes: Vec<Attachment>,
     /// The shared directories it is given.
     pub shared: Vec<kiln_model::shared::Attachment>,
+    /// Where it is noted when which step was done.
+    pub times: Times,
 }
 
 /// The steps of a launch, in order. Each is reported when it is done, for measuring and for fault injection.
@@ -96,6 +99,21 @@ impl LaunchStep {
         Self::Started,
         Self::Done,
     ];
+
+    /// For people: what is done once it is reached.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Berth => "berth",
+            Self::Recorded => "record",
+            Self::Limited => "limits",
+            Self::Root => "root",
+            Self::Network => "network",
+            Self::Files => "files",
+            Self::Volumes => "volumes",
+            Self::Started => "pid-1",
+            Self::Done => "record-again",
+        }
+    }
 }
 
 /// Is told of steps of launches as they are done.
@@ -165,9 +183,10 @@ fn take_berth<T>(
     work: impl FnOnce(Launching<'_>, &mut Berth) -> Result<T>,
 ) -> Result<(Berth, Files, T)> {
     let mut berth = inner.pool.take(network_mode(release))?;
-    inner.reached(LaunchStep::Berth);
     let files = Files::new(&inner.options.run_dir, &inner.options.state_dir, &request.server);
-    match work(Launching { inner, release, request, files: &files }, &mut berth) {
+    let launching = Launching { inner, release, request, files: &files };
+    launching.reached(LaunchStep::Berth);
+    match work(launching, &mut berth) {
         Ok(done) => Ok((berth, files, done)),
         Err(error) => {
             discard(inner, berth, &files)?;
@@ -238,6 +257,11 @@ struct Launching<'a> {
 }
 
 impl Launching<'_> {
+    fn reached(&self, step: LaunchStep) {
+        self.request.times.note(step.word());
+        self.inner.reached(step);
+    }
+
     fn run(&self, berth: &mut Berth) -> Result<Record> {
         let (record, plan, fds) = self.make(berth)?;
         self.start(berth, record, plan.operations, plan.boot, &fds)
@@ -249,7 +273,7 @@ impl Launching<'_> {
         self.limit(berth)?;
         let (root, plan) = self.root_and_network(berth, record.address)?;
         let fds = self.open_files(berth, &plan, root)?;
-        self.inner.reached(LaunchStep::Files);
+        self.reached(LaunchStep::Files);
         Ok((record, plan, fds))
     }
 
@@ -272,7 +296,7 @@ impl Launching<'_> {
             }
         }
         drop(given);
-        self.inner.reached(LaunchStep::Volumes);
+        self.reached(LaunchStep::Volumes);
         self.start(berth, record, plan.volumes, plan.boot, &fds)
     }
 
@@ -287,10 +311,10 @@ impl Launching<'_> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let told = berth.tell(&Packet { operations, boot: Some(boot) }, &fds);
         told.map_err(|error| self.name_template(error))?;
-        self.inner.reached(LaunchStep::Started);
+        self.reached(LaunchStep::Started);
         record.progress = Progress::Launched;
         self.files.write(&record)?;
-        self.inner.reached(LaunchStep::Done);
+        self.reached(LaunchStep::Done);
         Ok(record)
     }
 
@@ -315,7 +339,7 @@ impl Launching<'_> {
         };
         self.files.create()?;
         self.files.write(&record)?;
-        self.inner.reached(LaunchStep::Recorded);
+        self.reached(LaunchStep::Recorded);
         Ok(record)
     }
 
@@ -326,7 +350,7 @@ impl Launching<'_> {
             cpu_millis: limits.cpu_millis,
             pids: limits.pids,
         })?;
-        self.inner.reached(LaunchStep::Limited);
+        self.reached(LaunchStep::Limited);
         Ok(())
     }
 
@@ -336,7 +360,7 @@ impl Launching<'_> {
         let users = berth.users.try_clone().on("copy", "a descriptor")?;
         let root = || {
             let root = self.inner.roots.root(&image, users.as_fd());
-            self.inner.reached(LaunchStep::Root);
+            self.reached(LaunchStep::Root);
             root.map_err(|source| RuntimeError::Root { image, source })
         };
         let (mode, plan) = (network_mode(self.release), self.plan(address)?);
@@ -349,7 +373,7 @@ impl Launching<'_> {
             }),
             _ => root(),
         };
-        self.inner.reached(LaunchStep::Network);
+        self.reached(LaunchStep::Network);
         Ok((root?, plan))
     }
 

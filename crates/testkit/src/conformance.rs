@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kiln_engine::{Engine, EngineError, LaunchSpec, Observed, Phase, StopOutcome};
+use kiln_engine::{Engine, EngineError, LaunchSpec, Observed, Phase, StopOutcome, Times};
 use kiln_model::{GroupName, ImageManifest, ServerId, VerifiedRelease, fleet::Limits};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -58,6 +58,7 @@ fn spec(factory: &dyn Factory, name: &str, generation: u64) -> LaunchSpec {
         secrets: Arc::default(),
         volumes: Vec::new(),
         shared: Vec::new(),
+        times: Times::default(),
     }
 }
 

@@ -168,6 +168,7 @@ impl FakeEngine {
             sleep(manners.launch).await;
         }
         let launched = self.state().launch(release, image, &spec)?;
+        spec.times.note("launched");
         self.hint(&spec.server);
         self.clone().grow_up(spec.server.clone(), release);
         let number = self.state().launches;

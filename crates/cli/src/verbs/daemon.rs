@@ -1,7 +1,10 @@
 //! `kiln daemon`: the daemon in the foreground, or its end.
 
 use kiln_api::Client;
-use kiln_control::daemon::{GatewayCommand, Revival, run_local};
+use kiln_control::{
+    daemon::{DaemonError, GatewayCommand, Offers, Revival, run_local},
+    traces::TraceSettings,
+};
 
 use super::{Context, wait};
 use crate::{cli::Daemon, exit::Exit, failure::Failure, parts::host::HostPlaces};
@@ -19,7 +22,7 @@ pub(super) fn run(context: &Context<'_>, arguments: &Daemon) -> Result<Exit, Fai
     }
     let places = HostPlaces::of(&context.state)?;
     let program = std::env::current_exe().map_err(|error| Failure::host("find this program", error))?;
-    let metrics = arguments.metrics;
+    let offers = Offers { metrics: arguments.metrics, traces: traces(context, arguments)? };
     let revival = match (arguments.background, arguments.supervised) {
         (true, _) => Revival::Verbs,
         (false, true) => Revival::Supervisor,
@@ -27,8 +30,20 @@ pub(super) fn run(context: &Context<'_>, arguments: &Daemon) -> Result<Exit, Fai
     };
     let arguments = ["--state".into(), places.state.clone().into(), "gateway".into(), "--inherit".into()];
     let gateway = GatewayCommand { program, arguments: arguments.into() };
-    run_local(&places.state, gateway, metrics, revival)?;
+    run_local(&places.state, gateway, offers, revival)?;
     Ok(Exit::Ok)
+}
+
+/// What the option says must be right. What variables say was perhaps meant for other programs as well.
+fn traces(context: &Context<'_>, arguments: &Daemon) -> Result<Option<TraceSettings>, Failure> {
+    let option = arguments.traces.as_deref();
+    match TraceSettings::of(option, &|name| std::env::var(name).ok()) {
+        Err(error) if option.is_none() => {
+            context.ui.warn(&format!("no traces are sent: {error}"));
+            Ok(None)
+        }
+        settings => Ok(settings.map_err(DaemonError::from)?),
+    }
 }
 
 async fn stop(context: &Context<'_>) -> Result<Exit, Failure> {

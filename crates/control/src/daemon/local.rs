@@ -24,6 +24,7 @@ use crate::{
     metadata::{Identity, Listener, LocalResidents},
     sources::keeper::Damping,
     throwaway::Throwaways,
+    traces::TraceSettings,
 };
 
 /// How the daemon starts the gateway.
@@ -36,11 +37,20 @@ pub struct GatewayCommand {
     pub arguments: Vec<OsString>,
 }
 
+/// What the daemon tells others of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Offers {
+    /// Where metrics and the keys of identity tokens are offered; nowhere if none.
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Where traces are sent; nowhere if none.
+    pub traces: Option<TraceSettings>,
+}
+
 /// Runs the daemon of a state directory until it is asked to end. Blocks; must not be called on a thread of a tokio runtime.
 pub fn run_local(
     state_dir: &Path,
     gateway: GatewayCommand,
-    metrics: Option<std::net::SocketAddr>,
+    offers: Offers,
     revival: Revival,
 ) -> Result<(), DaemonError> {
     let lock = StateLock::take(state_dir)?;
@@ -53,7 +63,7 @@ pub fn run_local(
         .build()
         .map_err(broken)?;
     let entered = threads.enter();
-    let (options, parts) = parts(state_dir, gateway, metrics, revival).inspect_err(|error| {
+    let (options, parts) = parts(state_dir, gateway, offers, revival).inspect_err(|error| {
         tracing::error!(reason = kiln_api::error::chain(error), "the daemon could not start");
     })?;
     drop(entered);
@@ -65,7 +75,7 @@ pub fn run_local(
 fn parts(
     state_dir: &Path,
     gateway: GatewayCommand,
-    metrics: Option<std::net::SocketAddr>,
+    offers: Offers,
     revival: Revival,
 ) -> Result<(DaemonOptions, Parts), DaemonError> {
     let keys = Arc::new(Keys::open(state_dir)?);
@@ -87,7 +97,8 @@ fn parts(
         throwaways: Some(throwaways(&runtime, &run_dir)?),
         host: Arc::new(LocalHost::new(runtime, id, run_dir.clone())),
     };
-    Ok((DaemonOptions { state_dir, run_dir, metrics, damping: Damping::default(), revival }, parts))
+    let Offers { metrics, traces } = offers;
+    Ok((DaemonOptions { state_dir, run_dir, metrics, traces, damping: Damping::default(), revival }, parts))
 }
 
 /// Listens for the servers of a runtime that ask for metadata. Must be called in a tokio runtime.

@@ -9,7 +9,7 @@ mod histogram;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use kiln_api::{
 use kiln_gateway::latency::{LIMITS_US, Latency};
 
 use self::histogram::Histogram;
+use crate::traces::Counts;
 
 /// Releases that have histograms of their own.
 const RELEASES: usize = 64;
@@ -31,7 +32,11 @@ const BROKEN: usize = 1024;
 
 /// What happened, counted.
 #[derive(Default)]
-pub(crate) struct Metrics(Mutex<Counted>);
+pub(crate) struct Metrics {
+    counted: Mutex<Counted>,
+    /// What became of the spans of traces.
+    pub(super) spans: Arc<Counts>,
+}
 
 #[derive(Default)]
 struct Counted {
@@ -56,7 +61,7 @@ struct Counted {
 impl Metrics {
     /// Counts an event.
     pub(crate) fn note(&self, event: &Event, at: Timestamp) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Server { group, state, drill: true, .. } if state == "failed" => {
                 *counted.drilled.entry(group.clone()).or_default() += 1;
@@ -197,7 +202,7 @@ pub(crate) fn page(
     answers: &[((String, String), Latency)],
 ) -> String {
     let mut page = Page(String::new());
-    let counted = metrics.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let counted = metrics.counted.lock().unwrap_or_else(PoisonError::into_inner);
     now(&mut page, status, gateway);
     servers(&mut page, &counted);
     drills(&mut page, &counted);
@@ -208,6 +213,7 @@ pub(crate) fn page(
     page.histogram("kiln_suite_seconds", &[], &counted.suite);
     rollouts(&mut page, &counted);
     logs(&mut page, status);
+    spans(&mut page, &metrics.spans);
     page.family("kiln_warnings_total", "counter", "Warnings.");
     page.line("kiln_warnings_total", &[], counted.warnings);
     page.0
@@ -309,6 +315,13 @@ fn logs(page: &mut Page, status: &Status) {
             page.line(name, &[("group", &group.name)], count(logs));
         }
     }
+}
+
+fn spans(page: &mut Page, spans: &Counts) {
+    page.family("kiln_spans_sent_total", "counter", "Spans of traces that their collector has taken.");
+    page.line("kiln_spans_sent_total", &[], spans.sent());
+    page.family("kiln_spans_dropped_total", "counter", "Spans of traces that are gone without having arrived.");
+    page.line("kiln_spans_dropped_total", &[], spans.dropped());
 }
 
 fn rollouts(page: &mut Page, counted: &Counted) {

@@ -1,6 +1,6 @@
 //! The rows as types, and reading them all.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use kiln_model::{
@@ -126,7 +126,9 @@ pub(super) fn everything(connection: &Connection) -> Result<Loaded, DbError> {
         )?,
         ..Loaded::default()
     };
-    for row in rows(connection, "SELECT * FROM servers ORDER BY id", server)? {
+    // As they lie in the file: in the order of an index each would be looked up.
+    let same = SameOfServers::default();
+    for row in rows(connection, "SELECT * FROM servers", |row| server(row, &same))? {
         loaded.servers.entry(row.group.clone()).or_default().push(row);
     }
     let releases = "SELECT group_name, image, body, suite, settled FROM releases JOIN configs ON digest = config";
@@ -174,17 +176,59 @@ fn damaged(row: &Row<'_>, what: &'static str) -> DbError {
     DbError::Damaged { what, row: row.get::<_, String>(0).unwrap_or_else(|_| "a row".to_owned()) }
 }
 
+fn text<'a>(row: &'a Row<'_>, at: usize, what: &'static str) -> Result<&'a str, DbError> {
+    row.get_ref(at).ok().and_then(|value| value.as_str().ok()).ok_or_else(|| damaged(row, what))
+}
+
 fn parsed<T: FromStr>(row: &Row<'_>, at: usize, what: &'static str) -> Result<T, DbError> {
-    get::<String>(row, at, what)?.parse().map_err(|_| damaged(row, what))
+    text(row, at, what)?.parse().map_err(|_| damaged(row, what))
 }
 
 fn parsed_option<T: FromStr>(row: &Row<'_>, at: usize, what: &'static str) -> Result<Option<T>, DbError> {
-    let text = get::<Option<String>>(row, at, what)?;
+    let value = row.get_ref(at).map_err(|_| damaged(row, what))?;
+    let text = value.as_str_or_null().map_err(|_| damaged(row, what))?;
     text.map(|text| text.parse().map_err(|_| damaged(row, what))).transpose()
 }
 
 fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize, what: &'static str) -> Result<T, DbError> {
-    serde_json::from_str(&get::<String>(row, at, what)?).map_err(|_| damaged(row, what))
+    serde_json::from_str(text(row, at, what)?).map_err(|_| damaged(row, what))
+}
+
+/// What many rows have in common is parsed once.
+struct Same<T>(RefCell<Option<(String, T)>>);
+
+impl<T> Default for Same<T> {
+    fn default() -> Self {
+        Self(RefCell::new(None))
+    }
+}
+
+impl<T: Clone> Same<T> {
+    fn of(
+        &self,
+        row: &Row<'_>,
+        at: usize,
+        what: &'static str,
+        parse: impl FnOnce(&Row<'_>, usize, &'static str) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let text = text(row, at, what)?;
+        if let Some((_, value)) = self.0.borrow().as_ref().filter(|(known, _)| known == text) {
+            return Ok(value.clone());
+        }
+        let value = parse(row, at, what)?;
+        *self.0.borrow_mut() = Some((text.to_owned(), value.clone()));
+        Ok(value)
+    }
+}
+
+/// What servers have in common with the one before.
+#[derive(Default)]
+struct SameOfServers {
+    group: Same<GroupName>,
+    release: Same<ReleaseId>,
+    limits: Same<Limits>,
+    state: Same<ServerState>,
+    shared: Same<BTreeMap<SharedName, SharedDirectory>>,
 }
 
 fn group(row: &Row<'_>) -> Result<GroupRow, DbError> {
@@ -214,14 +258,14 @@ fn release(row: &Row<'_>) -> Result<(GroupName, PastRelease), DbError> {
     Ok((parsed(row, 0, "group")?, past))
 }
 
-fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
+fn server(row: &Row<'_>, same: &SameOfServers) -> Result<ServerRow, DbError> {
     Ok(ServerRow {
         id: parsed(row, 0, "id")?,
-        group: parsed(row, 1, "group")?,
+        group: same.group.of(row, 1, "group", parsed)?,
         generation: get::<i64>(row, 2, "generation")? as u64,
-        release: parsed(row, 3, "release")?,
-        limits: json(row, 4, "limits")?,
-        state: json(row, 5, "state")?,
+        release: same.release.of(row, 3, "release", parsed)?,
+        limits: same.limits.of(row, 4, "limits", json)?,
+        state: same.state.of(row, 5, "state", json)?,
         address: parsed_option(row, 6, "address")?,
         pid: get(row, 7, "pid")?,
         launched_at: parsed(row, 8, "launched_at")?,
@@ -232,7 +276,7 @@ fn server(row: &Row<'_>) -> Result<ServerRow, DbError> {
         touched: get(row, 13, "touched")?,
         reason: get(row, 14, "reason")?,
         slot: get(row, 15, "slot")?,
-        shared: json(row, 16, "shared")?,
+        shared: same.shared.of(row, 16, "shared", json)?,
         spare: get(row, 17, "spare")?,
     })
 }

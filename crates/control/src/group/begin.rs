@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kiln_api::Event;
-use kiln_engine::{EngineError, LaunchSpec, Observed};
+use kiln_engine::{EngineError, LaunchSpec, Observed, Times};
 use kiln_model::{
     GroupName, ReleaseId, ServerId, ServerState, VerifiedRelease,
     config::Secrets,
@@ -159,6 +159,7 @@ impl GroupTask {
             secrets: Arc::default(),
             volumes: Vec::new(),
             shared,
+            times: if self.story.is_told() { Times::kept() } else { Times::default() },
         };
         Some((verified, spec))
     }
@@ -293,6 +294,7 @@ impl GroupTask {
     /// Marks a server as busy and writes down what is about to be done to it.
     pub(super) fn intend(&mut self, id: &ServerId, action: &'static str, why: &str, at: Timestamp) -> IntentionId {
         let number = self.shared.intention();
+        self.trace_step(number, action, id, why, at);
         if let Some(server) = self.servers.get_mut(id) {
             server.busy = Some(number);
             self.batch.server(&server.row);
@@ -423,13 +425,14 @@ async fn carry_out(
             let held = shared.starts.clone().acquire_owned().await.ok();
             let turn = Turn { begun: Instant::now(), _held: held };
             let ready = slots::prepare(shared, &volumes).await;
+            spec.times.note("prepare");
             let prepared = ready.is_ok();
             let result = match ready {
                 Ok(()) => launch(shared, &release, &spec, prepare).await,
                 Err(error) => Err(error),
             };
             done().await;
-            tell(Ended::Launched { server: spec.server, intention, prepared, turn, result });
+            tell(Ended::Launched { server: spec.server, intention, prepared, turn, times: spec.times, result });
         }
         Work::Route { changes, drains, .. } => {
             let result = match routed {

@@ -32,7 +32,8 @@ pub(super) enum End {
 impl GroupTask {
     pub(super) fn ended(&mut self, ended: Ended) {
         match ended {
-            Ended::Launched { server, intention, prepared, turn, result } => {
+            Ended::Launched { server, intention, prepared, turn, times, result } => {
+                self.story.launched(&server, turn.begun.into_std(), &times);
                 let outcome = result.as_ref().map_or_else(|error| chain(error), |_| "ok".to_owned());
                 if !self.close(&server, intention, &outcome) {
                     return;
@@ -89,6 +90,7 @@ impl GroupTask {
     /// Closes an intention. False if the server has moved on meanwhile, and the answer means nothing any more.
     fn close(&mut self, id: &ServerId, intention: IntentionId, outcome: &str) -> bool {
         self.batch.close(intention, self.shared.now(), outcome);
+        self.story.closed(intention, outcome);
         let Some(server) = self.servers.get_mut(id).filter(|server| server.busy == Some(intention)) else {
             return false;
         };
@@ -140,6 +142,7 @@ impl GroupTask {
         server.watch = None;
         self.note_hand_over(id);
         self.note_replacement(id);
+        self.story.ready(id);
         self.step_to(id, ServerState::Ready);
         self.watch_over(id);
     }
@@ -236,7 +239,8 @@ impl GroupTask {
             self.last_failure = Some(reason.clone());
         }
         let inputs = if spare { json!({"release": release, "spare": true}) } else { json!({"release": release}) };
-        self.record(if drill { "drilled" } else { "failed" }, Some(id), inputs, reason);
+        self.record(if drill { "drilled" } else { "failed" }, Some(id), inputs, reason.clone());
+        self.trace_failure(id, &reason, now);
         self.step_to(id, ServerState::Failed);
         if end != End::Unseen {
             self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed, drill, spare });

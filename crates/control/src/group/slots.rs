@@ -198,6 +198,8 @@ impl GroupTask {
         let Some(slot) = self.servers.get(id).and_then(|server| server.row.slot) else { return };
         let Some(begun) = self.stopped.remove(&slot) else { return };
         let took = begun.elapsed();
+        let attributes = vec![("kiln.server", id.as_str().into()), ("kiln.slot", i64::from(slot).into())];
+        self.story.took("volumes-hand-over", begun.into_std(), attributes);
         for (volume, _) in self.held_by(id) {
             self.shared.book.note(&volume, &mut self.batch, |row| row.handover_ms = Some(took.as_millis() as u64));
         }

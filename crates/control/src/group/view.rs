@@ -291,7 +291,7 @@ impl GroupTask {
 }
 
 /// A rollout's state and reason in words.
-fn words(progress: &RolloutProgress) -> (&'static str, String) {
+pub(super) fn words(progress: &RolloutProgress) -> (&'static str, String) {
     let target = progress.to.short();
     match &progress.state {
         RolloutState::Running => ("running", format!("the group moves to release {target}")),

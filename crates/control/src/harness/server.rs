@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, future::join_all};
 use kiln_api::Event;
-use kiln_engine::{Engine, EngineError, LaunchSpec, Observed};
+use kiln_engine::{Engine, EngineError, LaunchSpec, Observed, Times};
 use kiln_model::{
     ByteSize, FrozenConfig, ServerId, SharedName, Suite, VerifiedRelease, VolumeName,
     evidence::TestOutcome,
@@ -50,6 +50,7 @@ pub(super) async fn run(
         secrets: subject.secrets.clone(),
         volumes: volumes(subject),
         shared: shared(subject),
+        times: Times::default(),
     };
     let live = &subject.live;
     let _lent = live.live.as_ref().map(|all| all.lend(&spec.server, live.values.clone()));

@@ -13,6 +13,7 @@ use kiln_control::{
     keys::Keys,
     metadata::Identity,
     sources::keeper::Damping,
+    traces::TraceSettings,
 };
 use kiln_engine::local::LocalEngine;
 use kiln_runtime::{Runtime, RuntimeOptions};
@@ -29,6 +30,8 @@ pub fn arguments(function: &str) -> Vec<OsString> {
 
 /// A file of the directory: the address at which the daemon offers metrics.
 pub const METRICS: &str = "metrics";
+/// A file of the directory: the address of the collector that the daemon sends traces to.
+pub const TRACES: &str = "traces";
 
 fn directory() -> Option<PathBuf> {
     std::env::var_os(DIRECTORY).map(PathBuf::from)
@@ -64,6 +67,8 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     let runtime = Arc::new(Runtime::open(options, library.clone()).unwrap());
     let gateway = GatewayProcess::new(&state, std::env::current_exe().unwrap(), arguments("child::gateway"));
     let metrics = std::fs::read_to_string(directory.join(METRICS)).ok().map(|address| address.parse().unwrap());
+    let traces = std::fs::read_to_string(directory.join(TRACES)).ok();
+    let traces = TraceSettings::of(traces.as_deref(), &|_| None).unwrap();
     let parts = Parts {
         engine: Arc::new(LocalEngine::new(runtime.clone())),
         library,
@@ -79,7 +84,7 @@ async fn run(directory: &Path) -> Result<(), DaemonError> {
     let damping = Damping { quiet: Duration::from_millis(300), interval: Duration::from_millis(500) };
     daemon::run(
         lock,
-        DaemonOptions { state_dir: state, run_dir, metrics, damping, revival: Revival::Supervisor },
+        DaemonOptions { state_dir: state, run_dir, metrics, traces, damping, revival: Revival::Supervisor },
         parts,
     )
     .await

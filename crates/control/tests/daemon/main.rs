@@ -22,6 +22,9 @@ mod loss;
 mod matrix;
 mod metadata;
 mod observing;
+#[path = "../../src/traces/tests/receiver.rs"]
+#[allow(dead_code, reason = "shared with the tests of sending, which use all of it")]
+mod receiver;
 #[path = "../sources/registry.rs"]
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;
@@ -29,4 +32,5 @@ mod shared;
 mod sources;
 mod spares;
 mod throwaway;
+mod traces;
 mod volumes;

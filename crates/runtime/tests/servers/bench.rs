@@ -122,6 +122,7 @@ impl Bench {
             secrets,
             volumes,
             shared,
+            times: Default::default(),
         };
         self.runtime().launch(&release(), &request)
     }
@@ -147,6 +148,7 @@ impl Bench {
             secrets,
             volumes,
             shared,
+            times: Default::default(),
         };
         let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
         self.runtime().launch(&release, &request)

@@ -37,6 +37,7 @@ fn request(server: &str, shared: Vec<Attachment>) -> Request {
         secrets: Arc::default(),
         volumes: Vec::new(),
         shared,
+        times: Default::default(),
     }
 }
 

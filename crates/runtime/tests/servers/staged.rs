@@ -23,6 +23,7 @@ fn request(name: &str) -> Request {
         secrets: Arc::default(),
         volumes: Vec::new(),
         shared: Vec::new(),
+        times: Default::default(),
     }
 }
 

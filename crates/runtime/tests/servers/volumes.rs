@@ -44,6 +44,7 @@ fn request(server: &str, source: Source) -> Request {
         secrets: Arc::default(),
         volumes: vec![Attachment { name: "data".parse().unwrap(), source }],
         shared: Vec::new(),
+        times: Default::default(),
     }
 }
 
