@@ -56,7 +56,11 @@ fn assert_whole(root: &Span, steps: &[Span]) {
         let inside = parent.start <= span.start && span.start <= span.end && span.end <= parent.end;
         assert!(inside, "{span:#?} is not inside {parent:#?}");
     }
-    for launch in named(steps, "launch").chain(named(steps, "hand-over")).filter(|launch| launch.error.is_none()) {
+    for launch in ["launch", "hand-over", "take"]
+        .into_iter()
+        .flat_map(|name| named(steps, name))
+        .filter(|launch| launch.error.is_none())
+    {
         let parts: Vec<&Span> = steps.iter().filter(|span| span.parent == Some(launch.id)).collect();
         assert_eq!(parts.iter().map(|part| part.name).collect::<Vec<_>>(), ["queue", "start", "readiness"]);
         let sum: u64 = parts.iter().map(|part| part.end - part.start).sum();
@@ -131,6 +135,27 @@ async fn host_healing_and_scaling_are_traces_of_their_own() {
     let (root, steps) = trace(&mut spans).await;
     assert_whole(&root, &steps);
     assert_eq!((root.name, named(&steps, "destroy").count()), ("remove", 1));
+}
+
+#[tokio::test]
+async fn host_a_spare_has_no_part_in_a_trace_before_it_is_taken() {
+    let world = World::new(quick());
+    let (control, mut spans) = open(&world).await;
+    let spared = || kiln_model::Group { spares: 1, ..group(2) };
+    let held = async || control.group_status(&web()).await.unwrap().spares.is_some_and(|spares| spares.held == 1);
+    up(&control, wanted(1, spared())).await;
+    let (root, steps) = trace(&mut spans).await;
+    assert_whole(&root, &steps);
+    assert_eq!((root.name, named(&steps, "launch").count()), ("rollout", 2));
+    for _ in 0..2 {
+        world::until("a spare is held", &held).await;
+        let victim = world.engine.running()[0].server.clone();
+        world.engine.kill(&victim);
+        let (root, steps) = trace(&mut spans).await;
+        assert_whole(&root, &steps);
+        assert_eq!((root.name, says(&root, "kiln.outcome")), ("heal", "done"), "{root:#?}");
+        assert_eq!((named(&steps, "take").count(), named(&steps, "spare").count()), (1, 0), "{steps:#?}");
+    }
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl GroupTask {
     pub(super) fn choose_victims(&self, toll: Option<Toll>) -> Result<BTreeSet<ServerId>, ControlError> {
         let toll = toll.unwrap_or(self.row.spec.drill.toll);
         let servers = self.may_drill(toll).map_err(|why| self.no_drill(why))?;
-        let members = self.servers.values().filter(|server| !server.row.spare).map(|server| server.row.id.clone());
+        let members = self.members().map(|server| server.row.id.clone());
         Ok(members.sample(&mut rand::rng(), servers.max(1) as usize).into_iter().collect())
     }
 

@@ -24,6 +24,11 @@ pub(crate) fn age(spec: &Group) -> Duration {
 }
 
 impl GroupTask {
+    /// The group's own servers: those that are no spares.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().filter(|server| !server.row.spare)
+    }
+
     /// Makes a spare.
     pub(super) fn spare(&mut self, release: ReleaseId, why: &str, now: Timestamp) -> Option<Work> {
         let (verified, spec) = self.new_spec(release, None)?;

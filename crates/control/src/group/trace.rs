@@ -43,7 +43,7 @@ impl GroupTask {
 
     fn change(&self, progress: Option<&RolloutProgress>, now: Timestamp) -> Cause {
         let (to, from) = (self.row.release, progress.and_then(|progress| progress.stable));
-        let (count, servers) = (self.row.spec.count, self.servers.len() as u32);
+        let (count, servers) = (self.row.spec.count, self.members().count() as u32);
         let name = if self.row.removing {
             "remove"
         } else if from != Some(to) {
@@ -64,9 +64,10 @@ impl GroupTask {
         Cause::Change(name, Change { revision: self.row.revision, started_at, attributes })
     }
 
-    /// Something is done to a server: a part of the trace under way, which begins with it where there is none.
+    /// Something is done to a server: a part of the trace under way, which begins with it where there is none. Spares, until
+    /// they are taken, have no part in what the group does.
     pub(super) fn trace_step(&mut self, number: i64, action: &'static str, id: &ServerId, why: &str, now: Timestamp) {
-        if !self.story.is_told() {
+        if !self.story.is_told() || self.is_spare(id) {
             return;
         }
         if !self.story.is_open() {
@@ -87,9 +88,13 @@ impl GroupTask {
     /// A server failed. Outside a change, the trace of its healing begins.
     pub(super) fn trace_failure(&mut self, id: &ServerId, reason: &str, now: Timestamp) {
         self.story.failed(id, reason);
-        if self.story.is_told() && !self.story.is_open() {
+        if self.story.is_told() && !self.story.is_open() && !self.is_spare(id) {
             self.story.begin(Cause::Heal(format!("{id}: {reason}")), now);
         }
+    }
+
+    fn is_spare(&self, id: &ServerId) -> bool {
+        self.servers.get(id).is_some_and(|server| server.row.spare)
     }
 
     /// Ends the trace when the group is at rest.
@@ -99,8 +104,8 @@ impl GroupTask {
         }
         let progress = self.row.progress.as_ref().filter(|progress| progress.revision == self.row.revision);
         let over = progress.is_some_and(RolloutProgress::is_over) && self.routing == 0;
-        let quiet = self.servers.values().all(|s| s.busy.is_none() && s.row.state == ServerState::Ready);
-        let whole = self.servers.len() as u32 >= self.row.spec.count;
+        let quiet = self.members().all(|s| s.busy.is_none() && s.row.state == ServerState::Ready);
+        let whole = self.members().count() as u32 >= self.row.spec.count;
         let done = progress.is_some_and(|progress| progress.state == RolloutState::Done);
         let outcome = match (done, self.held.is_some()) {
             (_, true) if !whole => "healing stopped",

@@ -125,7 +125,7 @@ impl GroupTask {
             policy: self.row.spec.loss,
             collector: self.row.spec.logs.as_ref().map(|logs| logs.to.to_string()),
             // Nothing of a spare has run: it has nothing to lose.
-            servers: self.servers.values().filter(|server| !server.row.spare).map(server).collect(),
+            servers: self.members().map(server).collect(),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rollout                     from the change to a group at rest
-//!   launch                    from the decision to readiness
+//!   launch                    from the decision to readiness (hand-over, take: of what was staged)
 //!     queue                   written down, and its turn waited for
 //!     start                   the engine's work
 //!       berth … record-again  its steps
@@ -174,7 +174,7 @@ impl Story {
         let Some(root) = &mut self.current else { return };
         let mut step = Step { name: action, begun: Instant::now(), attributes };
         step.attributes.push(("kiln.server", server.as_str().into()));
-        if matches!(action, "launch" | "hand-over") {
+        if matches!(action, "launch" | "hand-over" | "take") {
             root.launches.insert(server.clone(), Launch { id: SpanId::random(), step, started: None });
         } else {
             root.steps.insert(number, step);
