@@ -9,7 +9,7 @@ use std::{
 use kiln_api::{
     Event,
     event::Outcome,
-    request::{ApplyRequest, RebuildRequest},
+    request::{ApplyRequest, DownRequest, RebuildRequest},
 };
 use kiln_model::{
     ImageDigest,
@@ -97,6 +97,36 @@ async fn root_shared_files_outlive_replacements_daemons_and_purges() {
 
     bench.purge().await;
     assert_eq!((lines(&uploads).len(), lines(&other).len()), (6, 2), "Kiln never removes what is shared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_two_groups_share_a_directory_and_one_is_removed_without_the_other() {
+    let mut bench = Bench::new().await;
+    let (first, second) = (image(&bench, "first"), image(&bench, "second"));
+    let uploads = made(&bench, "uploads");
+    let both = {
+        let mut both = wish(first, &uploads);
+        let mut other = wish(second, &uploads).fleet.groups.into_values().next().unwrap();
+        other.publish.clear();
+        other.count = 1;
+        both.fleet.groups.insert("other".parse().unwrap(), other);
+        both
+    };
+    let last = apply(&bench, &both).await;
+    assert_ok(&last);
+    let mut seen = lines(&uploads);
+    seen.sort();
+    assert_eq!(seen, ["first", "first", "second"], "servers of both groups wrote into the same file");
+    std::fs::write(uploads.join("index.html"), "for both\n").unwrap();
+    assert_eq!(bench.page(&endpoint(&last)).await, "for both\n");
+
+    let down = DownRequest { groups: vec!["other".parse().unwrap()], ..DownRequest::default() };
+    assert_ok(&bench.client.down(&down).await.unwrap().finish(|_| ()).await.unwrap());
+    assert_eq!(bench.page(&endpoint(&last)).await, "for both\n", "it goes on without the other");
+    let stream = bench.client.rebuild(&RebuildRequest::group("web".parse().unwrap())).await.unwrap();
+    assert_ok(&stream.finish(|_| ()).await.unwrap());
+    assert_eq!(lines(&uploads).len(), 5);
+    bench.purge().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
