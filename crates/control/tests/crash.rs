@@ -21,29 +21,7 @@ use kiln_api::{request::Loss, volume::VolumeRequest};
 use kiln_control::{Control, ControlError, FailPoint, Settled, VolumesError};
 use kiln_model::ByteSize;
 use kiln_testkit::{Manners, fake::Deed};
-use world::{World, group, release, running, stateful, until, wanted, web};
-
-/// Dies at the place reached after so many others.
-struct Countdown {
-    left: AtomicI64,
-    place: Mutex<Option<String>>,
-}
-
-impl Countdown {
-    fn new(places: i64) -> Arc<Self> {
-        Arc::new(Self { left: AtomicI64::new(places), place: Mutex::default() })
-    }
-}
-
-impl FailPoint for Countdown {
-    fn dies_at(&self, place: &str) -> bool {
-        let dies = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
-        if dies {
-            *self.place.lock().unwrap() = Some(place.to_owned());
-        }
-        dies
-    }
-}
+use world::{Countdown, World, group, release, running, stateful, until, wanted, web};
 
 /// Something else happens at the place reached after so many others; the daemon lives.
 struct Mishap {
@@ -85,7 +63,7 @@ async fn with_death_after(places: i64) -> bool {
     let control = world.open_dying(countdown.clone()).await;
     let leaving = AtomicBool::new(false);
     let told = tokio::time::timeout(Duration::from_secs(20), tell(&control, &leaving)).await;
-    let Some(place) = countdown.place.lock().unwrap().clone() else {
+    let Some(place) = countdown.place() else {
         assert!(told.expect("the story must end").is_ok());
         return false;
     };
@@ -229,7 +207,7 @@ async fn volumes_with_death_after(places: i64) -> bool {
         }
     };
     let told = tokio::time::timeout(Duration::from_secs(20), told).await;
-    let Some(place) = countdown.place.lock().unwrap().clone() else {
+    let Some(place) = countdown.place() else {
         assert!(told.expect("the story must end").is_ok());
         return false;
     };

@@ -2,20 +2,13 @@
 
 mod world;
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
-use kiln_control::{Control, FailPoint};
+use kiln_control::Control;
 use kiln_model::{Group, ServerId, fleet::Strategy, plan::SPARE_AGE};
 use kiln_testkit::{Manners, fake::Deed};
-use world::{World, group, release, running, settle, until, up, wanted, web};
+use world::{Countdown, World, group, release, running, settle, until, up, wanted, web};
 
 /// A launch takes so long that nobody takes it for a spare that was taken.
 fn slow() -> Manners {
@@ -152,43 +145,27 @@ async fn host_the_plan_says_which_launches_are_of_spares() {
     assert_eq!(words, ["launch", "route", "done", "spare"]);
 }
 
-/// Dies at the place reached after so many others.
-struct Countdown {
-    left: AtomicI64,
-    place: Mutex<Option<String>>,
-}
-
-impl FailPoint for Countdown {
-    fn dies_at(&self, place: &str) -> bool {
-        let dies = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
-        if dies {
-            *self.place.lock().unwrap() = Some(place.to_owned());
-        }
-        dies
-    }
-}
-
 /// Two servers come up with a spare, one dies, and the spare takes its place. False if nobody died.
 async fn with_death_after(places: i64) -> bool {
     let world = World::new(quick());
-    let countdown = Arc::new(Countdown { left: AtomicI64::new(places), place: Mutex::default() });
+    let countdown = Countdown::new(places);
     let control = world.open_dying(countdown.clone()).await;
     let story = async {
         control.apply(wanted(1, spared(2, 1))).await.ok();
         control.settle(&[web()]).await.ok();
-        while countdown.place.lock().unwrap().is_none() && world.engine.staged().is_empty() {
+        while countdown.place().is_none() && world.engine.staged().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if let Some(seen) = world.engine.running().first() {
             world.engine.kill(&seen.server);
         }
         let rest = || running(&world.engine, release(1)) == 2 && world.engine.staged().len() == 1;
-        while countdown.place.lock().unwrap().is_none() && !(rest() && world.engine.servers().len() == 2) {
+        while countdown.place().is_none() && !(rest() && world.engine.servers().len() == 2) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), story).await.expect("the story has an end");
-    let Some(place) = countdown.place.lock().unwrap().clone() else { return false };
+    let Some(place) = countdown.place() else { return false };
     drop(control);
     tokio::time::sleep(Duration::from_millis(20)).await;
 

@@ -92,7 +92,7 @@ pub struct Group {
     /// How many servers; where their number follows the load, how many there are at least.
     pub count: u32,
     /// How many servers are made ahead and held, to take the place of one that dies or to be one more.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub spares: u32,
     /// How their number follows the load; none where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,8 +168,8 @@ pub enum OnSourceChange {
     Rollout,
 }
 
-fn is_none(spares: &u32) -> bool {
-    *spares == 0
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Group {

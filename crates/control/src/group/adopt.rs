@@ -2,8 +2,8 @@
 //!
 //! Rows say what the earlier daemon knew and what it had begun, the engine says what is. A server that was being launched
 //! and runs is kept; one that was being launched and does not run has failed and is replaced by another with a new id,
-//! so that nothing is launched twice. What was held as a spare ended with that daemon. Everything else that was under way is ordered again by the planner: every action
-//! can be repeated.
+//! so that nothing is launched twice. What was held as a spare ended with that daemon. Everything else that was under way
+//! is ordered again by the planner: every action can be repeated.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -282,6 +282,32 @@ impl World {
         // They were the earlier daemon's.
         self.engine.lose_staged();
         Control::open(options, Arc::new(self.engine.clone()), self.shelf.clone(), self.gate.clone()).await.unwrap()
+    }
+}
+
+/// A daemon dies at the place reached after so many others.
+pub struct Countdown {
+    left: AtomicI64,
+    place: Mutex<Option<String>>,
+}
+
+impl Countdown {
+    pub fn new(places: i64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicI64::new(places), place: Mutex::default() })
+    }
+    /// Where it died, once it has.
+    pub fn place(&self) -> Option<String> {
+        self.place.lock().unwrap().clone()
+    }
+}
+
+impl FailPoint for Countdown {
+    fn dies_at(&self, place: &str) -> bool {
+        let dies = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if dies {
+            *self.place.lock().unwrap() = Some(place.to_owned());
+        }
+        dies
     }
 }
 

@@ -16,7 +16,6 @@ use super::{
     steps::because,
     types::{Action, GroupDesired, GroupObserved, PlannedAction, RolloutProgress, RolloutState, ServerView},
 };
-use crate::server::ServerState;
 
 /// A spare that nobody took is thrown away after this time, and another is made.
 pub const SPARE_AGE: Duration = Duration::from_secs(86_400);
@@ -33,9 +32,9 @@ impl GroupDesired {
 }
 
 impl ServerView {
-    /// Whether it waits to be taken.
+    /// Whether it waits to be taken, and can be asked to end.
     fn is_held(&self) -> bool {
-        !self.busy && (self.staged || self.state == ServerState::Ready)
+        !self.busy && self.staged
     }
 
     /// Why a spare is of no use any more, if it is not.
@@ -82,18 +81,11 @@ pub(super) fn surplus(
     for spare in counts.spares.iter().copied().filter(stays) {
         let too_many = || (kept >= wanted).then(|| format!("{wanted} spares are wanted, and there are more"));
         match spare.useless(desired, counts, now).or_else(too_many) {
-            Some(why) if spare.may_go() => steps.push(because(Action::Stop { server: spare.id.clone() }, why)),
+            Some(why) if spare.is_held() => steps.push(because(Action::Stop { server: spare.id.clone() }, why)),
             _ => kept += 1,
         }
     }
     steps
-}
-
-impl ServerView {
-    /// Whether it can be asked to end now: nothing is being done to it, and there is something to end.
-    fn may_go(&self) -> bool {
-        !self.busy && (self.staged || self.state != ServerState::Launching)
-    }
 }
 
 /// Makes the spares that are missing, where nothing else is.

@@ -109,21 +109,7 @@ impl Bench {
         manifest: ImageManifest,
         limits: Limits,
     ) -> kiln_runtime::Result<Observed> {
-        let manifest = Arc::new(manifest);
-        let secrets = Arc::default();
-        let (volumes, shared) = (Vec::new(), Vec::new());
-        let request = Request {
-            server: id(name),
-            generation,
-            group: None,
-            slot: None,
-            manifest,
-            limits,
-            secrets,
-            volumes,
-            shared,
-            times: Default::default(),
-        };
+        let request = Request { generation, limits, ..request(name, manifest) };
         self.runtime().launch(&release(), &request)
     }
 
@@ -135,21 +121,7 @@ impl Bench {
         config: FrozenConfig,
         secrets: Secrets,
     ) -> kiln_runtime::Result<Observed> {
-        let (manifest, secrets) = (Arc::new(manifest), Arc::new(secrets));
-        let server = id(name);
-        let (volumes, shared) = (Vec::new(), Vec::new());
-        let request = Request {
-            server,
-            generation: 1,
-            group: None,
-            slot: None,
-            manifest,
-            limits: NO_LIMITS,
-            secrets,
-            volumes,
-            shared,
-            times: Default::default(),
-        };
+        let request = Request { secrets: Arc::new(secrets), ..request(name, manifest) };
         let release = trust::admit_for_test(ImageDigest(Digest::of(b"busybox")), config);
         self.runtime().launch(&release, &request)
     }
@@ -213,6 +185,22 @@ impl Drop for Bench {
 }
 
 pub const NO_LIMITS: Limits = Limits { memory: None, cpu_millis: None, pids: None };
+
+/// The first launch of a server without limits, with nothing beside its image.
+pub fn request(server: &str, manifest: ImageManifest) -> Request {
+    Request {
+        server: id(server),
+        generation: 1,
+        group: None,
+        slot: None,
+        manifest: Arc::new(manifest),
+        limits: NO_LIMITS,
+        secrets: Arc::default(),
+        volumes: Vec::new(),
+        shared: Vec::new(),
+        times: Default::default(),
+    }
+}
 
 pub fn id(name: &str) -> ServerId {
     name.parse().unwrap()

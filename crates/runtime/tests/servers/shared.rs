@@ -3,7 +3,6 @@
 use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use kiln_model::{
@@ -13,7 +12,7 @@ use kiln_model::{
 };
 use kiln_runtime::{Observed, Request, RuntimeError, SharedError};
 
-use crate::bench::{Bench, IDLE, NO_LIMITS, id, image, release, writable};
+use crate::bench::{self, Bench, IDLE, id, image, release, writable};
 
 pub fn with_uploads() -> ImageManifest {
     let mut manifest = image(IDLE);
@@ -27,18 +26,7 @@ fn bound(path: &Path) -> SharedDirectory {
 }
 
 fn request(server: &str, shared: Vec<Attachment>) -> Request {
-    Request {
-        server: id(server),
-        generation: 1,
-        group: None,
-        slot: None,
-        manifest: Arc::new(with_uploads()),
-        limits: NO_LIMITS,
-        secrets: Arc::default(),
-        volumes: Vec::new(),
-        shared,
-        times: Default::default(),
-    }
+    Request { shared, ..bench::request(server, with_uploads()) }
 }
 
 pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {

@@ -9,22 +9,11 @@ use std::{
 use kiln_model::{Digest, FrozenConfig, ImageDigest, ImageManifest, manifest::WritableKind, size::ByteSize, trust};
 use kiln_runtime::{Observed, Phase, Request};
 
-use crate::bench::{Bench, IDLE, NO_LIMITS, id, image, release, writable};
+use crate::bench::{self, Bench, IDLE, id, image, release, writable};
 
 fn request(name: &str) -> Request {
     let kind = WritableKind::Ephemeral { size: ByteSize::mib(4) };
-    Request {
-        server: id(name),
-        generation: 1,
-        group: None,
-        slot: None,
-        manifest: Arc::new(ImageManifest { writable: vec![writable("/var/data", kind)], ..image(IDLE) }),
-        limits: NO_LIMITS,
-        secrets: Arc::default(),
-        volumes: Vec::new(),
-        shared: Vec::new(),
-        times: Default::default(),
-    }
+    bench::request(name, ImageManifest { writable: vec![writable("/var/data", kind)], ..image(IDLE) })
 }
 
 fn stage(bench: &Bench, name: &str) -> Observed {

@@ -1,6 +1,6 @@
 //! Volumes: data outlives servers, and never has two.
 
-use std::{os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
+use std::{os::unix::fs::FileExt as _, path::PathBuf};
 
 use kiln_model::{
     ByteSize, ImageManifest, VolumeId,
@@ -9,7 +9,7 @@ use kiln_model::{
 };
 use kiln_runtime::{Observed, Request, RuntimeError, VolumeError};
 
-use crate::bench::{Bench, IDLE, NO_LIMITS, eventually, id, image, release, writable};
+use crate::bench::{self, Bench, IDLE, eventually, id, image, release, writable};
 
 pub const SIZE: ByteSize = ByteSize::mib(64);
 
@@ -34,18 +34,8 @@ pub fn kept(name: &str, fence: u64) -> Source {
 }
 
 fn request(server: &str, source: Source) -> Request {
-    Request {
-        server: id(server),
-        generation: 1,
-        group: None,
-        slot: None,
-        manifest: Arc::new(with_volume()),
-        limits: NO_LIMITS,
-        secrets: Arc::default(),
-        volumes: vec![Attachment { name: "data".parse().unwrap(), source }],
-        shared: Vec::new(),
-        times: Default::default(),
-    }
+    let volumes = vec![Attachment { name: "data".parse().unwrap(), source }];
+    Request { volumes, ..bench::request(server, with_volume()) }
 }
 
 pub fn launch(bench: &Bench, server: &str, source: Source) -> kiln_runtime::Result<Observed> {
