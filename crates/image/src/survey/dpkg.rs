@@ -28,6 +28,8 @@ pub(super) struct Database {
     scripts: String,
     /// Top directories that lead below `/usr`.
     merged: Vec<String>,
+    /// Path → where it is for every package but the one that is named (`dpkg-divert(1)`).
+    diversions: HashMap<String, (String, String)>,
     /// Patterns of paths that dpkg was told not to unpack, later ones first.
     left_out: Vec<(bool, String)>,
 }
@@ -46,10 +48,10 @@ impl Database {
             left_out: left_out(root)?,
             ..Self::default()
         };
+        database.read_diversions(&text(root, "/var/lib/dpkg/diversions")?);
         database.read_info(root)?;
         database.read_conffiles();
         database.read_ucf(&text(root, "/var/lib/ucf/hashfile")?);
-        database.read_diversions(&text(root, "/var/lib/dpkg/diversions")?);
         Ok(database)
     }
 
@@ -68,7 +70,7 @@ impl Database {
                     self.installations.extend(stat.map(|stat| stat.st_mtime));
                     self.own(package, &text(root, &path)?);
                 }
-                "md5sums" => self.remember_hashes(&text(root, &path)?),
+                "md5sums" => self.remember_hashes(package, &text(root, &path)?),
                 "postinst" | "preinst" => self.scripts.push_str(&text(root, &path)?),
                 _ => {}
             }
@@ -78,16 +80,25 @@ impl Database {
 
     fn own(&mut self, package: &str, list: &str) {
         for path in list.lines() {
-            let path = self.canonical(path);
+            let path = self.place(package, path);
             self.owners.entry(path).or_insert_with(|| package.to_owned());
         }
     }
 
     /// `HASH  path/without/slash`.
-    fn remember_hashes(&mut self, sums: &str) {
+    fn remember_hashes(&mut self, package: &str, sums: &str) {
         for (hash, path) in sums.lines().filter_map(|line| line.split_once("  ")) {
-            let path = self.canonical(&format!("/{path}"));
+            let path = self.place(package, &format!("/{path}"));
             self.hashes.insert(path, hash.to_owned());
+        }
+    }
+
+    /// Where a package's file is.
+    fn place(&self, package: &str, path: &str) -> String {
+        let path = self.canonical(path);
+        match self.diversions.get(&path) {
+            Some((to, by)) if by != package => to.clone(),
+            _ => path,
         }
     }
 
@@ -115,16 +126,12 @@ impl Database {
         }
     }
 
-    /// Three lines each: from, to, by whom. What others ship at the first is at the second.
+    /// Three lines each: from, to, by whom (`:` is by hand).
     fn read_diversions(&mut self, text: &str) {
         let lines: Vec<&str> = text.lines().collect();
         for three in lines.chunks_exact(3) {
             let [from, to] = [three[0], three[1]].map(|path| self.canonical(path));
-            let owner = self.owners.get(&from).cloned().unwrap_or_else(|| three[2].to_owned());
-            self.owners.insert(to.clone(), owner);
-            if let Some(hash) = self.hashes.remove(&from) {
-                self.hashes.insert(to, hash);
-            }
+            self.diversions.insert(from, (to, three[2].to_owned()));
         }
     }
 

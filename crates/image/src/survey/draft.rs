@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use kiln_model::{ImageName, duration, systemd::Kept};
+use kiln_model::{ByteSize, ImageName, duration, loss::counted, systemd::Kept};
 use toml::Value;
 
 use super::{Change, EnabledService, Kind, Listening, Survey, Unowned, User};
@@ -142,7 +142,7 @@ impl Draft {
         }
         let inside = match unowned.kind {
             Kind::Special => return false,
-            Kind::Directory { files } => format!(" ({files} files, {})", kiln_model::ByteSize::bytes(unowned.bytes)),
+            Kind::Directory { files } => format!(" ({}, {})", counted(files, "file"), ByteSize::bytes(unowned.bytes)),
             _ => String::new(),
         };
         if DATA.iter().any(|data| path.starts_with(data)) || format!("{path}/") == "/srv/" {
