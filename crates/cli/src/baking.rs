@@ -10,7 +10,10 @@ use kiln_image::{
     registry::Registries,
     sandbox::Stream,
 };
-use kiln_model::{Lock, Recipe, recipe::StepKind};
+use kiln_model::{
+    Lock, Recipe,
+    recipe::{Base, StepKind},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -139,7 +142,8 @@ fn step_json(step: &StepOutcome) -> Value {
 }
 
 fn needs_network(recipe: &Recipe) -> bool {
-    recipe.steps.iter().any(|step| matches!(step.kind, StepKind::Run { .. }) && step.network)
+    let asked = recipe.steps.iter().any(|step| matches!(step.kind, StepKind::Run { .. }) && step.network);
+    asked || matches!(&recipe.base, Base::Containerfile(base) if base.wants_network())
 }
 
 /// Shows the events of a bake, which come from several threads.

@@ -368,7 +368,10 @@ fn bake_exit(error: &BakeError) -> Exit {
             OciError::File { .. } | OciError::Registry(_) => Exit::Host,
             _ => Exit::Failed,
         },
-        BakeError::NoBaseImage(_) | BakeError::Source { .. } | BakeError::Step { .. } => Exit::Usage,
+        BakeError::NoBaseImage(_)
+        | BakeError::Source { .. }
+        | BakeError::Step { .. }
+        | BakeError::Instruction { .. } => Exit::Usage,
         BakeError::Store(error) if !error.is_full() => Exit::Failed,
         BakeError::Store(_)
         | BakeError::Fetch { .. }

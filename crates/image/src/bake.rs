@@ -10,6 +10,7 @@
 //! one waits for a step that the first is running.
 
 mod chain;
+mod containerfile;
 mod copy;
 mod error;
 mod inputs;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod containerfile;
 pub mod diagnostic;
 pub mod digest;
 pub mod duration;

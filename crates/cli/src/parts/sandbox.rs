@@ -57,6 +57,12 @@ fn to_job(job: image::Job) -> runtime::Job {
             image::Network::On => runtime::Network::On,
         },
         binds: job.binds.into_iter().map(to_bind).collect(),
+        user: job.user.map(|user| runtime::User { uid: user.uid, gid: user.gid, groups: user.groups }),
+        tmp: match job.tmp {
+            image::Tmp::Memory => runtime::Tmp::Memory,
+            image::Tmp::Tree => runtime::Tmp::Tree,
+        },
+        memory: job.memory.into_iter().map(to_memory).collect(),
         hostname: job.hostname,
         time_limit: job.time_limit,
         interactive: job.interactive,
@@ -79,6 +85,10 @@ fn to_lower(tree: Box<dyn image::Lower>) -> Box<dyn runtime::Lower> {
 
 fn to_bind(bind: image::Bind) -> runtime::Bind {
     runtime::Bind { source: bind.source, target: bind.target, writable: bind.writable }
+}
+
+fn to_memory(memory: image::Memory) -> runtime::Memory {
+    runtime::Memory { target: memory.target, size: memory.size }
 }
 
 fn from_stream(stream: runtime::Stream) -> image::Stream {
