@@ -69,7 +69,7 @@ fn unit_every_instruction_wrong_in_turn() {
         "COPY --form=x a /b",
         "COPY --from=$x a /b",
         "COPY --from=7 a /b",
-        "COPY --from=later a /b\nFROM scratch AS later",
+        "FROM scratch\nCOPY --from=later a /b\nFROM scratch AS later",
         "COPY --parents a /b",
         "ENTRYPOINT",
         "ENTRYPOINT --x a",

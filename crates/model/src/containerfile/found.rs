@@ -2,7 +2,17 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::{
+    diagnostic::{Diagnostic, Diagnostics},
+    text::suggest,
+};
+
+/// The word that was probably meant, large or small letters alike.
+pub(super) fn nearest<'a>(written: &str, valid: &[&'a str]) -> Option<&'a str> {
+    let lower: Vec<String> = valid.iter().map(|word| word.to_lowercase()).collect();
+    let found = suggest(written, &lower.iter().map(String::as_str).collect::<Vec<_>>())?;
+    lower.iter().position(|word| word == found).map(|at| valid[at])
+}
 
 /// So many faults of one file are told.
 const MAX_FAULTS: usize = 200;

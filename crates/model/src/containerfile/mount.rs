@@ -176,7 +176,8 @@ impl<'r, 'a> Fields<'r, 'a> {
             (Some(target), _) if !target.is_empty() => self.word(target)?,
             (_, MountKind::Secret { id, .. }) => Word::plain(&format!("/run/secrets/{id}"), self.at),
             _ => {
-                return self.wrong("the mount says no `target`", "for example `--mount=type=cache,target=/root/.cache`");
+                return self
+                    .wrong("the mount says no `target`", "for example `--mount=type=cache,target=/root/.cache`");
             }
         };
         Some(Mount { target, kind })

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Containerfile, Instruction, Kind, MountKind, PROXIES, Scope, Stage, found::Found, scope};
+use super::{Containerfile, Instruction, Kind, MountKind, PROXIES, Scope, Stage, found, found::Found, scope};
 use crate::{
     diagnostic::{Diagnostics, shown},
     fleet::ImageRef,
     oci::{self, OciSource},
-    text::suggest,
 };
 
 /// What stands before the name of one of Kiln's own images.
@@ -119,7 +118,7 @@ impl Containerfile {
         let known =
             |name: &str| declared.contains(&name) || PROXIES.contains(&name) || scope::platform().contains_key(name);
         let undeclared = names.filter(|name| !known(name));
-        undeclared.map(|name| (name, suggest(name, &declared).map(str::to_owned))).collect()
+        undeclared.map(|name| (name, found::nearest(name, &declared).map(str::to_owned))).collect()
     }
 }
 
@@ -150,7 +149,7 @@ impl Planner<'_> {
 
     fn no_target<T>(&self, name: &str) -> Option<T> {
         let names: Vec<_> = self.file.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
-        let meant = suggest(name, &names).map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
+        let meant = found::nearest(name, &names).map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
         let message = format!("there is no stage `{}`, which `target` names", shown(name));
         self.found.report(0..0, message, format!("{meant}The stages are {}", names.join(", ")))
     }

@@ -5,15 +5,12 @@ use std::ops::Range;
 use super::{
     Containerfile, Instruction, Kind, MAX_BYTES, MAX_STAGES, Place, Stage, Word, copy,
     flags::{self, Flags},
-    found::Found,
+    found::{self, Found},
     health, lines,
     lines::Logical,
     run, words,
 };
-use crate::{
-    diagnostic::{Diagnostics, shown},
-    text::suggest,
-};
+use crate::diagnostic::{Diagnostics, shown};
 
 /// Every instruction.
 const KEYWORDS: [&str; 18] = [
@@ -51,13 +48,24 @@ pub(super) fn read(text: &str, file: &str) -> Result<Containerfile, Diagnostics>
     let (instructions, escape) = lines::instructions(text, &found);
     let mut parsed =
         Containerfile { file: file.to_owned(), text: text.to_owned(), globals: Vec::new(), stages: Vec::new() };
+    let mut came = Came::Nowhere;
     for logical in &instructions {
-        Reader::new(logical, escape, &found, text).instruction(&mut parsed);
+        Reader::new(logical, escape, &found, text).instruction(&mut parsed, &mut came);
     }
-    if parsed.stages.is_empty() {
+    if came == Came::Nowhere {
         found.report::<()>(0..0, "there is no `FROM`", "begin with `FROM debian:bookworm` or another image");
     }
     found.finish(parsed)
+}
+
+/// How far reading has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// Before the first `FROM`.
+    Nowhere,
+    ToStage,
+    /// To a stage whose `FROM` is wrong.
+    ToWrongStage,
 }
 
 /// One instruction on its way.
@@ -85,22 +93,24 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn instruction(&self, to: &mut Containerfile) {
+    fn instruction(&self, to: &mut Containerfile, came: &mut Came) {
         if self.keyword == "FROM" {
-            if let Some(stage) = self.from(to) {
-                to.stages.push(stage);
-            }
+            let stage = self.from(to);
+            *came = if stage.is_some() { Came::ToStage } else { Came::ToWrongStage };
+            to.stages.extend(stage);
             return;
         }
         let Some(kind) = self.kind() else { return };
         let instruction = Instruction { place: self.place(), text: self.text(), kind };
-        match (to.stages.last_mut(), &instruction.kind) {
-            (Some(stage), _) => stage.instructions.push(instruction),
-            (None, Kind::Arg(_)) => to.globals.push(instruction),
-            (None, _) => self.wrong(
+        match (*came, to.stages.last_mut(), &instruction.kind) {
+            (Came::ToStage, Some(stage), _) => stage.instructions.push(instruction),
+            (Came::Nowhere, _, Kind::Arg(_)) => to.globals.push(instruction),
+            (Came::Nowhere, ..) => self.wrong(
                 format!("`{}` stands before the first `FROM`", self.keyword),
                 "only `ARG` may stand there; begin with `FROM`",
             ),
+            // What is wrong with the stage's `FROM` was said.
+            _ => {}
         }
     }
 
@@ -129,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown(&self) -> Option<Kind> {
-        let meant = suggest(&self.keyword, &KEYWORDS).map(|meant| format!("did you mean `{meant}`? "));
+        let meant = found::nearest(&self.keyword, &KEYWORDS).map(|meant| format!("did you mean `{meant}`? "));
         let message = format!("`{}` is no instruction", shown(&self.keyword));
         let help = format!("{}An instruction is one of {}", meant.unwrap_or_default(), KEYWORDS.join(", "));
         self.found.report(self.logical.source(0..self.keyword.len()), message, help)
