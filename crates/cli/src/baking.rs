@@ -37,6 +37,12 @@ pub(crate) struct Settings {
     pub stream: bool,
 }
 
+impl Settings {
+    /// With the lock and the network as they are.
+    pub const USUAL: Self =
+        Self { lock: LockMode::Use, offline: false, fresh: false, shell_on_failure: false, stream: false };
+}
+
 /// Bakes the recipe of a directory and shows how it goes.
 pub(crate) fn bake(
     state: &Path,
@@ -82,7 +88,8 @@ pub(crate) fn compare(
     Ok(bake::check_reproducible(&request, &store, &sandbox, &|event| shown.event(event))?)
 }
 
-fn request<'a>(
+/// What is asked of a bake.
+pub(crate) fn request<'a>(
     directory: &'a Path,
     recipe: &'a Recipe,
     cache: &'a Path,

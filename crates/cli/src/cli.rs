@@ -56,6 +56,8 @@ pub struct Global {
 pub enum Verb {
     /// Write a commented recipe and fleet to start from
     New(New),
+    /// Write a recipe for an image of others or a Containerfile
+    Import(Import),
     /// Bake what changed, test it, and bring the fleet to it
     Up(Up),
     /// Make the image of a recipe
@@ -164,6 +166,20 @@ pub struct New {
     /// Where to write; a new directory of that name where nothing is said
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
+}
+
+/// `kiln import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A Containerfile or Dockerfile, or an image as `oci` of a recipe names it: debian:bookworm, oci:DIR:TAG
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// Where to write image.toml; beside the Containerfile, or a new directory of the image's name, where nothing is said
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// The image's name; that of the directory or the image where nothing is said
+    #[arg(long)]
+    pub name: Option<ImageName>,
 }
 
 /// `kiln up`

@@ -90,6 +90,12 @@ pub enum Failure {
         /// Where the recipe is.
         directory: PathBuf,
     },
+    /// No recipe can be made from it.
+    #[error("no recipe can be made from it: {reason}")]
+    NoImport {
+        /// Why.
+        reason: String,
+    },
     /// Something is in the way.
     #[error("{} is there already", path.display())]
     Exists {
@@ -204,6 +210,7 @@ impl Failure {
             Self::NoOrder { .. } | Self::NoEnvironment { .. } | Self::NoVariable(_) | Self::OtherImage { .. } => {
                 Exit::Usage
             }
+            Self::NoImport { .. } => Exit::Usage,
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
@@ -283,6 +290,9 @@ impl Failure {
             Self::OtherImage { .. } => Some("name the directory of the group's own recipe".into()),
             Self::Ruled { channel, image } => {
                 Some(format!("the image is here; ask with `kiln promote {image} --to {channel}`"))
+            }
+            Self::NoImport { .. } => {
+                Some("name a Containerfile that is there, or an image: `kiln import debian:bookworm`, `kiln import oci:DIR:TAG`".into())
             }
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { kind: "file", .. } => None,

@@ -18,6 +18,7 @@ mod gc;
 mod heal;
 mod history;
 mod images;
+mod import;
 mod inspect;
 mod jwks;
 mod key;
@@ -72,6 +73,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
     let context = Context { state, ui };
     match cli.verb {
         Verb::New(arguments) => new::run(&context, &arguments),
+        Verb::Import(arguments) => import::run(&context, &arguments),
         Verb::Up(arguments) => wait(up::run(&context, &arguments)),
         Verb::Bake(arguments) => bake::run(&context, &arguments),
         Verb::Lock(arguments) => lock::run(&context, &arguments),

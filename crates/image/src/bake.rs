@@ -33,6 +33,7 @@ use std::{path::Path, time::Instant};
 use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest, evidence::BakeInputs};
 
 use chain::{Chain, Manner};
+pub use containerfile::would_run;
 pub use error::BakeError;
 pub use lock::LockProblem;
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};

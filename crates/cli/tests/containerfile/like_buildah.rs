@@ -177,7 +177,7 @@ fn root_commands_and_configurations_are_as_buildah_makes_them() {
     same(&world, "FROM oci:base:v1\nCMD echo $A\nHEALTHCHECK NONE\n", &[]);
     same(
         &world,
-        "FROM oci:base:v1\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN echo ok > /ok\nENTRYPOINT exec app\nCMD [\"x\"]\n",
+        "FROM oci:base:v1\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN echo ok > /ok\nENTRYPOINT [\"app\"]\nCMD [\"x\"]\n",
         &[],
     );
 }

@@ -13,11 +13,10 @@ mod mounts;
 mod place;
 mod remote;
 mod run;
+mod settings;
 mod stage;
 mod user;
-
-#[cfg(test)]
-mod tests;
+mod would_run;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +30,7 @@ use kiln_model::{
     recipe::ContainerfileBase,
 };
 
+pub use self::would_run::would_run;
 use self::{context::Context, stage::Stage};
 use super::{
     BakeError, BakeRequest, Events,
@@ -169,9 +169,7 @@ impl<'a> Build<'a> {
         let store = self.chain.store;
         let image = store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(reference.to_string()))?;
         self.chain.go_to_image(&image.digest)?;
-        let mut execution = store.documents(&image.digest)?.config.config.clone();
-        execution.labels.remove(kiln_model::manifest::LABEL);
-        Ok(execution)
+        would_run::of_image(store, &image.digest)
     }
 
     fn oci_image(&mut self, name: &str) -> Result<Execution, BakeError> {

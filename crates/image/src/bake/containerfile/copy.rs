@@ -145,14 +145,13 @@ impl Stage<'_, '_> {
         let store = self.build.chain.store;
         let tree = tree::load(store.repo(), &position.tree)?;
         let objects = store.dir().join("composefs/objects");
-        Ok(files::of_tree(&tree, &objects, &super::stage::plain(Path::new(path))))
+        Ok(files::of_tree(&tree, &objects, &super::settings::plain(Path::new(path))))
     }
 
     /// `WORKDIR`, which makes the directory.
-    pub(super) fn workdir(&mut self, instruction: &Instruction, word: &Word) -> Result<(), BakeError> {
+    pub(super) fn workdir(&mut self, instruction: &Instruction) -> Result<(), BakeError> {
         let begun = Instant::now();
-        let path = self.absolute(&self.filled(instruction, word)?);
-        self.execution.working_dir = path.to_string_lossy().into_owned();
+        let path = self.absolute("");
         let key = Key::new("workdir", Some(&self.build.chain.key)).part(path.as_os_str().as_encoded_bytes()).done();
         let name = self.name(instruction);
         let wrong = self.build.fault(instruction);

@@ -19,7 +19,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     BakeError,
     files::{Files, What},
-    stage::{Stage, plain},
+    settings::plain,
+    stage::Stage,
 };
 use crate::{
     bake::{chain::Chain, key::Key},

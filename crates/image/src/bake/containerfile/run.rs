@@ -64,9 +64,9 @@ impl Stage<'_, '_> {
             shown: format!("{name} ({})", self.build.at(instruction)),
             command: self.run_command(run),
             script: script.map(|script| script.content.as_str()),
-            environment: self.scope.of_commands(),
-            proxies: self.scope.proxies().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            user: self.execution.user.clone(),
+            environment: self.settings.scope.of_commands(),
+            proxies: self.settings.scope.proxies().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            user: self.settings.execution.user.clone(),
             directory: self.absolute("").to_string_lossy().into_owned(),
             network: if network { Network::On } else { Network::Off },
             mounts: self.mounts(instruction, &run.mounts)?,
@@ -79,11 +79,15 @@ impl Stage<'_, '_> {
     fn run_command(&self, run: &Run) -> Vec<String> {
         match (&run.command, run.script()) {
             (_, Some(script)) if script.content.starts_with("#!") => vec![SCRIPT.to_owned()],
-            (_, Some(script)) => self.shell().into_iter().chain([script.content.clone()]).collect(),
+            (_, Some(script)) => self.settings.shell().into_iter().chain([script.content.clone()]).collect(),
             (Command::Exec(list), None) => list.clone(),
             (Command::Shell(text), None) => {
                 let texts = run.heredocs.iter().map(|Heredoc { content, name, .. }| format!("\n{content}{name}"));
-                self.shell().into_iter().chain([std::iter::once(text.clone()).chain(texts).collect()]).collect()
+                self.settings
+                    .shell()
+                    .into_iter()
+                    .chain([std::iter::once(text.clone()).chain(texts).collect()])
+                    .collect()
             }
         }
     }
@@ -198,7 +202,7 @@ impl Wanted<'_> {
 fn program(tree: &Tree, name: &str, directory: &str, environment: &BTreeMap<String, String>) -> Option<String> {
     let there = |path: &Path| tree::resolve(tree, path, Missing::Refuse).is_some();
     if name.contains('/') {
-        let path = super::stage::plain(&Path::new(directory).join(name));
+        let path = super::settings::plain(&Path::new(directory).join(name));
         return there(&path).then(|| path.to_string_lossy().into_owned());
     }
     let places = environment.get("PATH").map_or(PATH, String::as_str).split(':');
