@@ -4,8 +4,11 @@
 //! Nothing here may panic or hang, and whatever is wrong has a place in the text. The corpora under `fuzz/corpus` are read in the
 //! ordinary tests too.
 
+use std::collections::BTreeMap;
+
 use crate::{
     Lock,
+    containerfile::{Containerfile, Kind, MAX_VALUE, ignore::Ignore},
     diagnostic::Diagnostics,
     fleet::{FleetFiles, FleetText},
     recipe::{FileKind, FileProblem, Recipe, RecipeFiles},
@@ -59,6 +62,35 @@ pub fn trust(bytes: &[u8]) {
     has_places(&text, Rules::parse(&text, "trust.toml"));
 }
 
+/// A Containerfile: what it says, which stages it needs, and what its variables come to.
+pub fn containerfile(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let read = Containerfile::parse(&text, "Containerfile");
+    let plan = read.and_then(|file| {
+        let plan = file.plan(&BTreeMap::new(), None)?;
+        Ok((file, plan))
+    });
+    if let Ok((file, plan)) = &plan {
+        for stage in &plan.stages {
+            let mut scope = plan.scope.stage(vec![("PATH".to_owned(), "/bin".to_owned())]);
+            for instruction in &file.stages[stage.index].instructions {
+                match &instruction.kind {
+                    Kind::Env(list) => drop(scope.set(list)),
+                    Kind::Arg(list) => drop(scope.declare(list)),
+                    Kind::Copy(copy) => drop(scope.expand(&copy.to)),
+                    _ => {}
+                }
+            }
+            assert!(scope.environment().iter().all(|(_, value)| value.len() <= MAX_VALUE));
+        }
+    }
+    has_places(&text, plan);
+    if let Ok(ignore) = Ignore::parse(&text) {
+        assert!(!ignore.hides(""));
+        drop(ignore.hides("a/b.c/d"));
+    }
+}
+
 /// What a metrics endpoint answers: the first line names the metric.
 pub fn exposition(bytes: &[u8]) {
     crate::exposition::fuzz(bytes);
@@ -86,6 +118,7 @@ mod tests {
             ("lock", lock),
             ("trust", trust),
             ("exposition", exposition),
+            ("containerfile", containerfile),
         ];
         for (target, read) in targets {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));

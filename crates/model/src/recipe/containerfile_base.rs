@@ -112,7 +112,7 @@ fn text(value: &Value<'_>, path: &str, context: &Context<'_>) -> Option<String> 
 
 fn directory(value: &Value<'_>, context: &Context<'_>) -> Option<String> {
     let text = value.text()?;
-    if matches!(text.trim_end_matches('/'), "" | ".") {
+    if matches!(text, "" | "." | "./") {
         return Some(String::new());
     }
     let path = value.checked("\"app\"", check::recipe_path)?;

@@ -44,7 +44,8 @@ pub(super) fn read(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>)
         OciSource::Layout(place) => there(source, place, FileKind::Directory, context).map(|()| read),
         OciSource::Archive(place) => there(source, place, FileKind::File, context).map(|()| read),
     });
-    Some(OciBase { source: source?, limits: limits(table)? })
+    let limits = limits(table);
+    Some(OciBase { source: source?, limits: limits? })
 }
 
 /// How much is taken in from outside.

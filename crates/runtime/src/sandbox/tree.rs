@@ -344,12 +344,15 @@ fn show_binds(root: BorrowedFd<'_>, users: BorrowedFd<'_>, tmp: Tmp, binds: &[Bi
     Ok(())
 }
 
-/// Makes a directory or file below `/run` or `/tmp`, which are fresh memory, and the directories above it.
+/// Makes a directory or file below `/run` or `/tmp`, and the directories above it. What is shown there already may hold symbolic
+/// links of an earlier command; none leads out of the tree.
 fn make_place(root: BorrowedFd<'_>, target: &str, directory: bool) -> rustix::io::Result<OwnedFd> {
     let ends = target.match_indices('/').map(|(end, _)| end).skip(1);
     let parents = ends.map(|end| &target[..end]).chain(directory.then_some(target));
-    for parent in parents.filter(|parent| !["run", "tmp"].contains(parent)) {
-        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(0o755)) {
+    for path in parents.filter(|path| path.contains('/')) {
+        let (above, name) = path.rsplit_once('/').unwrap_or_default();
+        let above = inside(root, above, OFlags::PATH | OFlags::DIRECTORY)?;
+        match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
             Err(errno) if errno != rustix::io::Errno::EXIST => return Err(errno),
             _ => {}
         }
