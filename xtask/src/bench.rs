@@ -6,6 +6,7 @@
 
 mod askers;
 mod bake;
+mod containerfile;
 mod debs;
 mod delivery;
 mod figures;
@@ -45,8 +46,8 @@ use report::Row;
 /// Options of `bench`.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume, handover, logs, planner, soak, survey.
+    /// Only those whose name contains this: launch, delivery, whole, bake, containerfile, import, replace, gateway, heal, memory,
+    /// many, metadata, volume, handover, logs, planner, soak, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -79,6 +80,7 @@ const ALL: &[(&str, Run)] = &[
     ("delivery", delivery::run),
     ("whole", whole::run),
     ("bake", bake::run),
+    ("containerfile", containerfile::run),
     ("import", import::run),
     ("replace", replace::run),
     ("gateway", gateway::run),

@@ -97,6 +97,8 @@ pub const BENCH: &[Tool] = &[
     tool("skopeo", "skopeo"),
     tool("umoci", "umoci"),
     tool("podman", "podman"),
+    tool("buildah", "buildah"),
+    tool("/usr/bin/busybox", "busybox-static"),
     tool("openssl", "openssl"),
     tool("rsyslogd", "rsyslog"),
     tool("/usr/lib/x86_64-linux-gnu/rsyslog/imrelp.so", "rsyslog-relp"),

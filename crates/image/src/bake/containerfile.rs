@@ -18,6 +18,9 @@ mod stage;
 mod user;
 mod would_run;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use kiln_model::{
