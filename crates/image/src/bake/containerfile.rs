@@ -43,12 +43,15 @@ use super::{
 };
 use crate::oci::Execution;
 
+/// An image that was found, by the file's words for it.
+type Image = (OciSource, Opened);
+
 /// The images that the Containerfile names, as the lock says or as they are now, which is locked then.
 pub(super) fn lock(
     request: &BakeRequest<'_>,
     base: &ContainerfileBase,
     events: Events<'_>,
-) -> Result<(Vec<(OciSource, Opened)>, Option<Lock>), BakeError> {
+) -> Result<(Vec<Image>, Option<Lock>), BakeError> {
     let wanted = base.plan.images();
     if wanted.is_empty() {
         return Ok((Vec::new(), None));
@@ -64,10 +67,7 @@ pub(super) fn lock(
     let lock = match locked {
         Some(lock) => lock,
         None => {
-            let of = |(source, opened): &(OciSource, Opened)| LockedOci {
-                source: source.to_string(),
-                manifest: opened.found.id,
-            };
+            let of = |(source, opened): &Image| LockedOci { source: source.to_string(), manifest: opened.found.id };
             let images = found.iter().map(of).collect();
             let version = kiln_model::lock::VERSION;
             let lock = Lock { version, suite: None, oci: None, images, archives: Vec::new(), sets: Vec::new() };
@@ -108,7 +108,7 @@ struct Build<'a> {
     chain: Chain<'a>,
     base: &'a ContainerfileBase,
     context: Context,
-    opened: Vec<(OciSource, Opened)>,
+    opened: Vec<Image>,
     /// Images that were taken in, by their names.
     images: BTreeMap<String, Known>,
     /// Stages that are finished, by number.
