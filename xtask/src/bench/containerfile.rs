@@ -36,6 +36,9 @@ CMD [\"/bin/sh\"]
 /// Programs of the base.
 const APPLETS: [&str; 9] = ["sh", "cat", "cp", "mkdir", "chmod", "chown", "sha256sum", "rm", "ls"];
 
+/// Where programs that build mount what every server has of its own, and leave what they mounted over.
+const OWN: [&str; 8] = ["/dev", "/etc", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/run", "/sys"];
+
 /// Rebuilds after a late change.
 pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let world = World { bench, work: bench.work.join("containerfile") };
@@ -62,7 +65,7 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
         unit: "s".into(),
         peer: Some(("buildah bud --layers".into(), median(theirs))),
         target: Some(Target::RatioAtMost(0.25)),
-        note: "two stages, eight steps with files, the last two change; buildah on overlay with chroot isolation; `kiln diff` of both results finds nothing".into(),
+        note: "two stages, eight steps with files, the last two change; buildah on overlay with chroot isolation; `kiln diff` of both results finds nothing but places of every server's own".into(),
     }])
 }
 
@@ -153,9 +156,12 @@ impl World<'_> {
         let (_, theirs) = self.kiln_bakes(&theirs)?;
         let said = output(self.kiln().args(["diff", "--json", ours, &theirs]))?;
         let diff: Value = serde_json::from_slice(&said.stdout)?;
-        match diff["files"].as_array() {
-            Some(files) if files.is_empty() => Ok(()),
-            files => Err(format!("the two images differ: {files:#?}").into()),
+        let files = diff["files"].as_array().ok_or("`kiln diff --json` names no files")?;
+        let names = files.iter().filter_map(|file| file["name"].as_str()).filter(|name| !OWN.contains(name));
+        let names: Vec<_> = names.collect();
+        match names.is_empty() {
+            true => Ok(()),
+            false => Err(format!("the two images differ at {}", names.join(", ")).into()),
         }
     }
 
