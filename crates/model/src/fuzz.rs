@@ -29,6 +29,9 @@ impl RecipeFiles for Files {
             false => Ok(path.as_bytes().to_vec()),
         }
     }
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
+        Ok(vec![format!("{path}.yaml"), "other".to_owned()])
+    }
 }
 
 /// `image.toml`

@@ -14,6 +14,7 @@ pub mod exposition;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod goss;
 pub mod id;
 pub mod lock;
 pub mod loss;
