@@ -24,7 +24,9 @@ mod proposals;
 mod readiness;
 mod script;
 mod server;
+mod suites;
 mod test;
+mod testinfra;
 pub mod tree;
 
 use std::{

@@ -5,6 +5,7 @@
 //! may be launched) is decided here from plain values.
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod config;
 pub mod diagnostic;
 pub mod digest;

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use kiln_model::evidence::TestOutcome;
 
-/// So many results of one test are kept: a report holds them all.
-pub(super) const MAX_CASES: usize = 2000;
 /// A name is cut after so many characters.
 const MAX_NAME: usize = 160;
 /// A message is cut after so many characters.

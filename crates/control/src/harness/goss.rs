@@ -78,7 +78,7 @@ async fn tried(
     (name, within): (&str, Duration),
     resource: &Resource,
 ) -> Vec<TestOutcome> {
-    let shown = |text: &str| expect.shown(text);
+    let shown = |text: &str| expect.plain(text);
     let start = Instant::now();
     let last = Mutex::new(Vec::new());
     let keep = |judged| *last.lock().unwrap_or_else(PoisonError::into_inner) = judged;

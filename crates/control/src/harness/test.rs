@@ -8,13 +8,16 @@ use kiln_model::{
     suite::{Test, TestKind},
 };
 
-use super::{cases, expect::Expect, goss, inside::Look, network, outcome, script};
+use super::{cases, expect::Expect, goss, inside::Look, network, outcome, script, suites};
 use crate::retry::{self, Miss};
 
 /// Runs a test on a ready server. One that has tests of its own has an outcome for each.
 pub(super) async fn run(engine: &dyn Engine, server: &Observed, expect: Expect<'_>, test: &Test) -> Vec<TestOutcome> {
     let outcomes = match &test.kind {
         TestKind::Goss(sources) => goss::run(engine, (server, expect), (&test.name, test.within), sources).await,
+        TestKind::Tap { .. } | TestKind::Junit { .. } | TestKind::Testinfra { .. } => {
+            suites::run(engine, server, expect, test).await
+        }
         _ => vec![single(engine, server, expect, test).await],
     };
     cases::distinct(outcomes)

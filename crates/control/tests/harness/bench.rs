@@ -16,7 +16,7 @@ use kiln_control::harness::{
     self, ImageTree, Subject, SuiteRun,
     tree::{self, TreeError, TreeFacts},
 };
-use kiln_engine::local::LocalEngine;
+use kiln_engine::{Engine as _, ExecResult, LaunchSpec, local::LocalEngine};
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, Suite,
     evidence::{Report, TestOutcome, Verdict},
@@ -68,6 +68,50 @@ impl Bench {
 
     pub fn root(&self) -> PathBuf {
         self.directory.path().join("root")
+    }
+
+    /// Copies a program of the host, and the libraries that it needs, to the same paths in the image.
+    pub fn program(&self, program: &Path, at: &str) {
+        let copy = |from: &Path, at: &str| {
+            let to = self.root().join(at.trim_start_matches('/'));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(from, to).unwrap();
+        };
+        copy(program, at);
+        let libraries = std::process::Command::new("ldd").arg(program).output().unwrap().stdout;
+        let libraries = String::from_utf8(libraries).unwrap();
+        let paths = libraries.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+        paths.for_each(|path| copy(Path::new(path), path));
+    }
+
+    /// Runs a command in a server of its own, once its web server answers.
+    pub async fn inside(&self, manifest: ImageManifest, command: &[&str]) -> ExecResult {
+        let spec = LaunchSpec {
+            server: format!("own-{:08x}", std::process::id()).parse().unwrap(),
+            generation: 1,
+            group: None,
+            slot: None,
+            manifest: Arc::new(manifest),
+            limits: Default::default(),
+            secrets: Arc::default(),
+            volumes: Vec::new(),
+            shared: Vec::new(),
+            times: Default::default(),
+        };
+        let release = kiln_model::trust::admit_for_test(ImageDigest(Digest::of(b"x")), config());
+        let server = self.engine.launch(&release, &spec).await.unwrap();
+        let address = (server.address.unwrap(), 8080);
+        let answers = async {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), answers).await.expect("the web server answers");
+        let command: Vec<String> = command.iter().map(ToString::to_string).collect();
+        let inside = self.engine.inside().unwrap();
+        let ran = inside.exec(&spec.server, &command, "root", Duration::from_secs(60), 16 << 20).await.unwrap();
+        self.engine.destroy(&spec.server, 1).await.unwrap();
+        ran
     }
 
     pub async fn run(&self, manifest: ImageManifest, tests: Vec<Test>) -> SuiteRun {

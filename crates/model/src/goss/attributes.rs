@@ -216,6 +216,9 @@ pub(super) const KINDS: [Kind; 15] = [
     },
 ];
 
+/// The types of records that a name may be asked for.
+const RECORDS: [&str; 9] = ["A", "AAAA", "CAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT"];
+
 /// The attributes of any resource.
 const ANY: [&str; 3] = ["title", "meta", "skip"];
 
@@ -380,6 +383,9 @@ impl Reading<'_> {
             Some((kind, host)) if !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_uppercase()) => (Some(kind), host),
             _ => (None, name),
         };
+        if let Some(unknown) = kind.filter(|kind| !RECORDS.contains(kind)) {
+            return Err(self.problem(self.key.line, format!("`{unknown}` is not a type of record that goss 0.4 asks for")));
+        }
         let (server, timeout) = (self.texts("server")?.filter(|server| !server.is_empty()), self.timeout(500)?);
         Ok(Subject::Dns { kind: kind.map(str::to_owned), name: host.to_owned(), server, timeout })
     }

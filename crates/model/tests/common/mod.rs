@@ -42,6 +42,10 @@ impl RecipeFiles for Files {
         let found = self.0.get(path).map(|bytes| bytes.to_vec());
         found.ok_or(FileProblem::Unreadable { reason: "no such file".to_owned() })
     }
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
+        let within = |file: &&str| file.strip_prefix(path)?.strip_prefix('/').map(str::to_owned);
+        Ok(self.0.keys().filter_map(|file| within(&file)).filter(|name| !name.is_empty()).collect())
+    }
 }
 
 /// Reads a recipe called `image.toml` beside the usual files.

@@ -13,8 +13,6 @@ use super::{Eyes, Seen, nothing, network};
 
 /// A name server of `/etc/resolv.conf` answers within this time.
 const LIMIT: Duration = Duration::from_secs(5);
-/// SSHFP has no type of its own in the library (RFC 4255).
-const SSHFP: u16 = 44;
 
 impl Eyes<'_> {
     pub(super) async fn dns(self, (kind, name): (Option<&str>, &str), server: Option<&str>, limit: Duration) -> Seen {
@@ -63,7 +61,6 @@ impl Eyes<'_> {
             Some("SRV") => (&[TYPE::SRV], name.to_owned()),
             Some("TXT") => (&[TYPE::TXT], name.to_owned()),
             Some("CAA") => (&[TYPE::CAA], name.to_owned()),
-            Some("SSHFP") => (&[TYPE::Unknown(SSHFP)], name.to_owned()),
             _ => (&[TYPE::A, TYPE::AAAA], name.to_owned()),
         };
         let mut all = Vec::new();
@@ -154,7 +151,6 @@ fn written(kind: TYPE, record: &ResourceRecord<'_>) -> Vec<String> {
         }
         (TYPE::TXT, RData::TXT(txt)) => txt.iter_raw().map(text).collect(),
         (TYPE::CAA, RData::CAA(caa)) => vec![format!("{} {} {}", caa.flag, caa.tag, String::from_utf8_lossy(&caa.value))],
-        (TYPE::Unknown(SSHFP), RData::NULL(SSHFP, raw)) => fingerprint(raw.get_data()).into_iter().collect(),
         _ => Vec::new(),
     }
 }
@@ -162,13 +158,6 @@ fn written(kind: TYPE, record: &ResourceRecord<'_>) -> Vec<String> {
 fn text((key, value): (&[u8], Option<&[u8]>)) -> String {
     let key = String::from_utf8_lossy(key);
     value.map_or_else(|| key.to_string(), |value| format!("{key}={}", String::from_utf8_lossy(value)))
-}
-
-/// Algorithm, type and fingerprint (RFC 4255, section 3.1).
-fn fingerprint(data: &[u8]) -> Option<String> {
-    let (algorithm, kind, digits) = (data.first()?, data.get(1)?, data.get(2..)?);
-    let hex: String = digits.iter().map(|byte| format!("{byte:02X}")).collect();
-    Some(format!("{algorithm} {kind} {hex}"))
 }
 
 /// The name that stands for an address.

@@ -44,10 +44,10 @@ impl Eyes<'_> {
         self.succeeds(&["systemctl", "-q", question, name]).await
     }
 
-    /// A program that is not there says no.
+    /// As in goss: without the program nothing can be said.
     async fn succeeds(self, command: &[&str]) -> Result<bool, String> {
         if !self.has_program(command[0]).await {
-            return Ok(false);
+            return Err(format!("the image has no `{}` to ask, and its manifest no such service", command[0]));
         }
         self.run(command, LIMIT).await.map(|ran| ran.exit == 0).map_err(said)
     }
