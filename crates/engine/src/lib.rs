@@ -408,11 +408,7 @@ pub enum Transport {
 #[async_trait::async_trait]
 pub trait Facts: Send + Sync {
     /// Status of a path and, where that is a symbolic link, what it says; a link at its end is not followed. None if absent.
-    async fn link(
-        &self,
-        server: &ServerId,
-        path: &str,
-    ) -> Result<Option<(FileStatus, Option<String>)>, EngineError>;
+    async fn link(&self, server: &ServerId, path: &str) -> Result<Option<(FileStatus, Option<String>)>, EngineError>;
     /// How many hundredths of the blocks of the file system at a path are used; none if the path is absent.
     async fn usage(&self, server: &ServerId, path: &str) -> Result<Option<u32>, EngineError>;
     /// The value of a kernel parameter (`net.core.somaxconn`); none if there is no such one.
@@ -420,10 +416,5 @@ pub trait Facts: Send + Sync {
     /// All network interfaces.
     async fn interfaces(&self, server: &ServerId) -> Result<Vec<Interface>, EngineError>;
     /// A socket of the server's network for an address of this family, not connected.
-    async fn socket(
-        &self,
-        server: &ServerId,
-        family: IpAddr,
-        transport: Transport,
-    ) -> Result<OwnedFd, EngineError>;
+    async fn socket(&self, server: &ServerId, family: IpAddr, transport: Transport) -> Result<OwnedFd, EngineError>;
 }

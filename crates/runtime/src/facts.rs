@@ -86,13 +86,18 @@ pub(crate) fn kernel_parameter(server: &Server, name: &str) -> Result<Option<Str
     server.running()?;
     match read {
         Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error).on("read", path),
     }
 }
 
 fn entered(server: &Server, error: kiln_sys::SysError) -> RuntimeError {
-    RuntimeError::Init { action: format!("look into the namespaces of {}: {error}", server.record.server), source: error.outcome }
+    RuntimeError::Init {
+        action: format!("look into the namespaces of {}: {error}", server.record.server),
+        source: error.outcome,
+    }
 }
 
 /// The server's network, and that it is the server's: while PID 1 was alive the number was its own.
@@ -109,7 +114,8 @@ pub(crate) fn interfaces(server: &Server) -> Result<Vec<Interface>> {
         netlink::Connection::open_in(network.as_fd(), || Ok(())).map_err(failed).on("ask", "the server's network")?;
     let links = connection.links().map_err(failed).on("list the interfaces of", "the server's network")?;
     let all = connection.all_addresses().map_err(failed).on("list the addresses of", "the server's network")?;
-    let of = |index| all.iter().filter(move |(owner, ..)| *owner == index).map(|(_, address, prefix)| (*address, *prefix));
+    let of =
+        |index| all.iter().filter(move |(owner, ..)| *owner == index).map(|(_, address, prefix)| (*address, *prefix));
     let interface =
         |link: netlink::link::Link| Interface { addresses: of(link.index).collect(), mtu: link.mtu, name: link.name };
     Ok(links.into_iter().map(interface).collect())

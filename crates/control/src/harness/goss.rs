@@ -190,7 +190,10 @@ impl Eyes<'_> {
             Ok(Err(error)) => return nothing(&["exit-status", "stdout", "stderr"], &said(error)),
             Err(_) => {
                 let limit = kiln_model::duration::format(limit);
-                return nothing(&["exit-status", "stdout", "stderr"], &format!("the command did not end within {limit}"));
+                return nothing(
+                    &["exit-status", "stdout", "stderr"],
+                    &format!("the command did not end within {limit}"),
+                );
             }
         };
         let text = |bytes: &[u8]| Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned()));

@@ -26,9 +26,9 @@ use kiln_model::{
     suite::TestKind,
 };
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
-    event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open},
 };
 

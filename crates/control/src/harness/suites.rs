@@ -136,7 +136,12 @@ async fn outside(job: Job, (file, limit): (&str, Duration), expect: Expect<'_>) 
     let ran = job.carried_out(&place).await.map_err(failed)?;
     let said = expect.shown(ran.said.trim_end());
     let ended = match ran.how {
-        How::Killed => return Err(format!("{file} did not end within {} and was killed; its output: {said}", duration::format(limit))),
+        How::Killed => {
+            return Err(format!(
+                "{file} did not end within {} and was killed; its output: {said}",
+                duration::format(limit)
+            ));
+        }
         How::Exited(status) if status.success() => None,
         How::Exited(status) => Some(format!("{file} ended with {status}; its output: {said}")),
     };

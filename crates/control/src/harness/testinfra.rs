@@ -81,16 +81,24 @@ pub(super) async fn run(
         ran = job.carried_out(&place) => ran.map_err(|reason| format!("could not run {file}: {reason}"))?,
         () = serve(listener, place.user(), target) => return Err("nobody answers the tests any more".to_owned()),
     };
-    let said = expect.shown(ran.said.trim_end());
-    let ended = match ran.how {
-        How::Killed => return Err(format!("{file} did not end within {} and was killed; its output: {said}", duration::format(limit))),
-        How::Exited(status) if status.success() => None,
-        How::Exited(status) if [Some(MISSING), Some(NO_PROGRAM)].contains(&status.code()) => {
-            return Err(format!("this host lacks pytest-testinfra: install Debian's package python3-testinfra (it says: {said})"));
+    let ended = ended((file, limit), ran.how, &expect.shown(ran.said.trim_end()))?;
+    Ok(Shown { ended, printed: Vec::new(), report: ran.report.map(|report| plain(report, &place)) })
+}
+
+/// What there is to say of the end, where it was not a good one. The error says why there is no report at all.
+fn ended((file, limit): (&str, Duration), how: How, said: &str) -> Result<Option<String>, String> {
+    match how {
+        How::Killed => {
+            let limit = duration::format(limit);
+            Err(format!("{file} did not end within {limit} and was killed; its output: {said}"))
         }
-        How::Exited(status) => Some(format!("pytest ended with {status}; its output: {said}")),
-    };
-    Ok(Shown { ended, printed: Vec::new(), report: ran.report.map(without_host) })
+        How::Exited(status) if status.success() => Ok(None),
+        How::Exited(status) if [Some(MISSING), Some(NO_PROGRAM)].contains(&status.code()) => {
+            let help = "install Debian's package python3-testinfra";
+            Err(format!("this host lacks pytest-testinfra: {help} (it says: {said})"))
+        }
+        How::Exited(status) => Ok(Some(format!("pytest ended with {status}; its output: {said}"))),
+    }
 }
 
 /// A socket that the user of the place can connect to.
@@ -101,10 +109,11 @@ fn listen(place: &Place) -> std::io::Result<(UnixListener, PathBuf)> {
     Ok((listener, path))
 }
 
-/// testinfra adds its host to the names of tests; there is one host, and it stands for the server.
-fn without_host(report: Vec<u8>) -> Vec<u8> {
-    let text = String::from_utf8_lossy(&report);
-    text.replace("[kiln://server]", "").replace("[kiln://server-", "[").into_bytes()
+/// testinfra adds its host to the names of tests, and pytest the directory to what failed: there is one host, and it stands for the
+/// server, and the directory is another one in each run.
+fn plain(report: Vec<u8>, place: &Place) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&report).replace("[kiln://server]", "").replace("[kiln://server-", "[");
+    text.replace(&format!("{}/suite/", place.path().display()), "").into_bytes()
 }
 
 /// Answers until it is dropped.
@@ -154,7 +163,27 @@ async fn carry_out(request: &[u8], target: Target<'_>) -> Reply {
     };
     let command = ["/bin/sh".to_owned(), "-c".to_owned(), request.command];
     match target.inside.exec(target.server, &command, "root", target.limit, MAX_OUTPUT).await {
-        Ok(ran) => Reply::Ended { exit: ran.exit, stdout: STANDARD.encode(ran.stdout), stderr: STANDARD.encode(ran.stderr) },
+        Ok(ran) => {
+            Reply::Ended { exit: ran.exit, stdout: STANDARD.encode(ran.stdout), stderr: STANDARD.encode(ran.stderr) }
+        }
         Err(error) => Reply::Refused { refused: chain(&error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
+    use super::*;
+
+    #[test]
+    fn unit_a_host_without_testinfra_is_told_which_package_it_lacks() {
+        let end =
+            |code: i32| ended(("t.py", Duration::from_secs(1)), How::Exited(ExitStatus::from_raw(code << 8)), "x");
+        for code in [MISSING, NO_PROGRAM] {
+            assert!(end(code).unwrap_err().contains("Debian's package python3-testinfra"));
+        }
+        assert_eq!(end(0), Ok(None));
+        assert!(end(4).unwrap().unwrap().contains("pytest ended with exit status: 4"));
     }
 }

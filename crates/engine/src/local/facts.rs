@@ -10,11 +10,7 @@ use crate::{EngineError, Facts, FileStatus, Interface, Transport};
 
 #[async_trait::async_trait]
 impl Facts for LocalEngine {
-    async fn link(
-        &self,
-        server: &ServerId,
-        path: &str,
-    ) -> Result<Option<(FileStatus, Option<String>)>, EngineError> {
+    async fn link(&self, server: &ServerId, path: &str) -> Result<Option<(FileStatus, Option<String>)>, EngineError> {
         let (id, inside) = (server.clone(), path.to_owned());
         let found = self.blocking(|| format!("look at {path}"), move |runtime| runtime.link(&id, &inside)).await?;
         Ok(found.map(|(file, target)| {
@@ -37,20 +33,12 @@ impl Facts for LocalEngine {
         let id = server.clone();
         let action = || format!("list the interfaces of {server}");
         let found = self.blocking(action, move |runtime| runtime.interfaces(&id)).await?;
-        let interface = |found: kiln_runtime::Interface| Interface {
-            name: found.name,
-            mtu: found.mtu,
-            addresses: found.addresses,
-        };
+        let interface =
+            |found: kiln_runtime::Interface| Interface { name: found.name, mtu: found.mtu, addresses: found.addresses };
         Ok(found.into_iter().map(interface).collect())
     }
 
-    async fn socket(
-        &self,
-        server: &ServerId,
-        family: IpAddr,
-        transport: Transport,
-    ) -> Result<OwnedFd, EngineError> {
+    async fn socket(&self, server: &ServerId, family: IpAddr, transport: Transport) -> Result<OwnedFd, EngineError> {
         let id = server.clone();
         let kind = match transport {
             Transport::Tcp => Socket::Tcp,

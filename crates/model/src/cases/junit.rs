@@ -21,7 +21,9 @@ const MAX_DEPTH: usize = 64;
 pub fn parse(bytes: &[u8]) -> Cases {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
-        Err(error) => return Cases::of_problem(format!("the JUnit file is not UTF-8 from byte {} on", error.valid_up_to())),
+        Err(error) => {
+            return Cases::of_problem(format!("the JUnit file is not UTF-8 from byte {} on", error.valid_up_to()));
+        }
     };
     let mut reading = Reading { cases: Vec::new(), current: None, inside: false, depth: 0 };
     let mut reader = Reader::from_str(text);
@@ -55,7 +57,9 @@ impl Reading {
     /// False at the end.
     fn event(&mut self, event: &Event<'_>) -> Result<bool, String> {
         match event {
-            Event::DocType(_) => return Err("it has a document type (DOCTYPE), which no writer of JUnit needs".to_owned()),
+            Event::DocType(_) => {
+                return Err("it has a document type (DOCTYPE), which no writer of JUnit needs".to_owned());
+            }
             Event::Eof if self.depth > 0 => return Err("it ends in the middle of an element".to_owned()),
             Event::Eof => return Ok(false),
             Event::Start(element) => {
@@ -77,7 +81,9 @@ impl Reading {
             Event::CData(text) => self.add(text),
             Event::GeneralRef(name) => {
                 let written: &str = name;
-                let meant = quick_xml::escape::unescape(&format!("&{written};")).map_err(|error| error.to_string())?.into_owned();
+                let meant = quick_xml::escape::unescape(&format!("&{written};"))
+                    .map_err(|error| error.to_string())?
+                    .into_owned();
                 self.add(&meant);
             }
             _ => {}
@@ -119,7 +125,8 @@ impl Reading {
         match name {
             "testcase" => self.cases.extend(self.current.take().map(|mut case| {
                 let word = if case.verdict == Verdict::Failed { "failed" } else { "skipped" };
-                let said = case.message.take().map(|message| message.trim().to_owned()).filter(|message| !message.is_empty());
+                let said =
+                    case.message.take().map(|message| message.trim().to_owned()).filter(|message| !message.is_empty());
                 case.message = (case.verdict != Verdict::Passed).then(|| said.unwrap_or_else(|| word.to_owned()));
                 case
             })),
@@ -140,7 +147,8 @@ impl Reading {
 
 fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, String> {
     let found = element.try_get_attribute(name).map_err(|error| error.to_string())?;
-    let value = found.map(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).map(|value| value.into_owned()));
+    let value =
+        found.map(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).map(|value| value.into_owned()));
     value.transpose().map_err(|error| error.to_string())
 }
 

@@ -138,8 +138,10 @@ impl Reader {
         let level = &mut self.levels[depth];
         level.points += 1;
         let number = point.number.unwrap_or(level.points);
-        let wrong = (number != level.points).then(|| format!("test point {number} stands where {} is due", level.points));
-        let name = if point.description.is_empty() { number.to_string() } else { format!("{number} {}", point.description) };
+        let wrong =
+            (number != level.points).then(|| format!("test point {number} stands where {} is due", level.points));
+        let name =
+            if point.description.is_empty() { number.to_string() } else { format!("{number} {}", point.description) };
         let verdict = match (point.directive, point.good) {
             (Some((Directive::Skip, _)), _) | (Some((Directive::Todo, _)), false) => Verdict::Skipped,
             (_, true) => Verdict::Passed,
@@ -182,7 +184,8 @@ impl Reader {
     }
 
     fn end(mut self) -> Cases {
-        let all_skipped = self.levels[0].plan.as_ref().filter(|plan| plan.last == 0).and_then(|plan| plan.skipped.clone());
+        let all_skipped =
+            self.levels[0].plan.as_ref().filter(|plan| plan.last == 0).and_then(|plan| plan.skipped.clone());
         let mut cases = self.close(0);
         match all_skipped {
             Some(reason) if cases.is_empty() => {

@@ -173,7 +173,14 @@ pub(super) const KINDS: [Kind; 15] = [
         key: "mount",
         name: "Mount",
         alias: "mountpoint",
-        checks: &[value("exists"), value("opts"), value("vfs-opts"), value("source"), value("filesystem"), value("usage")],
+        checks: &[
+            value("exists"),
+            value("opts"),
+            value("vfs-opts"),
+            value("source"),
+            value("filesystem"),
+            value("usage"),
+        ],
         options: &["timeout"],
         first: First::Decides,
     },
@@ -237,7 +244,8 @@ pub(super) fn section(
         return problems.push(Problem { file: file.to_owned(), line: node.line, message });
     };
     for (key, node) in entries {
-        if resources.len() > MAX_RESOURCES || resources.iter().map(|(_, r)| r.checks.len()).sum::<usize>() > MAX_CHECKS {
+        if resources.len() > MAX_RESOURCES || resources.iter().map(|(_, r)| r.checks.len()).sum::<usize>() > MAX_CHECKS
+        {
             let message = format!("there are more than {MAX_RESOURCES} resources or {MAX_CHECKS} checks up to here");
             return problems.push(Problem { file: file.to_owned(), line: key.line, message });
         }
@@ -318,7 +326,9 @@ impl Reading<'_> {
     /// A command is called by its key alone.
     fn id(&self, alias: Option<&str>) -> String {
         match alias {
-            Some(alias) if alias != self.key.text && self.kind.key != "command" => format!("{}: {alias}", self.key.text),
+            Some(alias) if alias != self.key.text && self.kind.key != "command" => {
+                format!("{}: {alias}", self.key.text)
+            }
             _ => self.key.text.clone(),
         }
     }
@@ -328,7 +338,8 @@ impl Reading<'_> {
         let found = self.node.get(attribute.key).or(other).filter(|node| !node.is_null());
         let Some(node) = found else {
             let required = index == 0 && self.kind.first != First::Optional && self.flag("skip") != Ok(true);
-            let message = format!("{} `{}` has no `{}`, which it must have", self.kind.key, self.key.text, attribute.key);
+            let message =
+                format!("{} `{}` has no `{}`, which it must have", self.kind.key, self.key.text, attribute.key);
             return if required { Err(self.problem(self.key.line, message)) } else { Ok(None) };
         };
         let lines = attribute.sort == Sort::Lines || (self.kind.key == "matching" && self.flag("as-reader")?);
@@ -337,7 +348,8 @@ impl Reading<'_> {
         }
         let expected = match (attribute.sort, node.text()) {
             (Sort::Number, Some(text)) => {
-                let wrong = || self.problem(node.line, format!("`{}` is a number, and this is {text:?}", attribute.key));
+                let wrong =
+                    || self.problem(node.line, format!("`{}` is a number, and this is {text:?}", attribute.key));
                 Matcher::number(text.parse().map_err(|_| wrong())?)
             }
             _ => Matcher::read(self.file, node, lines)?,
@@ -380,11 +392,15 @@ impl Reading<'_> {
 
     fn dns(&self, name: &str) -> Result<Subject, Problem> {
         let (kind, host) = match name.split_once(':') {
-            Some((kind, host)) if !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_uppercase()) => (Some(kind), host),
+            Some((kind, host)) if !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_uppercase()) => {
+                (Some(kind), host)
+            }
             _ => (None, name),
         };
         if let Some(unknown) = kind.filter(|kind| !RECORDS.contains(kind)) {
-            return Err(self.problem(self.key.line, format!("`{unknown}` is not a type of record that goss 0.4 asks for")));
+            return Err(
+                self.problem(self.key.line, format!("`{unknown}` is not a type of record that goss 0.4 asks for"))
+            );
         }
         let (server, timeout) = (self.texts("server")?.filter(|server| !server.is_empty()), self.timeout(500)?);
         Ok(Subject::Dns { kind: kind.map(str::to_owned), name: host.to_owned(), server, timeout })
@@ -438,7 +454,9 @@ impl Reading<'_> {
                 "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Ok(false),
                 _ => Err(self.problem(node.line, format!("`{key}` is `true` or `false`"))),
             },
-            _ => Err(self.problem(node.line, format!("`{key}` is `true` or `false`, and this is {}", node.described()))),
+            _ => {
+                Err(self.problem(node.line, format!("`{key}` is `true` or `false`, and this is {}", node.described())))
+            }
         }
     }
 
@@ -460,7 +478,8 @@ impl Reading<'_> {
             NodeKind::Scalar(Value::Int(0)) => Ok(Duration::from_millis(default)),
             NodeKind::Scalar(Value::Int(millis @ 1..=LONGEST)) => Ok(Duration::from_millis(millis as u64)),
             _ => {
-                let message = format!("`timeout` is a number of milliseconds up to {LONGEST}, and this is {}", node.described());
+                let message =
+                    format!("`timeout` is a number of milliseconds up to {LONGEST}, and this is {}", node.described());
                 Err(self.problem(node.line, message))
             }
         }

@@ -10,11 +10,18 @@ pub(super) struct Path(Vec<Part>);
 #[derive(Debug, Clone, PartialEq)]
 enum Part {
     /// A key of an object, or an index. `wild` where `*` and `?` stand for something.
-    Key { text: String, wild: bool },
+    Key {
+        text: String,
+        wild: bool,
+    },
     /// `#`: how many, or each.
     Each,
     /// `#(…)`, and with `#` behind it all that fit.
-    Query { path: Path, test: Option<(Operator, Json)>, all: bool },
+    Query {
+        path: Path,
+        test: Option<(Operator, Json)>,
+        all: bool,
+    },
     Modifier(Modifier),
     /// `|`: what follows is about the whole and not about each.
     Pipe,

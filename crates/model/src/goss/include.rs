@@ -27,9 +27,16 @@ pub(super) fn named(file: &str, root: &yaml::Node) -> Result<Vec<Include>, Probl
     let entries = entries.ok_or_else(|| problem(node.line, "`gossfile` holds a map from names of files".to_owned()))?;
     let mut includes = Vec::new();
     for (key, node) in entries {
-        let unknown = node.entries().into_iter().flatten().find(|(key, _)| !["file", "skip", "title", "meta"].contains(&key.text.as_str()));
+        let unknown = node
+            .entries()
+            .into_iter()
+            .flatten()
+            .find(|(key, _)| !["file", "skip", "title", "meta"].contains(&key.text.as_str()));
         if let Some((unknown, _)) = unknown {
-            return Err(problem(unknown.line, format!("`{}` is not an attribute of a gossfile in goss 0.4", unknown.text)));
+            return Err(problem(
+                unknown.line,
+                format!("`{}` is not an attribute of a gossfile in goss 0.4", unknown.text),
+            ));
         }
         if node.get("skip").map(yaml::Node::value) == Some(super::Value::Bool(true)) {
             continue;
@@ -65,7 +72,9 @@ fn beside(file: &str, written: &str) -> Result<String, String> {
 
 /// Go's `filepath.Match` of the last part; `[…]` is not supported and matches nothing.
 fn fits(pattern: &str, file: &str) -> bool {
-    let split = |path: &str| path.rsplit_once('/').map_or((String::new(), path.to_owned()), |(d, n)| (d.to_owned(), n.to_owned()));
+    let split = |path: &str| {
+        path.rsplit_once('/').map_or((String::new(), path.to_owned()), |(d, n)| (d.to_owned(), n.to_owned()))
+    };
     let ((directory, wanted), (found, name)) = (split(pattern), split(file));
     directory == found && wild(&wanted.chars().collect::<Vec<_>>(), &name.chars().collect::<Vec<_>>())
 }
@@ -96,7 +105,11 @@ pub fn sources(mut sources: Sources, files: &dyn RecipeFiles) -> Result<Sources,
         sources.files.insert(file.clone(), text.clone());
         let filled = template::fill(&file, &text, &vars, &sources.environment)?;
         for include in named(&file, &yaml::parse(&file, &filled)?)? {
-            let found = expand(&include, files).map_err(|message| Problem { file: file.clone(), line: include.line, message })?;
+            let found = expand(&include, files).map_err(|message| Problem {
+                file: file.clone(),
+                line: include.line,
+                message,
+            })?;
             waiting.extend(found.into_iter().map(|found| (found, file.clone(), include.line)));
         }
     }
@@ -110,8 +123,10 @@ fn expand(include: &Include, files: &dyn RecipeFiles) -> Result<Vec<String>, Str
     }
     let directory = include.pattern.rsplit_once('/').map_or("", |(directory, _)| directory);
     let all = files.list(directory).map_err(|problem| format!("`{}`: {problem}", include.written))?;
-    let paths: Vec<String> =
-        all.iter().map(|name| if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") }).collect();
+    let paths: Vec<String> = all
+        .iter()
+        .map(|name| if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") })
+        .collect();
     let found: Vec<String> = include.matching(paths.iter()).collect();
     if found.is_empty() { Err(format!("no file fits `{}`", include.written)) } else { Ok(found) }
 }
@@ -124,7 +139,8 @@ pub fn text(file: &str, files: &dyn RecipeFiles) -> Result<String, String> {
         Ok(Some(_)) => return Err(format!("`{file}` is not a file")),
         Err(problem) => return Err(format!("`{file}` cannot be used: {problem}")),
     }
-    let bytes = files.read(file, MAX_FILE).map_err(|problem: FileProblem| format!("`{file}` cannot be used: {problem}"))?;
+    let bytes =
+        files.read(file, MAX_FILE).map_err(|problem: FileProblem| format!("`{file}` cannot be used: {problem}"))?;
     String::from_utf8(bytes).map_err(|error| {
         let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         format!("`{file}` is not a text in UTF-8 (line {line})")

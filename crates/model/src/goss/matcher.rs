@@ -33,7 +33,10 @@ enum Rule {
     Key(Box<Rule>),
     Element(Box<Rule>),
     /// `lines`: a text is taken as its lines, which a plain list does not.
-    Elements { rules: Vec<Rule>, lines: bool },
+    Elements {
+        rules: Vec<Rule>,
+        lines: bool,
+    },
     Exactly(Vec<Rule>),
     Not(Box<Rule>),
     All(Vec<Rule>),
@@ -149,7 +152,9 @@ fn named(key: &Key, node: &Node) -> Read<Rule> {
         "have-patterns" => patterns(node)?,
         "have-key" => Rule::Key(Box::new(rule(node)?)),
         "contain-element" => match node.kind {
-            Kind::List(_) | Kind::Scalar(Value::Bool(_)) => return Err(wrong(key, node, "a matcher, a text or a number")),
+            Kind::List(_) | Kind::Scalar(Value::Bool(_)) => {
+                return Err(wrong(key, node, "a matcher, a text or a number"));
+            }
             _ => Rule::Element(Box::new(rule(node)?)),
         },
         "contain-elements" => Rule::Elements { rules: list(key, node)?, lines: true },
@@ -210,7 +215,8 @@ fn patterns(node: &Node) -> Read<Rule> {
         return Err((node.line, format!("`have-patterns` takes a list, and this is {}", node.described())));
     };
     let read = |item: &Node| {
-        let text = item.text().ok_or_else(|| (item.line, format!("a pattern is a text, and this is {}", item.described())))?;
+        let text =
+            item.text().ok_or_else(|| (item.line, format!("a pattern is a text, and this is {}", item.described())))?;
         Pattern::read(text).map_err(|message| (item.line, message))
     };
     Ok(Rule::Patterns(items.iter().map(read).collect::<Read<_>>()?))
@@ -327,7 +333,9 @@ fn compare(comparison: Comparison, value: &Value, wanted: &Value) -> Result<bool
 fn length_of(value: &Value) -> Result<usize, String> {
     match value {
         Value::Text(text) => Ok(text.len()),
-        other => other.elements().map(|elements| elements.len()).map_err(|_| format!("{} has no length", other.described())),
+        other => {
+            other.elements().map(|elements| elements.len()).map_err(|_| format!("{} has no length", other.described()))
+        }
     }
 }
 
@@ -453,7 +461,10 @@ mod tests {
         for (content, matcher) in [
             ("foo", "foo"),
             ("[group1, group2, group3]", "[group1, group2]"),
-            ("42", "{and: ['42', {have-prefix: '4'}, {have-suffix: '2'}, {match-regexp: '\\d{2}'}, {contain-substring: '2'}]}"),
+            (
+                "42",
+                "{and: ['42', {have-prefix: '4'}, {have-suffix: '2'}, {match-regexp: '\\d{2}'}, {contain-substring: '2'}]}",
+            ),
             ("'42'", "{and: [42, 42.0, {gt: 40}, {lt: 45}]}"),
             ("[foo, bar, moo]", "{and: [{contain-elements: [foo, bar]}, [foo, bar], {equal: [foo, bar, moo]}]}"),
             ("[foo, bar, moo]", "{consist-of: [foo, {have-prefix: m}, bar]}"),

@@ -36,7 +36,9 @@ impl Sources {
     }
 
     pub(super) fn vars(&self) -> Result<Value, Problem> {
-        self.vars.as_ref().map_or(Ok(Value::Map(BTreeMap::new())), |vars| Ok(yaml::parse(&vars.file, &vars.text)?.value()))
+        self.vars
+            .as_ref()
+            .map_or(Ok(Value::Map(BTreeMap::new())), |vars| Ok(yaml::parse(&vars.file, &vars.text)?.value()))
     }
 }
 
@@ -79,7 +81,9 @@ impl Reading<'_> {
             match KINDS.iter().find(|kind| kind.key == key.text) {
                 Some(kind) => section(file, kind, node, (&mut self.resources, &mut self.problems)),
                 None if key.text == INCLUDE => {}
-                None => self.problems.push(Problem { file: file.to_owned(), line: key.line, message: unknown(&key.text) }),
+                None => {
+                    self.problems.push(Problem { file: file.to_owned(), line: key.line, message: unknown(&key.text) })
+                }
             }
         }
         let includes = super::include::named(file, root);
@@ -106,7 +110,11 @@ mod tests {
     use super::*;
 
     pub(crate) fn sources(text: &str) -> Sources {
-        Sources { file: "goss.yaml".into(), files: BTreeMap::from([("goss.yaml".into(), text.into())]), ..Sources::default() }
+        Sources {
+            file: "goss.yaml".into(),
+            files: BTreeMap::from([("goss.yaml".into(), text.into())]),
+            ..Sources::default()
+        }
     }
 
     fn problems(text: &str) -> Vec<String> {

@@ -178,7 +178,10 @@ mod tests {
             ("a: 1", "a: 1"),
             ("tcp:{{ .Vars.port }}:", "tcp:80:"),
             ("{{.Vars.db.name | toUpper}}", "APP"),
-            ("{{ .Env.OS }}-{{ getEnv \"OS\" \"x\" }}-{{ getEnv \"NO\" \"d}}\" }}-{{ getEnv `NO` }}.", "debian-debian-d}}-."),
+            (
+                "{{ .Env.OS }}-{{ getEnv \"OS\" \"x\" }}-{{ getEnv \"NO\" \"d}}\" }}-{{ getEnv `NO` }}.",
+                "debian-debian-d}}-.",
+            ),
             ("a\n{{- /* a }} comment */ -}}\n b", "ab"),
             ("{{ \"x\\\"y\" }}{{ 7 }}", "x\"y7"),
         ] {

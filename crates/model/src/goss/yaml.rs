@@ -103,7 +103,9 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, Problem> {
     loop {
         match events.next()? {
             (Event::StreamEnd, _) => return Ok(root),
-            (Event::DocumentStart(_), span) => return Err(problem(file, span, "a second document begins: one is read")),
+            (Event::DocumentStart(_), span) => {
+                return Err(problem(file, span, "a second document begins: one is read"));
+            }
             _ => {}
         }
     }
@@ -143,14 +145,20 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn node(&mut self, events: &mut Events<'t>, (event, span): (Event<'t>, Span), depth: usize) -> Result<Node, Problem> {
+    fn node(
+        &mut self,
+        events: &mut Events<'t>,
+        (event, span): (Event<'t>, Span),
+        depth: usize,
+    ) -> Result<Node, Problem> {
         if depth > MAX_DEPTH {
             return Err(problem(self.file, span, format!("this is nested deeper than {MAX_DEPTH} levels")));
         }
         self.take(1, span)?;
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let value = scalar(&text, style, tag.as_deref()).map_err(|message| problem(self.file, span, message))?;
+                let value =
+                    scalar(&text, style, tag.as_deref()).map_err(|message| problem(self.file, span, message))?;
                 (Node { line: line(span), kind: Kind::Scalar(value), size: 1 }, anchor)
             }
             Event::SequenceStart(anchor, _) => (self.list(events, span, depth)?, anchor),
@@ -293,7 +301,8 @@ fn integer(digits: &str) -> Option<Value> {
 
 /// yaml.v3: `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`.
 fn float(digits: &str) -> Option<Value> {
-    let good = digits.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) && digits.bytes().any(|b| b.is_ascii_digit());
+    let good = digits.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b))
+        && digits.bytes().any(|b| b.is_ascii_digit());
     good.then(|| digits.parse().ok()).flatten().map(Value::Float)
 }
 
@@ -344,8 +353,9 @@ mod tests {
         }
         let error = parse("f", &bomb).unwrap_err();
         assert!(error.message.contains("more than 100000 values") && (4..6).contains(&error.line), "{error}");
-        let deep = "[".repeat(5000);
-        assert!(parse("f", &deep).unwrap_err().message.contains("nested deeper"));
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(parse("f", &nested(60)).unwrap_err().message.contains("nested deeper"));
+        assert!(parse("f", &nested(40)).is_ok() && parse("f", &nested(50_000)).is_err());
         let twice = parse("f", "a: 1\nb: 2\na: 3\n").unwrap_err();
         assert_eq!((twice.line, twice.message.contains("line 1")), (3, true), "{twice}");
         assert!(parse("f", "a: 1\n---\nb: 1\n").unwrap_err().message.contains("second document"));

@@ -39,8 +39,14 @@ pub(crate) const KINDS: [Keys; 13] = [
     Keys { of: "a `script` test", valid: &["script", "arguments", "secrets", "name", "within", "matrix"] },
     Keys { of: "a `goss` test", valid: &["goss", "vars", "environment", "name", "within", "matrix"] },
     Keys { of: "a `tap` test", valid: &["tap", "user", "arguments", "secrets", "name", "within", "matrix"] },
-    Keys { of: "a `junit` test", valid: &["junit", "report", "user", "arguments", "secrets", "name", "within", "matrix"] },
-    Keys { of: "a `testinfra` test", valid: &["testinfra", "files", "arguments", "secrets", "name", "within", "matrix"] },
+    Keys {
+        of: "a `junit` test",
+        valid: &["junit", "report", "user", "arguments", "secrets", "name", "within", "matrix"],
+    },
+    Keys {
+        of: "a `testinfra` test",
+        valid: &["testinfra", "files", "arguments", "secrets", "name", "within", "matrix"],
+    },
     Keys { of: "a `port` test", valid: &["port", "listening", "name", "within", "matrix"] },
     Keys { of: "a `user` test", valid: &["user", "uid", "home", "shell", "name", "within", "matrix"] },
 ];

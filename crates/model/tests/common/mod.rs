@@ -48,6 +48,21 @@ impl RecipeFiles for Files {
     }
 }
 
+impl Files {
+    /// With one more file.
+    #[allow(dead_code)]
+    pub fn with(mut self, path: &'static str, content: &'static str) -> Self {
+        self.0.insert(path, content.as_bytes());
+        self
+    }
+}
+
+/// Reads a recipe called `image.toml` beside these files.
+#[allow(dead_code)]
+pub fn recipe_with(text: &str, files: &Files) -> Result<Recipe, Diagnostics> {
+    Recipe::parse(text, "image.toml", files)
+}
+
 /// Reads a recipe called `image.toml` beside the usual files.
 pub fn recipe(text: &str) -> Result<Recipe, Diagnostics> {
     Recipe::parse(text, "image.toml", &Files::default())

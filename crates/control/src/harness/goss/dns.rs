@@ -9,7 +9,7 @@ use kiln_model::goss::Value;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, ResourceRecord, TYPE, rdata::RData};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Eyes, Seen, nothing, network};
+use super::{Eyes, Seen, network, nothing};
 
 /// A name server of `/etc/resolv.conf` answers within this time.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -19,9 +19,13 @@ impl Eyes<'_> {
         let found = match server {
             Some(server) => {
                 let asked = tokio::time::timeout(limit, self.ask_all(server, kind, name)).await;
-                asked.unwrap_or_else(|_| Err(format!("{server} did not answer within {}", kiln_model::duration::format(limit))))
+                asked.unwrap_or_else(|_| {
+                    Err(format!("{server} did not answer within {}", kiln_model::duration::format(limit)))
+                })
             }
-            None => self.resolve(name).await.map(|all| all.iter().map(ToString::to_string).collect()).or(Ok(Vec::new())),
+            None => {
+                self.resolve(name).await.map(|all| all.iter().map(ToString::to_string).collect()).or(Ok(Vec::new()))
+            }
         };
         match found {
             Err(reason) => nothing(&["resolvable", "addrs"], &reason),
@@ -150,7 +154,9 @@ fn written(kind: TYPE, record: &ResourceRecord<'_>) -> Vec<String> {
             vec![format!("{} {} {} {}", srv.priority, srv.weight, srv.port, dotted(&srv.target))]
         }
         (TYPE::TXT, RData::TXT(txt)) => txt.iter_raw().map(text).collect(),
-        (TYPE::CAA, RData::CAA(caa)) => vec![format!("{} {} {}", caa.flag, caa.tag, String::from_utf8_lossy(&caa.value))],
+        (TYPE::CAA, RData::CAA(caa)) => {
+            vec![format!("{} {} {}", caa.flag, caa.tag, String::from_utf8_lossy(&caa.value))]
+        }
         _ => Vec::new(),
     }
 }

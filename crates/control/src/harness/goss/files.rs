@@ -2,14 +2,14 @@
 
 use kiln_model::goss::Value;
 use md5::Digest as _;
-use sha2::Digest as _;
 use rustix::fs::FileType;
+use sha2::Digest as _;
 
 use super::{Eyes, MAX_BYTES, Seen, nothing, said};
 
 const FILE: [&str; 14] = [
-    "exists", "mode", "owner", "uid", "group", "gid", "linkedto", "filetype", "contains", "contents", "size", "md5", "sha256",
-    "sha512",
+    "exists", "mode", "owner", "uid", "group", "gid", "linkedto", "filetype", "contains", "contents", "size", "md5",
+    "sha256", "sha512",
 ];
 const MOUNT: [&str; 6] = ["exists", "opts", "vfs-opts", "source", "filesystem", "usage"];
 /// A file larger than this is not hashed.
@@ -73,7 +73,8 @@ impl Eyes<'_> {
     }
 
     async fn contents(self, path: &str) -> Result<Value, String> {
-        let bytes = self.read(path, MAX_BYTES + 1).await?.ok_or_else(|| format!("{path} is not a file that can be read"))?;
+        let bytes =
+            self.read(path, MAX_BYTES + 1).await?.ok_or_else(|| format!("{path} is not a file that can be read"))?;
         if bytes.len() > MAX_BYTES {
             return Err(format!("{path} is longer than {MAX_BYTES} bytes, which is as far as contents are looked at"));
         }
@@ -83,7 +84,10 @@ impl Eyes<'_> {
     async fn hashes(self, path: &str, size: u64) -> Seen {
         let hashes = ["md5", "sha256", "sha512"];
         if size > MAX_HASHED {
-            return nothing(&hashes, &format!("{path} is longer than {MAX_HASHED} bytes, which is as far as files are hashed"));
+            return nothing(
+                &hashes,
+                &format!("{path} is longer than {MAX_HASHED} bytes, which is as far as files are hashed"),
+            );
         }
         let bytes = match self.read(path, MAX_HASHED as usize).await {
             Ok(Some(bytes)) => bytes,
@@ -197,12 +201,16 @@ mod tests {
 
     #[test]
     fn unit_a_line_of_mountinfo_is_read() {
-        let mount = Mount::read("36 35 98:0 /x /mnt\\0402 rw,rw,noatime master:1 - ext3 /dev/root rw,errors=\"a,b\"").unwrap();
-        assert_eq!((mount.path.as_str(), mount.filesystem.as_str(), mount.source.as_str()), ("/mnt 2", "ext3", "/dev/root"));
-        assert_eq!((mount.options, mount.super_options), (
-            vec!["rw".to_owned(), "noatime".into()],
-            vec!["rw".to_owned(), "errors=\"a,b\"".into()]
-        ));
+        let mount =
+            Mount::read("36 35 98:0 /x /mnt\\0402 rw,rw,noatime master:1 - ext3 /dev/root rw,errors=\"a,b\"").unwrap();
+        assert_eq!(
+            (mount.path.as_str(), mount.filesystem.as_str(), mount.source.as_str()),
+            ("/mnt 2", "ext3", "/dev/root")
+        );
+        assert_eq!(
+            (mount.options, mount.super_options),
+            (vec!["rw".to_owned(), "noatime".into()], vec!["rw".to_owned(), "errors=\"a,b\"".into()])
+        );
         assert!(Mount::read("broken").is_none());
     }
 }

@@ -12,7 +12,9 @@ const COMM: usize = 15;
 impl Eyes<'_> {
     pub(super) async fn process(self, name: &str) -> Seen {
         let running = self.inside.processes(self.server).await.map_err(said).map(|all| {
-            let is = |program: &str| program == name || (name.len() == COMM && program.len() > COMM && program.starts_with(name));
+            let is = |program: &str| {
+                program == name || (name.len() == COMM && program.len() > COMM && program.starts_with(name))
+            };
             Value::Bool(all.iter().any(|process| is(&process.program)))
         });
         Seen::from([("running", running)])

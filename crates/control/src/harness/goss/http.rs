@@ -161,8 +161,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let broken = |error: hyper::Error| format!("the answer broke off or is not HTTP: {error}");
-    let (mut sender, connection) =
-        hyper::client::conn::http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .title_case_headers(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     let task = AbortOnDrop(tokio::spawn(connection));
     let answer = read(sender.send_request(message).await.map_err(broken)?).await.map_err(broken);
     drop(task);
@@ -186,7 +189,8 @@ fn headers(headers: &HeaderMap) -> String {
         format!("{}: {}", canonical(name.as_str()), String::from_utf8_lossy(value.as_bytes()))
     };
     // Go keeps `Content-Length` and `Transfer-Encoding` out of this, the latter always.
-    let mut lines: Vec<String> = headers.iter().filter(|(name, _)| *name != header::TRANSFER_ENCODING).map(line).collect();
+    let mut lines: Vec<String> =
+        headers.iter().filter(|(name, _)| *name != header::TRANSFER_ENCODING).map(line).collect();
     lines.sort();
     lines.join("\n")
 }

@@ -24,7 +24,12 @@ const ROOTS: [&str; 5] = [
 ];
 
 impl Eyes<'_> {
-    pub(super) async fn encrypt(self, request: &Http, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    pub(super) async fn encrypt(
+        self,
+        request: &Http,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, String> {
         let config = self.config(request).await?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("`{host}`: {error}"))?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())

@@ -109,7 +109,8 @@ pub(super) fn testinfra(table: &Table<'_>, value: &Value<'_>, around: &Around<'_
 
 /// `conftest.py` in the directory of the tests, as pytest would find it.
 fn beside(file: &str, around: &Around<'_, '_>) -> Option<(String, String)> {
-    let path = file.rsplit_once('/').map_or("conftest.py".to_owned(), |(directory, _)| format!("{directory}/conftest.py"));
+    let path =
+        file.rsplit_once('/').map_or("conftest.py".to_owned(), |(directory, _)| format!("{directory}/conftest.py"));
     let there = around.context.files.kind(&path) == Ok(Some(FileKind::File));
     let content = there.then(|| goss::text(&path, around.context.files).ok()).flatten()?;
     Some((path, content))
@@ -119,7 +120,9 @@ fn further(value: &Value<'_>, around: &Around<'_, '_>) -> Option<Vec<(String, St
     let example = "[\"tests/helpers.py\"]";
     let items = value.list(example)?;
     if items.len() > MAX_FILES {
-        return value.place.report(format!("there are {} files", items.len()), format!("at most {MAX_FILES} are possible"));
+        return value
+            .place
+            .report(format!("there are {} files", items.len()), format!("at most {MAX_FILES} are possible"));
     }
     let read = |item: &Value<'_>| {
         let path = normal(&item.checked(example, check::recipe_path)?);
