@@ -10,6 +10,7 @@ mod debs;
 mod delivery;
 mod figures;
 mod gateway;
+mod goss;
 mod handover;
 mod heal;
 mod http;
@@ -45,7 +46,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume, handover, logs, planner, soak.
+    /// metadata, volume, handover, logs, goss, planner, soak.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -88,6 +89,7 @@ const ALL: &[(&str, Run)] = &[
     ("volume", volume::run),
     ("handover", handover::run),
     ("logs", logs::run),
+    ("goss", goss::run),
     ("planner", planner::run),
     ("soak", soak::run),
 ];

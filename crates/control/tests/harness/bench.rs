@@ -8,7 +8,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kiln_api::Event;
@@ -52,6 +52,8 @@ pub struct Bench {
     engine: LocalEngine,
     directory: TempDir,
     pub events: Arc<Mutex<Vec<Event>>>,
+    /// The same with the moment of each.
+    told: Arc<Mutex<Vec<(Instant, Event)>>>,
 }
 
 impl Bench {
@@ -63,7 +65,7 @@ impl Bench {
         let roots = Arc::new(Directory(directory.path().join("root")));
         let runtime = Runtime::open(RuntimeOptions::for_state(&state).unwrap(), roots).unwrap();
         let engine = LocalEngine::new(Arc::new(runtime));
-        Self { engine, directory, events: Arc::default() }
+        Self { engine, directory, events: Arc::default(), told: Arc::default() }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -86,6 +88,19 @@ impl Bench {
 
     /// Runs a command in a server of its own, once its web server answers.
     pub async fn inside(&self, manifest: ImageManifest, command: &[&str]) -> ExecResult {
+        self.repeated(manifest, command, 1).await.remove(0).0
+    }
+
+    /// How long a command takes that must succeed, so many times.
+    pub async fn times(&self, manifest: ImageManifest, command: &[&str], rounds: usize) -> Vec<Duration> {
+        let took = |(ran, took): (ExecResult, Duration)| {
+            assert_eq!(ran.exit, 0, "{ran:?}");
+            took
+        };
+        self.repeated(manifest, command, rounds).await.into_iter().map(took).collect()
+    }
+
+    async fn repeated(&self, manifest: ImageManifest, command: &[&str], rounds: usize) -> Vec<(ExecResult, Duration)> {
         let spec = LaunchSpec {
             server: format!("own-{:08x}", std::process::id()).parse().unwrap(),
             generation: 1,
@@ -109,9 +124,26 @@ impl Bench {
         tokio::time::timeout(Duration::from_secs(20), answers).await.expect("the web server answers");
         let command: Vec<String> = command.iter().map(ToString::to_string).collect();
         let inside = self.engine.inside().unwrap();
-        let ran = inside.exec(&spec.server, &command, "root", Duration::from_secs(60), 16 << 20).await.unwrap();
+        let mut all = Vec::new();
+        for _ in 0..rounds {
+            let start = Instant::now();
+            let ran = inside.exec(&spec.server, &command, "root", Duration::from_secs(60), 16 << 20).await.unwrap();
+            all.push((ran, start.elapsed()));
+        }
         self.engine.destroy(&spec.server, 1).await.unwrap();
-        ran
+        all
+    }
+
+    /// From the moment a server's services are ready to the end of a suite's one test on it, which must pass.
+    pub async fn time_of_tests(&self, manifest: ImageManifest, tests: Vec<Test>) -> Duration {
+        self.told.lock().unwrap().clear();
+        let name = format!("{} / ", tests[0].name);
+        let run = self.run(manifest, tests).await;
+        assert_passed(&run.report);
+        let told = self.told.lock().unwrap();
+        let at = |wanted: &dyn Fn(&Event) -> bool| told.iter().find(|(_, event)| wanted(event)).expect("it was told").0;
+        let ready = at(&|event| matches!(event, Event::TestServerReady { .. }));
+        at(&|event| matches!(event, Event::Test { result, .. } if result.name.starts_with(&name))) - ready
     }
 
     pub async fn run(&self, manifest: ImageManifest, tests: Vec<Test>) -> SuiteRun {
@@ -126,7 +158,11 @@ impl Bench {
         };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
-        let events = move |event| events.lock().unwrap().push(event);
+        let told = self.told.clone();
+        let events = move |event: Event| {
+            told.lock().unwrap().push((Instant::now(), event.clone()));
+            events.lock().unwrap().push(event);
+        };
         let suite = Suite::of(tests);
         let run = harness::run_suite(&self.engine, tree, &subject, &config(), &suite, None, &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");

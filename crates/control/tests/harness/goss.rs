@@ -137,3 +137,54 @@ async fn root_a_check_that_fails_says_what_was_seen_and_a_skipped_one_fails_noth
     let run = bench.run(web(), vec![goss("g", Duration::from_millis(1200), &[("goss.yaml", good)])]).await;
     assert_eq!(run.report.verdict, Verdict::Passed, "{:#?}", run.report.tests);
 }
+
+/// Fifty resources that hold on a server with busybox and a web server.
+fn fifty() -> String {
+    let mut text = String::from("file:\n");
+    for applet in ["ls", "cat", "cp", "mv", "rm", "ln", "id", "ps", "grep", "sed", "awk", "tar", "gzip", "find", "sort"]
+    {
+        text.push_str(&format!("  /bin/{applet}: {{exists: true, filetype: symlink, linked-to: busybox}}\n"));
+    }
+    text.push_str("  /etc/passwd: {exists: true, mode: '0644', owner: root, contents: ['web:x:33', '!nobody']}\n");
+    text.push_str("  /www/index.html: {exists: true, contents: [works]}\n");
+    text.push_str("package:\n  busybox: {installed: true, versions: ['1:1.35.0-4']}\n");
+    (0..4).for_each(|n| text.push_str(&format!("  absent{n}: {{installed: false}}\n")));
+    text.push_str("user:\n  web: {exists: true, uid: 33, groups: [web], home: /www}\n  root: {exists: true, uid: 0}\n");
+    text.push_str("group:\n  web: {exists: true, gid: 33}\n  root: {exists: true, gid: 0}\n");
+    text.push_str("port:\n  tcp6:8080: {listening: true}\n");
+    (81..86).for_each(|port| text.push_str(&format!("  tcp:{port}: {{listening: false}}\n")));
+    text.push_str("process:\n  httpd: {running: true}\n  nginx: {running: false}\n");
+    text.push_str("command:\n");
+    (0..6).for_each(|n| text.push_str(&format!("  echo {n}: {{exit-status: 0, stdout: ['{n}']}}\n")));
+    text.push_str("kernel-param:\n  kernel.ostype: {value: Linux}\n  net.ipv4.ip_forward: {value: {le: 1}}\n");
+    text.push_str("mount:\n  /proc: {exists: true, filesystem: proc}\n  /tmp: {exists: true, filesystem: tmpfs}\n");
+    text.push_str("interface:\n  lo: {exists: true, mtu: 65536}\n");
+    text.push_str("addr:\n  tcp://127.0.0.1:8080: {reachable: true}\n  tcp://127.0.0.1:81: {reachable: false}\n");
+    text.push_str(
+        "http:\n  http://127.0.0.1:8080/: {status: 200, body: [works]}\n  http://127.0.0.1:8080/no: {status: 404}\n",
+    );
+    text.push_str("matching:\n  same: {content: a, matches: a}\n");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a benchmark: `cargo xtask bench goss`"]
+async fn perf_fifty_resources() {
+    const ROUNDS: usize = 15;
+    let bench = bench();
+    let text = fifty();
+    std::fs::write(bench.root().join("etc/goss/fifty.yaml"), &text).unwrap();
+    let test = || vec![goss("goss", Duration::from_secs(10), &[("fifty.yaml", &text)])];
+    assert_eq!(sources(&[("fifty.yaml", &text)]).read().unwrap().len(), 50);
+    let command = ["goss", "-g", "/etc/goss/fifty.yaml", "validate", "--format", "silent"];
+    let theirs = bench.times(manifest(), &command, ROUNDS).await;
+    let mut ours = Vec::new();
+    for _ in 0..ROUNDS {
+        ours.push(bench.time_of_tests(manifest(), test()).await);
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1000.0
+    };
+    println!("PERF kiln_ms {:.3} goss_ms {:.3}", median(ours), median(theirs));
+}

@@ -67,7 +67,7 @@ impl Reader {
             return true;
         }
         let (depth, rest) = (spaces / 4, line.trim_end());
-        if depth > MAX_DEPTH || spaces % 4 != 0 {
+        if depth > MAX_DEPTH || !spaces.is_multiple_of(4) {
             return true;
         }
         let rest = &rest[spaces.min(rest.len())..];

@@ -229,38 +229,50 @@ const RECORDS: [&str; 9] = ["A", "AAAA", "CAA", "CNAME", "MX", "NS", "PTR", "SRV
 /// The attributes of any resource.
 const ANY: [&str; 3] = ["title", "meta", "skip"];
 
-/// Reads one section of a goss file into resources; what is wrong goes into `problems`.
-pub(super) fn section(
-    file: &str,
-    kind: &'static Kind,
-    node: &Node,
-    (resources, problems): (&mut Vec<((&'static str, String), Resource)>, &mut Vec<Problem>),
-) {
-    if node.is_null() {
-        return;
+/// A section's key and a key in it.
+type Name = (&'static str, String);
+
+/// What was found in the files so far.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) resources: Vec<(Name, Resource)>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Found {
+    fn is_full(&self) -> bool {
+        let checks: usize = self.resources.iter().map(|(_, resource)| resource.checks.len()).sum();
+        self.resources.len() > MAX_RESOURCES || checks > MAX_CHECKS
     }
-    let Some(entries) = node.entries() else {
-        let message = format!("`{}` holds a map from names to attributes, and this is {}", kind.key, node.described());
-        return problems.push(Problem { file: file.to_owned(), line: node.line, message });
-    };
-    for (key, node) in entries {
-        if resources.len() > MAX_RESOURCES || resources.iter().map(|(_, r)| r.checks.len()).sum::<usize>() > MAX_CHECKS
-        {
-            let message = format!("there are more than {MAX_RESOURCES} resources or {MAX_CHECKS} checks up to here");
-            return problems.push(Problem { file: file.to_owned(), line: key.line, message });
-        }
-        match (Reading { file, kind, key, node }).resource() {
-            Ok(resource) => put(resources, (kind.key, key.text.clone()), resource),
-            Err(more) => problems.extend(more),
+
+    /// A resource of an included file takes the place of an earlier one of the same name.
+    fn put(&mut self, name: Name, resource: Resource) {
+        match self.resources.iter_mut().find(|(there, _)| *there == name) {
+            Some((_, there)) => *there = resource,
+            None => self.resources.push((name, resource)),
         }
     }
 }
 
-/// A resource of an included file takes the place of an earlier one of the same name.
-fn put(resources: &mut Vec<((&'static str, String), Resource)>, name: (&'static str, String), resource: Resource) {
-    match resources.iter_mut().find(|(there, _)| *there == name) {
-        Some((_, there)) => *there = resource,
-        None => resources.push((name, resource)),
+/// Reads one section of a goss file into resources.
+pub(super) fn section(file: &str, kind: &'static Kind, node: &Node, found: &mut Found) {
+    if node.is_null() {
+        return;
+    }
+    let problem = |line, message| Problem { file: file.to_owned(), line, message };
+    let Some(entries) = node.entries() else {
+        let message = format!("`{}` holds a map from names to attributes, and this is {}", kind.key, node.described());
+        return found.problems.push(problem(node.line, message));
+    };
+    for (key, node) in entries {
+        if found.is_full() {
+            let message = format!("there are more than {MAX_RESOURCES} resources or {MAX_CHECKS} checks up to here");
+            return found.problems.push(problem(key.line, message));
+        }
+        match (Reading { file, kind, key, node }).resource() {
+            Ok(resource) => found.put((kind.key, key.text.clone()), resource),
+            Err(more) => found.problems.extend(more),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     MAX_FILES, Problem, Resource, Sources,
-    attributes::{KINDS, section},
+    attributes::{Found, KINDS, section},
     template,
     value::Value,
     yaml::{self, Node},
@@ -21,10 +21,10 @@ impl Sources {
     /// The resources, in the order written; those of included files behind. Everything that is wrong is told.
     pub fn read(&self) -> Result<Vec<Resource>, Vec<Problem>> {
         let vars = self.vars().map_err(|problem| vec![problem])?;
-        let mut reading = Reading { sources: self, vars, resources: Vec::new(), problems: Vec::new(), read: 0 };
+        let mut reading = Reading { sources: self, vars, found: Found::default(), read: 0 };
         reading.file(&self.file, 0);
-        reading.problems.truncate(MAX_PROBLEMS);
-        let Reading { resources, problems, .. } = reading;
+        let Found { resources, mut problems } = reading.found;
+        problems.truncate(MAX_PROBLEMS);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -45,8 +45,7 @@ impl Sources {
 struct Reading<'a> {
     sources: &'a Sources,
     vars: Value,
-    resources: Vec<((&'static str, String), Resource)>,
-    problems: Vec<Problem>,
+    found: Found,
     read: usize,
 }
 
@@ -54,7 +53,7 @@ impl Reading<'_> {
     fn file(&mut self, file: &str, depth: usize) {
         match self.parse(file, depth) {
             Ok(root) => self.sections(file, &root, depth),
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.found.problems.push(problem),
         }
     }
 
@@ -75,15 +74,17 @@ impl Reading<'_> {
         }
         let Some(entries) = root.entries() else {
             let message = format!("a goss file is a map from kinds of resources, and this is {}", root.described());
-            return self.problems.push(Problem { file: file.to_owned(), line: root.line, message });
+            return self.found.problems.push(Problem { file: file.to_owned(), line: root.line, message });
         };
         for (key, node) in entries {
             match KINDS.iter().find(|kind| kind.key == key.text) {
-                Some(kind) => section(file, kind, node, (&mut self.resources, &mut self.problems)),
+                Some(kind) => section(file, kind, node, &mut self.found),
                 None if key.text == INCLUDE => {}
-                None => {
-                    self.problems.push(Problem { file: file.to_owned(), line: key.line, message: unknown(&key.text) })
-                }
+                None => self.found.problems.push(Problem {
+                    file: file.to_owned(),
+                    line: key.line,
+                    message: unknown(&key.text),
+                }),
             }
         }
         let includes = super::include::named(file, root);
@@ -93,7 +94,7 @@ impl Reading<'_> {
                 let files = includes.iter().flat_map(|include| include.matching(self.sources.files.keys()));
                 files.collect::<Vec<_>>().iter().for_each(|file| self.file(file, depth + 1));
             }
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.found.problems.push(problem),
         }
     }
 }
@@ -109,7 +110,7 @@ fn unknown(key: &str) -> String {
 mod tests {
     use super::*;
 
-    pub(crate) fn sources(text: &str) -> Sources {
+    fn sources(text: &str) -> Sources {
         Sources {
             file: "goss.yaml".into(),
             files: BTreeMap::from([("goss.yaml".into(), text.into())]),

@@ -19,6 +19,9 @@ use crate::{
     text::{Entry, Keys, Table, Value},
 };
 
+#[cfg(test)]
+pub(crate) use dialects::SCRIPT;
+
 /// The keys of each kind; the first names the kind.
 pub(crate) const KINDS: [Keys; 13] = [
     Keys {

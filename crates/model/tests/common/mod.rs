@@ -18,6 +18,9 @@ impl Default for Files {
             ("keys/archive.gpg", b"\x99\x01"),
             ("tests/check.sh", b"#!/bin/sh\nexit 0\n"),
             ("tests/plain.txt", b"exit 0\n"),
+            ("tests/goss.yaml", b"matching:\n  system: {content: '{{ .Vars.a }}{{ .Env.OS }}', matches: 1debian}\n"),
+            ("tests/vars.yaml", b"a: 1\n"),
+            ("tests/test_web.py", b"def test_page(host):\n    pass\n"),
             ("tests/binary", b"#!\xff\xfe"),
             ("app.conf.j2", b"workers {{ config.workers }};\n"),
             ("broken.j2", b"a\n{% if %}\n"),
@@ -44,7 +47,7 @@ impl RecipeFiles for Files {
     }
     fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
         let within = |file: &&str| file.strip_prefix(path)?.strip_prefix('/').map(str::to_owned);
-        Ok(self.0.keys().filter_map(|file| within(&file)).filter(|name| !name.is_empty()).collect())
+        Ok(self.0.keys().filter_map(within).filter(|name| !name.is_empty()).collect())
     }
 }
 
@@ -64,6 +67,7 @@ pub fn recipe_with(text: &str, files: &Files) -> Result<Recipe, Diagnostics> {
 }
 
 /// Reads a recipe called `image.toml` beside the usual files.
+#[allow(dead_code)]
 pub fn recipe(text: &str) -> Result<Recipe, Diagnostics> {
     Recipe::parse(text, "image.toml", &Files::default())
 }
