@@ -28,6 +28,7 @@ mod registry;
 mod replace;
 mod report;
 mod soak;
+mod survey;
 mod volume;
 mod whole;
 
@@ -46,7 +47,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume, handover, logs, goss, planner, soak.
+    /// metadata, volume, handover, logs, goss, planner, soak, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -92,6 +93,7 @@ const ALL: &[(&str, Run)] = &[
     ("goss", goss::run),
     ("planner", planner::run),
     ("soak", soak::run),
+    ("survey", survey::run),
 ];
 
 /// Runs them. One that fails does not keep the others from being run.

@@ -64,6 +64,8 @@ pub enum Verb {
     Lock(Lock),
     /// Boot a frozen image and run its tests
     Test(Test),
+    /// Find what was done to a server that nobody dares to touch, and draft a recipe of it
+    Survey(Survey),
     /// Bring the groups of a fleet to what fleet.toml says
     Apply(Apply),
     /// Show, compare and check what groups are configured with; change live keys
@@ -507,6 +509,23 @@ pub struct History {
     /// At most so many moves, the last ones
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     pub lines: u32,
+}
+
+/// `kiln survey`
+#[derive(Debug, Args)]
+pub struct Survey {
+    /// The root of its files: `/` for this machine, or where a disk or a copy of another one is mounted
+    #[arg(value_name = "ROOT", default_value = "/")]
+    pub root: PathBuf,
+    /// Write a recipe and the files that it copies into this new directory
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// The name of the drafted image
+    #[arg(long, value_name = "NAME", default_value = "surveyed", requires = "to")]
+    pub name: ImageName,
+    /// Leave this directory of it out; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub except: Vec<String>,
 }
 
 /// `kiln lineage`

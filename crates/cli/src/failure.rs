@@ -10,6 +10,7 @@ use kiln_image::{
     delivery::DeliveryError,
     oci::OciError,
     registry::RegistryError,
+    survey::SurveyError,
 };
 use kiln_model::{
     ChannelName, EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable,
@@ -66,6 +67,15 @@ pub enum Failure {
         environment: EnvironmentName,
         /// The file.
         path: PathBuf,
+    },
+    /// A machine could not be surveyed.
+    #[error("could not survey {}", root.display())]
+    Survey {
+        /// The root of its files.
+        root: PathBuf,
+        /// Why not.
+        #[source]
+        source: SurveyError,
     },
     /// A variable that the fleet takes a value from is not set.
     #[error(transparent)]
@@ -197,6 +207,7 @@ impl Failure {
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
+            Self::Survey { source: SurveyError::NoDpkg | SurveyError::TooMany { .. }, .. } => Exit::Usage,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::Usage,
             Self::Bake(error) => bake_exit(error),
             Self::Keys(KeysError::Io { .. } | KeysError::Exposed { .. } | KeysError::NotADigest { .. }) => Exit::Host,
@@ -219,6 +230,7 @@ impl Failure {
             | Self::Write { .. }
             | Self::NotRoot { .. }
             | Self::Host { .. }
+            | Self::Survey { .. }
             | Self::Print(_) => Exit::Host,
         }
     }

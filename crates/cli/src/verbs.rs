@@ -39,6 +39,7 @@ mod rollback;
 mod save;
 mod sbom;
 mod status;
+mod survey;
 mod test;
 mod up;
 mod verify;
@@ -75,6 +76,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Verb::Bake(arguments) => bake::run(&context, &arguments),
         Verb::Lock(arguments) => lock::run(&context, &arguments),
         Verb::Test(arguments) => wait(test::run(&context, &arguments)),
+        Verb::Survey(arguments) => survey::run(&context, &arguments),
         Verb::Apply(arguments) => wait(apply::run(&context, &arguments)),
         Verb::Config(arguments) => wait(config::run(&context, &arguments)),
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),

@@ -32,6 +32,7 @@ pub mod shared;
 pub mod size;
 pub mod suite;
 pub mod syslog;
+pub mod systemd;
 mod text;
 pub mod trust;
 pub mod volume;
