@@ -84,7 +84,7 @@ async fn tried(
     let keep = |judged| *last.lock().unwrap_or_else(PoisonError::into_inner) = judged;
     let tried = retry::until(within, |left| async move {
         let _turn = turns.acquire().await;
-        let mut seen = if resource.skip { Seen::new() } else { see(eyes, &resource.subject, left).await };
+        let mut seen = if resource.skip { Seen::new() } else { see(eyes, resource, left).await };
         let judged = judge(resource, |property| answer(&mut seen, property), shown);
         let good = judged.iter().all(|judged| judged.passed != Some(false));
         keep(judged);
@@ -118,9 +118,12 @@ fn ended(name: &str, took: Duration, judged: Judged) -> TestOutcome {
 }
 
 /// Looks at a resource.
-async fn see(eyes: Eyes<'_>, subject: &Subject, left: Duration) -> Seen {
-    match subject {
-        Subject::File(path) => eyes.file(path).await,
+async fn see(eyes: Eyes<'_>, resource: &Resource, left: Duration) -> Seen {
+    match &resource.subject {
+        Subject::File(path) => {
+            let wanted: Vec<&str> = resource.checks.iter().map(|check| check.property).collect();
+            eyes.file(path, &wanted).await
+        }
         Subject::Package(name) => eyes.package(name).await,
         Subject::Address { network, address, local, timeout } => {
             let reachable = eyes.reachable(network, address, local.as_deref(), *timeout).await;

@@ -16,9 +16,10 @@ const MOUNT: [&str; 6] = ["exists", "opts", "vfs-opts", "source", "filesystem", 
 const MAX_HASHED: u64 = 256 << 20;
 
 impl Eyes<'_> {
-    pub(super) async fn file(self, path: &str) -> Seen {
+    /// Contents are read, and hashes made, only where they are wanted.
+    pub(super) async fn file(self, path: &str, wanted: &[&str]) -> Seen {
         match self.real_path(path).await {
-            Ok(path) => self.file_at(&path).await,
+            Ok(path) => self.file_at(&path, wanted).await,
             Err(reason) => nothing(&FILE, &reason),
         }
     }
@@ -35,7 +36,7 @@ impl Eyes<'_> {
         Ok(format!("{}/{rest}", user.home))
     }
 
-    async fn file_at(self, path: &str) -> Seen {
+    async fn file_at(self, path: &str, wanted: &[&str]) -> Seen {
         let (status, target) = match self.facts.link(self.server, path).await {
             Ok(Some(found)) => found,
             Ok(None) => {
@@ -45,31 +46,39 @@ impl Eyes<'_> {
             }
             Err(error) => return nothing(&FILE, &said(error)),
         };
-        let (users, groups) = (self.users().await, self.groups().await);
-        let owner = users.and_then(|all| {
-            let found = all.into_iter().find(|user| user.uid == status.uid);
-            found.map(|user| Value::Text(user.name)).ok_or_else(|| format!("user {} has no name", status.uid))
-        });
-        let group = groups.and_then(|all| {
-            let found = all.into_iter().find(|group| group.gid == status.gid);
-            found.map(|group| Value::Text(group.name)).ok_or_else(|| format!("group {} has no name", status.gid))
-        });
-        let contents = self.contents(path).await;
+        let wants = |property: &str| wanted.contains(&property);
         let mut seen = Seen::from([
             ("exists", Ok(Value::Bool(true))),
             ("mode", Ok(Value::Text(format!("{:04o}", status.mode & 0o7777)))),
-            ("owner", owner),
             ("uid", Ok(Value::Int(status.uid.into()))),
-            ("group", group),
             ("gid", Ok(Value::Int(status.gid.into()))),
             ("linkedto", target.map(Value::Text).ok_or_else(|| format!("{path} is not a symbolic link"))),
             ("filetype", Ok(Value::Text(file_type(status.mode).to_owned()))),
             ("size", Ok(Value::Int(i64::try_from(status.size).unwrap_or(i64::MAX)))),
-            ("contains", contents.clone()),
-            ("contents", contents),
         ]);
-        seen.extend(self.hashes(path, status.size).await);
+        if wants("owner") {
+            seen.insert("owner", self.user_name(status.uid).await);
+        }
+        if wants("group") {
+            seen.insert("group", self.group_name(status.gid).await);
+        }
+        for property in ["contains", "contents"].into_iter().filter(|property| wants(property)) {
+            seen.insert(property, self.contents(path).await);
+        }
+        if ["md5", "sha256", "sha512"].into_iter().any(wants) {
+            seen.extend(self.hashes(path, status.size).await);
+        }
         seen
+    }
+
+    async fn user_name(self, uid: u32) -> Result<Value, String> {
+        let found = self.users().await?.into_iter().find(|user| user.uid == uid);
+        found.map(|user| Value::Text(user.name)).ok_or_else(|| format!("user {uid} has no name"))
+    }
+
+    async fn group_name(self, gid: u32) -> Result<Value, String> {
+        let found = self.groups().await?.into_iter().find(|group| group.gid == gid);
+        found.map(|group| Value::Text(group.name)).ok_or_else(|| format!("group {gid} has no name"))
     }
 
     async fn contents(self, path: &str) -> Result<Value, String> {
