@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use kiln_api::error::chain;
 use kiln_engine::{Engine, EngineError, Facts, Inside, Observed};
 use kiln_model::{
@@ -117,12 +117,16 @@ fn ended(name: &str, took: Duration, judged: Judged) -> TestOutcome {
     TestOutcome { name: super::cases::name(name, &judged.name), verdict, took, message: judged.message }
 }
 
-/// Looks at a resource.
-async fn see(eyes: Eyes<'_>, resource: &Resource, left: Duration) -> Seen {
+/// Looks at a resource. Boxed: the many kinds would make one very large future of every test.
+fn see<'a>(eyes: Eyes<'a>, resource: &'a Resource, left: Duration) -> BoxFuture<'a, Seen> {
+    Box::pin(async move { look(eyes, resource, left).await })
+}
+
+async fn look(eyes: Eyes<'_>, resource: &Resource, left: Duration) -> Seen {
     match &resource.subject {
         Subject::File(path) => {
             let wanted: Vec<&str> = resource.checks.iter().map(|check| check.property).collect();
-            eyes.file(path, &wanted).await
+            Box::pin(eyes.file(path, &wanted)).await
         }
         Subject::Package(name) => eyes.package(name).await,
         Subject::Address { network, address, local, timeout } => {
@@ -141,7 +145,7 @@ async fn see(eyes: Eyes<'_>, resource: &Resource, left: Duration) -> Seen {
         Subject::KernelParameter(name) => eyes.kernel_parameter(name).await,
         Subject::Mount(path) => eyes.mount(path).await,
         Subject::Interface(name) => eyes.interface(name).await,
-        Subject::Http(request) => eyes.http(request).await,
+        Subject::Http(request) => Box::pin(eyes.http(request)).await,
         Subject::Matching(content) => Seen::from([("matches", Ok(content.clone()))]),
     }
 }
