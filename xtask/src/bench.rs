@@ -11,6 +11,7 @@ mod debs;
 mod delivery;
 mod figures;
 mod gateway;
+mod goss;
 mod handover;
 mod heal;
 mod http;
@@ -47,7 +48,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, containerfile, import, replace, gateway, heal, memory,
-    /// many, metadata, volume, handover, logs, planner, soak, survey.
+    /// many, metadata, volume, handover, logs, goss, planner, soak, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -91,6 +92,7 @@ const ALL: &[(&str, Run)] = &[
     ("volume", volume::run),
     ("handover", handover::run),
     ("logs", logs::run),
+    ("goss", goss::run),
     ("planner", planner::run),
     ("soak", soak::run),
     ("survey", survey::run),

@@ -42,6 +42,7 @@ pub const TEST: &[Tool] = &[
     tool("/usr/lib/python3/dist-packages/kazoo/client.py", "python3-kazoo"),
     tool("/usr/lib/python3/dist-packages/prometheus_client/parser.py", "python3-prometheus-client"),
     tool("/usr/lib/python3/dist-packages/jsonschema/validators.py", "python3-jsonschema"),
+    tool("/usr/lib/python3/dist-packages/testinfra/plugin.py", "python3-testinfra"),
     tool("/usr/lib/python3/dist-packages/google/protobuf/json_format.py", "python3-protobuf"),
     tool("protoc", "protobuf-compiler"),
     tool("rpmbuild", "rpm"),

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Lock,
+    Lock, cases,
     containerfile::{Containerfile, Kind, MAX_VALUE, ignore::Ignore},
     diagnostic::Diagnostics,
     fleet::{FleetFiles, FleetText},
+    goss,
     recipe::{FileKind, FileProblem, Recipe, RecipeFiles},
     trust::Rules,
 };
@@ -31,6 +32,9 @@ impl RecipeFiles for Files {
             true => Err(FileProblem::TooLong { limit }),
             false => Ok(path.as_bytes().to_vec()),
         }
+    }
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
+        Ok(vec![format!("{path}.yaml"), "other".to_owned()])
     }
 }
 
@@ -97,6 +101,51 @@ pub fn exposition(bytes: &[u8]) {
     crate::exposition::fuzz(bytes);
 }
 
+/// A goss file that includes itself and whose variables are the file as well: whatever is wrong has a line. What is read compares
+/// with a few values.
+pub fn goss(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let file = "goss.yaml".to_owned();
+    let environment = [("X".to_owned(), "x".to_owned())].into();
+    for vars in [None, Some(goss::Vars { file: "vars.yaml".to_owned(), text: text.clone() })] {
+        let files = [(file.clone(), text.clone())].into();
+        let sources = goss::Sources {
+            file: file.clone(),
+            files,
+            vars,
+            environment: std::collections::BTreeMap::clone(&environment),
+        };
+        match sources.read() {
+            Err(problems) => assert!(problems.iter().all(|problem| problem.line >= 1 && !problem.message.is_empty())),
+            Ok(resources) => resources.iter().for_each(compared),
+        }
+    }
+}
+
+fn compared(resource: &goss::Resource) {
+    let values = [
+        goss::Value::Null,
+        goss::Value::Bool(true),
+        goss::Value::Int(7),
+        goss::Value::Float(1e300),
+        goss::Value::Text("{\"a\": [1, {\"b\": \"1.2.3\"}]}\n".to_owned()),
+        goss::Value::Texts(vec!["1.2.3".to_owned(), String::new()]),
+    ];
+    for value in values {
+        let judged = goss::judge(resource, |_| Ok(value.clone()), str::to_owned);
+        assert_eq!(judged.len(), resource.checks.len());
+    }
+}
+
+/// What programs with tests of their own say: TAP and JUnit XML.
+pub fn cases(bytes: &[u8]) {
+    let tap = cases::tap::parse(&String::from_utf8_lossy(bytes));
+    for told in [tap, cases::junit::parse(bytes)] {
+        assert!(told.cases.len() <= cases::MAX_CASES + 1);
+        assert!(!told.cases.is_empty() || !told.problems.is_empty(), "nothing told is told");
+    }
+}
+
 fn has_places<T>(text: &str, read: Result<T, Diagnostics>) {
     let Err(found) = read else { return };
     assert!(!found.diagnostics.is_empty());
@@ -120,6 +169,8 @@ mod tests {
             ("trust", trust),
             ("exposition", exposition),
             ("containerfile", containerfile),
+            ("goss", goss),
+            ("cases", cases),
         ];
         for (target, read) in targets {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));

@@ -5,6 +5,7 @@
 //! may be launched) is decided here from plain values.
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod config;
 pub mod containerfile;
 pub mod diagnostic;
@@ -15,6 +16,7 @@ pub mod exposition;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod goss;
 pub mod id;
 pub mod lock;
 pub mod loss;

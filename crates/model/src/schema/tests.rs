@@ -56,6 +56,10 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
         "ProcessTest",
         "PackageTest",
         "ScriptTest",
+        "GossTest",
+        "TapTest",
+        "JunitTest",
+        "TestinfraTest",
         "PortTest",
         "UserTest",
     ];
@@ -63,6 +67,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
         agree(&schema, keys, &[name]);
     }
     agree(&schema, test::ANY, &kinds);
+    agree(&schema, test::SCRIPT, &["ScriptProgram"]);
     agree(&schema, test::matrix::KEYS, &["MatrixEntry"]);
 }
 
