@@ -11,10 +11,12 @@ use kiln_model::{
 };
 
 mod drill;
+mod migrate;
 mod taken;
 mod volume;
 
 pub use drill::{DrillGroup, DrillTarget};
+pub use migrate::{Import, Survey};
 pub use taken::Taken;
 pub use volume::{Removed, VolumeVerb};
 
@@ -166,20 +168,6 @@ pub struct New {
     /// Where to write; a new directory of that name where nothing is said
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
-}
-
-/// `kiln import`
-#[derive(Debug, Args)]
-pub struct Import {
-    /// A Containerfile or Dockerfile, or an image as `oci` of a recipe names it: debian:bookworm, oci:DIR:TAG
-    #[arg(value_name = "FROM")]
-    pub from: String,
-    /// Where to write image.toml; beside the Containerfile, or a new directory of the image's name, where nothing is said
-    #[arg(long, value_name = "DIR")]
-    pub to: Option<PathBuf>,
-    /// The image's name; that of the directory or the image where nothing is said
-    #[arg(long)]
-    pub name: Option<ImageName>,
 }
 
 /// `kiln up`
@@ -525,23 +513,6 @@ pub struct History {
     /// At most so many moves, the last ones
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     pub lines: u32,
-}
-
-/// `kiln survey`
-#[derive(Debug, Args)]
-pub struct Survey {
-    /// The root of its files: `/` for this machine, or where a disk or a copy of another one is mounted
-    #[arg(value_name = "ROOT", default_value = "/")]
-    pub root: PathBuf,
-    /// Write a recipe and the files that it copies into this new directory
-    #[arg(long, value_name = "DIR")]
-    pub to: Option<PathBuf>,
-    /// The name of the drafted image
-    #[arg(long, value_name = "NAME", default_value = "surveyed", requires = "to")]
-    pub name: ImageName,
-    /// Leave this directory of it out; may be given several times
-    #[arg(long, value_name = "PATH")]
-    pub except: Vec<String>,
 }
 
 /// `kiln lineage`
