@@ -30,6 +30,16 @@ pub struct Seen {
     pub content: Vec<u8>,
 }
 
+impl Drop for World {
+    /// A bake with the network on leaves its bridge for the next one; nothing of a test stays on the host.
+    fn drop(&mut self) {
+        if self.beside("state").exists() {
+            let purged = self.kiln(&["down", "--purge"]);
+            println!("purged: {} {}", purged.status, text(&purged.stderr));
+        }
+    }
+}
+
 impl World {
     /// With the layout `base` of one image, `v1`.
     pub fn new() -> Self {
