@@ -19,13 +19,16 @@ mod mount_points;
 mod oci;
 mod owner;
 mod packages;
+mod provision;
 mod remove;
 mod reproducible;
 mod run;
+mod secrets;
 mod source;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
 
 use std::{path::Path, time::Instant};
 
@@ -34,6 +37,8 @@ use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest, evidence::BakeInpu
 use chain::{Chain, Manner};
 pub use error::BakeError;
 pub use lock::LockProblem;
+pub use provision::{Resource, State};
+pub(crate) use provision::fuzz as fuzz_provision;
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
 
 use crate::{
@@ -103,6 +108,13 @@ pub enum BakeEvent {
         bytes: u64,
         /// Bytes in all.
         total: u64,
+    },
+    /// A configuration tool did something, or could not.
+    Resource {
+        /// The first run, or the second, which must change nothing.
+        run: u32,
+        /// What.
+        resource: Resource,
     },
     /// Something the user should know, in words.
     Warning(String),

@@ -48,6 +48,15 @@ pub struct Bind {
     pub writable: bool,
 }
 
+/// A tree of the store shown inside, read-only, beside the root.
+#[derive(Debug)]
+pub struct Shown {
+    /// The tree.
+    pub tree: Box<dyn Lower>,
+    /// Absolute path inside, below `/run`.
+    pub target: String,
+}
+
 /// One command to run over a tree.
 #[derive(Debug)]
 pub struct Job {
@@ -63,6 +72,8 @@ pub struct Job {
     pub network: Network,
     /// Host paths to show.
     pub binds: Vec<Bind>,
+    /// Other trees to show.
+    pub trees: Vec<Shown>,
     /// Host name seen inside.
     pub hostname: String,
     /// The job and all its processes are killed after this time.

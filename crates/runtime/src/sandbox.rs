@@ -100,6 +100,15 @@ pub struct Bind {
     pub writable: bool,
 }
 
+/// A tree shown inside, read-only, beside the root.
+#[derive(Debug)]
+pub struct Shown {
+    /// The tree.
+    pub tree: Box<dyn Lower>,
+    /// Absolute path inside, below `/run`.
+    pub target: String,
+}
+
 /// One command to run over a tree.
 #[derive(Debug)]
 pub struct Job {
@@ -115,6 +124,8 @@ pub struct Job {
     pub network: Network,
     /// Host paths to show.
     pub binds: Vec<Bind>,
+    /// Other trees to show.
+    pub trees: Vec<Shown>,
     /// Host name seen inside.
     pub hostname: String,
     /// The command and all its processes are killed after this time.
@@ -370,7 +381,8 @@ fn check(job: &Job) -> Result<(), SandboxError> {
             !rest.is_empty() && rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
         })
     };
-    if !job.binds.iter().all(|bind| clean(&bind.target)) {
+    let targets = job.binds.iter().map(|bind| &bind.target).chain(job.trees.iter().map(|shown| &shown.target));
+    if !targets.into_iter().all(|target| clean(target)) {
         return Err(SandboxError::Job("host paths can only be shown below /run"));
     }
     Ok(())

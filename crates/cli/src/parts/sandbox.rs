@@ -57,6 +57,7 @@ fn to_job(job: image::Job) -> runtime::Job {
             image::Network::On => runtime::Network::On,
         },
         binds: job.binds.into_iter().map(to_bind).collect(),
+        trees: job.trees.into_iter().map(to_shown).collect(),
         hostname: job.hostname,
         time_limit: job.time_limit,
         interactive: job.interactive,
@@ -79,6 +80,10 @@ fn to_lower(tree: Box<dyn image::Lower>) -> Box<dyn runtime::Lower> {
 
 fn to_bind(bind: image::Bind) -> runtime::Bind {
     runtime::Bind { source: bind.source, target: bind.target, writable: bind.writable }
+}
+
+fn to_shown(shown: image::Shown) -> runtime::Shown {
+    runtime::Shown { tree: to_lower(shown.tree), target: shown.target }
 }
 
 fn from_stream(stream: runtime::Stream) -> image::Stream {

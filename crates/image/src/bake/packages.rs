@@ -116,6 +116,7 @@ impl Tree<'_> {
             working_directory: "/".to_owned(),
             network: Network::Off,
             binds: Vec::new(),
+            trees: Vec::new(),
             hostname: self.chain.manner.hostname.to_owned(),
             time_limit: TIME_LIMIT,
             interactive: false,

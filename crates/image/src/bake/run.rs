@@ -8,7 +8,7 @@ use std::{
 
 use kiln_model::{Digest, duration, recipe::Step};
 
-use super::{BakeError, BakeEvent, chain::Chain, key::Key};
+use super::{BakeError, BakeEvent, chain::Chain, key::Key, secrets};
 use crate::{
     layer::{
         Layer,
@@ -66,7 +66,11 @@ impl Run<'_> {
         });
         let failed = |source| BakeError::Sandbox { step: self.step.name.clone(), source };
         match outcome.map_err(failed)? {
-            Outcome::Exited(0) => made(&self.step.name, work, clamp),
+            Outcome::Exited(0) => {
+                let mut made = made(&self.step.name, work, clamp)?;
+                made.warnings.extend(secrets::found(&made.layer));
+                Ok(made)
+            }
             outcome => {
                 let error = self.failure(outcome, &work, tail);
                 if chain.request.shell_on_failure {
@@ -85,6 +89,7 @@ impl Run<'_> {
             working_directory: self.step.working_directory.clone(),
             network: if self.step.network { Network::On } else { Network::Off },
             binds: Vec::new(),
+            trees: Vec::new(),
             hostname: chain.manner.hostname.to_owned(),
             time_limit: self.step.time_limit,
             interactive: false,
@@ -114,9 +119,10 @@ impl Run<'_> {
 
 /// A tree of the store.
 #[derive(Debug)]
-struct Stored {
-    store: Store,
-    tree: String,
+pub(super) struct Stored {
+    pub(super) store: Store,
+    /// Its metadata image.
+    pub(super) tree: String,
 }
 
 impl Lower for Stored {
