@@ -38,6 +38,7 @@ use chain::{Chain, Manner};
 pub use error::BakeError;
 pub use lock::LockProblem;
 pub use provision::{Resource, State};
+#[cfg(any(test, fuzzing))]
 pub(crate) use provision::fuzz as fuzz_provision;
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
 

@@ -1,4 +1,4 @@
-//! Steps for configuration tools: Ansible, Puppet, CFEngine, Chef, cloud-init.
+//! Steps for configuration tools: Ansible, Puppet, CFEngine.
 //!
 //! The step's programs see the image's tree as it is, with the packages, files and users that it has and no others. The
 //! tool stands below [`TOOL`], a mount of a tree of its own ([`tool`]), and runs there with its own loader and libraries,
@@ -12,6 +12,9 @@ mod report;
 mod stage;
 mod told;
 mod tool;
+
+#[cfg(test)]
+mod tests;
 
 use kiln_model::{
     Digest,
@@ -41,6 +44,7 @@ use crate::{
     store::Work,
 };
 
+#[cfg(any(test, fuzzing))]
 pub(crate) use report::fuzz;
 pub use report::{Resource, State};
 
@@ -142,7 +146,7 @@ impl Provisioning<'_> {
         let own = command.environment.iter().map(|(name, value)| (name, value));
         let variables = own.chain(&chain.environment).chain(&self.step.environment);
         let mut environment = run::environment(chain.epoch, variables);
-        for (name, value) in environment.iter_mut().filter(|(name, _)| name == "PATH") {
+        for (_, value) in environment.iter_mut().filter(|(name, _)| name == "PATH") {
             *value = format!("{PROVISION}/shims:{value}");
         }
         Job {

@@ -1,4 +1,4 @@
-//! Steps that have a configuration tool do what its own files say: Ansible, Puppet, CFEngine, Chef, cloud-init.
+//! Steps that have a configuration tool do what its own files say: Ansible, Puppet, CFEngine.
 //!
 //! A tool runs while the image is baked and never in a server. It comes from a tree of its own that Kiln bakes from the
 //! archive of the image's base ([`ToolFrom::Archive`]) and shows beside the image's, so that nothing of it stays; or it is
@@ -54,13 +54,6 @@ pub enum Tool {
     Puppet(Puppet),
     /// `cf-agent`.
     Cfengine(Cfengine),
-    /// `chef-solo`, or `cinc-solo`.
-    Chef(Chef),
-    /// The configuration modules of cloud-init.
-    CloudInit {
-        /// The user-data file.
-        user_data: String,
-    },
 }
 
 /// What Ansible is told.
@@ -108,17 +101,6 @@ pub struct Cfengine {
     pub classes: Vec<String>,
 }
 
-/// What Chef is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Chef {
-    /// The directory of cookbooks.
-    pub cookbooks: String,
-    /// What is run: `recipe[web]`.
-    pub run_list: Vec<String>,
-    /// Attributes of the node.
-    pub attributes: Map<String, Value>,
-}
-
 impl Tool {
     /// The tool's name, as people write it and as `[[step]]` has it.
     pub fn name(&self) -> &'static str {
@@ -126,23 +108,19 @@ impl Tool {
             Self::Ansible(_) => "ansible",
             Self::Puppet(_) => "puppet",
             Self::Cfengine(_) => "cfengine",
-            Self::Chef(_) => "chef",
-            Self::CloudInit { .. } => "cloud-init",
         }
     }
 
-    /// What it is begun with: a playbook, a manifest, a policy, cookbooks, user data.
+    /// What it is begun with: a playbook, a manifest, a policy.
     pub fn source(&self) -> &str {
         match self {
             Self::Ansible(ansible) => &ansible.playbook,
             Self::Puppet(puppet) => &puppet.manifest,
             Self::Cfengine(cfengine) => &cfengine.policy,
-            Self::Chef(chef) => &chef.cookbooks,
-            Self::CloudInit { user_data } => user_data,
         }
     }
 
-    /// The packages of Debian that its tree is made of; none where Debian has none. `python3-apt` and `python3-setuptools`
+    /// The packages of Debian that its tree is made of. `python3-apt` and `python3-setuptools`
     /// are what Ansible's `apt` and `pip` modules import.
     pub fn packages(&self) -> &'static [&'static str] {
         match self {
@@ -151,8 +129,6 @@ impl Tool {
             }
             Self::Puppet(_) => &["puppet-agent"],
             Self::Cfengine(_) => &["cfengine3"],
-            Self::Chef(_) => &[],
-            Self::CloudInit { .. } => &["cloud-init"],
         }
     }
 
@@ -164,15 +140,7 @@ impl Tool {
             _ => Vec::new(),
         };
         let more = more.into_iter().map(String::as_str);
-        [self.surroundings()].into_iter().chain(self.hiera()).chain(more).collect()
-    }
-
-    /// What is seen beside [`Tool::source`]: its directory, which for the recipe's own is the empty path, or itself.
-    fn surroundings(&self) -> &str {
-        match self {
-            Self::Chef(_) | Self::CloudInit { .. } => self.source(),
-            _ => parent(self.source()),
-        }
+        [parent(self.source())].into_iter().chain(self.hiera()).chain(more).collect()
     }
 
     fn hiera(&self) -> Option<&str> {

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::config::{Configured, File, Items, ItemsTable, Key, KeyItem, KeyType, KeyValue, Variable};
-pub use self::provision::{AnsibleStep, CfengineStep, ChefStep, CloudInitStep, Idempotent, PuppetStep, Tool, Warn};
+pub use self::provision::{AnsibleStep, CfengineStep, Idempotent, PuppetStep, Tool, Warn};
 pub use self::test::{
     CommandTest, Expectation, Expectations, FileTest, HttpTest, MatrixEntry, MatrixOnly, PackageTest, PortTest,
     ProcessTest, ScriptTest, TcpTest, Test, Tests, UserTest,
@@ -203,10 +203,6 @@ pub enum Step {
     Puppet(PuppetStep),
     /// Runs a CFEngine policy.
     Cfengine(CfengineStep),
-    /// Runs Chef cookbooks.
-    Chef(ChefStep),
-    /// Applies a cloud-init user-data file.
-    CloudInit(CloudInitStep),
 }
 
 /// Copies a file, or a directory's content, into the image.

@@ -1,6 +1,6 @@
 //! How each tool is called.
 
-use kiln_model::recipe::provision::{Ansible, Cfengine, Chef, Puppet, Tool, ToolFrom};
+use kiln_model::recipe::provision::{Ansible, Cfengine, Puppet, Tool, ToolFrom};
 use serde_json::json;
 
 use super::{PROVISION, RECIPE, TOOL};
@@ -27,8 +27,6 @@ impl Command {
             Tool::Ansible(told) => ansible(told, from),
             Tool::Puppet(told) => puppet(told, from),
             Tool::Cfengine(told) => cfengine(told),
-            Tool::Chef(told) => chef(told),
-            Tool::CloudInit { user_data } => cloud_init(user_data, from),
         };
         // systemctl does what it can without a systemd, also where it is called by its path.
         let environment = [("SYSTEMD_OFFLINE", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -134,27 +132,5 @@ fn cfengine(told: &Cfengine) -> Command {
     for (option, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
         call.extend([option.to_owned(), names.join(",")]);
     }
-    Command { words: call, good: "0", ..Command::default() }
-}
-
-fn chef(told: &Chef) -> Command {
-    let mut node = told.attributes.clone();
-    node.insert("run_list".to_owned(), json!(told.run_list));
-    let solo = format!(
-        "cookbook_path '{}'\nfile_cache_path '{HOME}/chef'\nfile_backup_path '{HOME}/chef/backup'\n\
-         lockfile '{HOME}/chef/lock'\nlocal_key_generation false\nrequire '{PROVISION}/plugins/kiln_chef.rb'\n",
-        inside(&told.cookbooks)
-    );
-    let call = vec![format!("{PROVISION}/bin/chef-run"), format!("{PROVISION}/solo.rb"), format!("{PROVISION}/node.json")];
-    let files = vec![("solo.rb", solo), ("node.json", serde_json::Value::Object(node).to_string())];
-    Command { words: call, good: "0", files, ..Command::default() }
-}
-
-fn cloud_init(user_data: &str, from: ToolFrom) -> Command {
-    let python = match from {
-        ToolFrom::Archive => format!("{PROVISION}/bin/python3"),
-        ToolFrom::Image => "python3".to_owned(),
-    };
-    let call = vec![python, format!("{PROVISION}/plugins/kiln_cloud_init.py"), inside(user_data)];
     Command { words: call, good: "0", ..Command::default() }
 }

@@ -39,7 +39,7 @@ const MACHINE: (&str, &str) = if cfg!(target_arch = "aarch64") {
 /// Programs that start those of the tool's tree with its own loader and libraries.
 pub(super) fn programs(tool: &str) -> Vec<(&'static str, String)> {
     match tool {
-        "ansible" | "cloud-init" => vec![("python3", python())],
+        "ansible" => vec![("python3", python())],
         "puppet" => vec![("ruby", ruby())],
         "cfengine" => vec![
             ("cf-run", CFENGINE.to_owned()),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     super::{Base, FileKind, Step, StepKind, check, text::Context, text::Placed},
-    Ansible, Cfengine, Chef, Idempotent, Provision, Puppet, Tool, ToolFrom,
+    Ansible, Cfengine, Idempotent, Provision, Puppet, Tool, ToolFrom,
 };
 use crate::{
     diagnostic::shown,
@@ -64,27 +64,6 @@ pub(crate) const CFENGINE: Keys = Keys {
         "time_limit",
     ],
 };
-/// The keys of a `chef` step.
-pub(crate) const CHEF: Keys = Keys {
-    of: "a `chef` step",
-    valid: &[
-        "name",
-        "chef",
-        "run_list",
-        "attributes",
-        "tool",
-        "idempotent",
-        "environment",
-        "network",
-        "time_limit",
-    ],
-};
-/// The keys of a `cloud_init` step.
-pub(crate) const CLOUD_INIT: Keys = Keys {
-    of: "a `cloud_init` step",
-    valid: &["name", "cloud_init", "tool", "idempotent", "environment", "network", "time_limit"],
-};
-
 /// Reads a step whose verb is a tool's.
 pub(in crate::recipe) fn read(
     verb: &str,
@@ -95,9 +74,7 @@ pub(in crate::recipe) fn read(
     let (keys, tool) = match verb {
         "ansible" => (ANSIBLE, ansible(table, source, context).map(Tool::Ansible)),
         "puppet" => (PUPPET, puppet(table, source, context).map(Tool::Puppet)),
-        "cfengine" => (CFENGINE, cfengine(table, source, context).map(Tool::Cfengine)),
-        "chef" => (CHEF, chef(table, source, context).map(Tool::Chef)),
-        _ => (CLOUD_INIT, file(source, "\"user-data.yaml\"", context).map(|user_data| Tool::CloudInit { user_data })),
+        _ => (CFENGINE, cfengine(table, source, context).map(Tool::Cfengine)),
     };
     let from = table
         .get("tool")
@@ -164,24 +141,6 @@ fn cfengine(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>) -> Opt
     Some(Cfengine { policy: policy?, bundles: bundles?, classes: classes? })
 }
 
-fn chef(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>) -> Option<Chef> {
-    let cookbooks = directory(source, "\"cookbooks/\"", context);
-    let example = "[\"recipe[web]\"]";
-    let run_list = table.required("run_list", "run_list = [\"recipe[web]\"]").and_then(|v| {
-        let items: Vec<_> = v.filled_list(example)?.iter().map(|item| item.checked(example, run_list_item)).collect();
-        items.into_iter().collect::<Option<Vec<_>>>()
-    });
-    let attributes = object(table, "attributes", "{ nginx = { port = 80 } }");
-    Some(Chef { cookbooks: cookbooks?, run_list: run_list?, attributes: attributes? })
-}
-
-fn run_list_item(text: &str) -> Result<(), String> {
-    let inner = ["recipe[", "role["].iter().find_map(|kind| text.strip_prefix(kind)?.strip_suffix(']'));
-    let inner = inner.unwrap_or(text);
-    let good = inner.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-:".contains(&b)) && !inner.is_empty();
-    if good { Ok(()) } else { Err(format!("`{}` is not an item of a run list", shown(text))) }
-}
-
 fn object(table: &Table<'_>, key: &'static str, example: &str) -> Option<Map<String, Json>> {
     let Some(value) = table.get(key) else { return Some(Map::new()) };
     match value.map(example).and_then(|_| value.json(example))? {
@@ -243,7 +202,6 @@ pub(in crate::recipe) fn tools_need_an_archive(base: &Base, steps: &[Placed<'_, 
         let name = provision.tool.name();
         let missing = match base {
             _ if provision.from == ToolFrom::Image => continue,
-            _ if provision.tool.packages().is_empty() => format!("Debian has no package of {name}"),
             Base::Debian(_) => continue,
             Base::Image(_) | Base::Oci(_) => {
                 format!("{name} is baked from the packages of a Debian or Ubuntu base, which this recipe does not have")

@@ -93,51 +93,6 @@ pub struct CfengineStep {
     pub time_limit: Option<DurationText>,
 }
 
-/// Runs Chef cookbooks, in local mode, while the image is baked.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ChefStep {
-    /// What the step is called in progress and errors.
-    pub name: Option<String>,
-    /// The directory of cookbooks.
-    pub chef: RecipePath,
-    /// What is run: `["recipe[web]"]`.
-    #[schemars(length(min = 1))]
-    pub run_list: Vec<String>,
-    /// Attributes of the node.
-    pub attributes: Option<BTreeMap<String, Value>>,
-    /// Where `cinc-solo` or `chef-solo` comes from: only `image`, because Debian has neither.
-    pub tool: Option<Tool>,
-    /// What becomes of a step that changes something when it is carried out again; true where nothing is said.
-    pub idempotent: Option<Idempotent>,
-    /// Variables.
-    pub environment: Option<BTreeMap<String, String>>,
-    /// Whether there is a way out to the network; `off` where nothing is said.
-    pub network: Option<OnOff>,
-    /// The step is killed after this time; `30m` where nothing is said.
-    pub time_limit: Option<DurationText>,
-}
-
-/// Applies a cloud-init user-data file while the image is baked.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CloudInitStep {
-    /// What the step is called in progress and errors.
-    pub name: Option<String>,
-    /// The user-data file.
-    pub cloud_init: RecipePath,
-    /// Where cloud-init comes from; `archive` where nothing is said.
-    pub tool: Option<Tool>,
-    /// What becomes of a step that changes something when it is carried out again; true where nothing is said.
-    pub idempotent: Option<Idempotent>,
-    /// Variables.
-    pub environment: Option<BTreeMap<String, String>>,
-    /// Whether there is a way out to the network; `off` where nothing is said.
-    pub network: Option<OnOff>,
-    /// The step is killed after this time; `30m` where nothing is said.
-    pub time_limit: Option<DurationText>,
-}
-
 /// Where a tool comes from.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
