@@ -75,7 +75,10 @@ fn shown(job: &Job, point: &Path) -> (String, Vec<OwnedFd>) {
     let trees: Vec<_> = job.trees.iter().map(|shown| shown.tree.mount(None).expect("a mount")).collect();
     let mounts = job.trees.iter().zip(&trees).map(|(shown, tree)| {
         rustix::io::fcntl_setfd(tree, rustix::io::FdFlags::empty()).expect("an open descriptor");
-        bind(format!("/proc/self/fd/{}", tree.as_raw_fd()), &shown.target, "ro")
+        // `mount --bind` would follow the link to the root of the host.
+        let (to, empty) = (point.join(shown.target.trim_start_matches('/')), point.join("run/empty"));
+        let (to, empty, fd) = (to.display(), empty.display(), tree.as_raw_fd());
+        format!("mkdir -p {to} {empty} && mount -t overlay tree -o lowerdir=/proc/self/fd/{fd}:{empty} {to} && ")
     });
     let mode = |writable| if writable { "rw" } else { "ro" };
     let binds = job.binds.iter().map(|b| bind(b.source.display().to_string(), &b.target, mode(b.writable)));
