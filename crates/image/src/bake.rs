@@ -29,7 +29,6 @@ mod source;
 #[cfg(test)]
 pub(crate) mod tests;
 
-
 use std::{path::Path, time::Instant};
 
 use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest, evidence::BakeInputs};
@@ -37,9 +36,9 @@ use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest, evidence::BakeInpu
 use chain::{Chain, Manner};
 pub use error::BakeError;
 pub use lock::LockProblem;
-pub use provision::{Resource, State};
 #[cfg(any(test, fuzzing))]
 pub(crate) use provision::fuzz as fuzz_provision;
+pub use provision::{Resource, State};
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
 
 use crate::{

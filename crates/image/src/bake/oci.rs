@@ -58,7 +58,14 @@ pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>
         None => {
             let oci = LockedOci { source: base.source.to_string(), manifest: found.id };
             let version = kiln_model::lock::VERSION;
-            let lock = Lock { version, suite: None, oci: Some(oci), archives: Vec::new(), sets: Vec::new(), tools: Vec::new() };
+            let lock = Lock {
+                version,
+                suite: None,
+                oci: Some(oci),
+                archives: Vec::new(),
+                sets: Vec::new(),
+                tools: Vec::new(),
+            };
             lock::write_lock(request, &lock)?;
             lock
         }

@@ -99,9 +99,11 @@ impl Provisioning<'_> {
         let step = self.step.name.as_str();
         let command = Command::of(&self.what.tool, self.what.from);
         let staged = stage::Staged { inputs: &self.inputs, command: &command, what: self.what };
-        staged
-            .write(work.path())
-            .map_err(|source| BakeError::Source { step: step.to_owned(), path: "the step's files".to_owned(), source })?;
+        staged.write(work.path()).map_err(|source| BakeError::Source {
+            step: step.to_owned(),
+            path: "the step's files".to_owned(),
+            source,
+        })?;
         let clamp = run::clamp(chain.epoch);
         let (mut tail, mut reader) = (Tail::default(), Reader::new(matches!(self.what.tool, Tool::Cfengine(_))));
         let mut story = Story::default();

@@ -58,8 +58,7 @@ pub(crate) const ANY: Keys = Keys {
 };
 
 const VERBS: [&str; 7] = ["copy", "run", "packages", "remove", "ansible", "puppet", "cfengine"];
-const KINDS: [Keys; 7] =
-    [COPY, RUN, PACKAGES, REMOVE, provision::ANSIBLE, provision::PUPPET, provision::CFENGINE];
+const KINDS: [Keys; 7] = [COPY, RUN, PACKAGES, REMOVE, provision::ANSIBLE, provision::PUPPET, provision::CFENGINE];
 const MAX_STEPS: usize = 100;
 const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 

@@ -166,9 +166,7 @@ fn record(line: &[u8]) -> Option<Record> {
         Record::Result(resource) => {
             Record::Result(Resource { file: resource.file.as_deref().map(in_recipe), ..resource })
         }
-        Record::Question { what, file, line } => {
-            Record::Question { what, file: file.as_deref().map(in_recipe), line }
-        }
+        Record::Question { what, file, line } => Record::Question { what, file: file.as_deref().map(in_recipe), line },
         other => other,
     })
 }

@@ -121,7 +121,11 @@ fn root_ansible_plays_a_role_and_leaves_nothing_of_itself() {
     assert!(failed.expect_err("it fails").contains("\n  site.yml:3: bad: "));
     let again = "- hosts: all\n  tasks:\n  - name: never at rest\n    shell: date +%N >> /etc/again\n";
     let (failed, _) = case(again, Idempotent::Fail);
-    assert!(failed.expect_err("it is not idempotent").contains("not idempotent: ansible, run again over its own result, changes\n  site.yml:3: never at rest"));
+    assert!(
+        failed
+            .expect_err("it is not idempotent")
+            .contains("not idempotent: ansible, run again over its own result, changes\n  site.yml:3: never at rest")
+    );
     let (done, warned) = case(again, Idempotent::Warn);
     assert!(done.is_ok() && warned.contains("site.yml:3: never at rest"), "{done:?} {warned}");
     let prompt = "- hosts: all\n  vars_prompt: [{ name: password, prompt: The password }]\n  tasks: []\n";
@@ -147,7 +151,10 @@ fn root_puppet_applies_a_manifest_and_names_what_fails() {
             facts: [("role".to_owned(), "web".to_owned())].into(),
         })
     };
-    bench.write("modules/motd/manifests/init.pp", "class motd { file { '/etc/motd': content => \"${facts['role']}\\n\" } }\n");
+    bench.write(
+        "modules/motd/manifests/init.pp",
+        "class motd { file { '/etc/motd': content => \"${facts['role']}\\n\" } }\n",
+    );
     bench.write(
         "manifests/site.pp",
         "include motd\nuser { 'app': ensure => present, system => true }\nservice { 'cron': ensure => running, enable => true }\n",
@@ -160,7 +167,8 @@ fn root_puppet_applies_a_manifest_and_names_what_fails() {
     assert!(changed.contains(&"modules/motd/manifests/init.pp:1: File[/etc/motd]".to_owned()), "{changed:?}");
     assert!(warnings(&events).contains("cron.service were asked to start"), "{}", warnings(&events));
     let tree = bench.store.tree(&image.image).expect("a tree");
-    let left: Vec<_> = tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("puppet")).collect();
+    let left: Vec<_> =
+        tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("puppet")).collect();
     assert!(left.is_empty(), "{left:?}");
     let case = |manifest: &str| {
         bench.write("manifests/site.pp", manifest);
@@ -174,7 +182,8 @@ fn root_puppet_applies_a_manifest_and_names_what_fails() {
 #[test]
 fn root_cfengine_runs_a_policy_and_names_what_is_not_kept() {
     let bench = Bench::new();
-    let cfengine = || Tool::Cfengine(Cfengine { policy: "policy.cf".into(), bundles: vec!["web".into()], classes: vec![] });
+    let cfengine =
+        || Tool::Cfengine(Cfengine { policy: "policy.cf".into(), bundles: vec!["web".into()], classes: vec![] });
     let recipe = || debian(&[], vec![provision(cfengine(), Idempotent::Fail)]);
     let policy = |promises: &str| {
         let stdlib = "body file control { inputs => { \"$(sys.libdir)/stdlib.cf\" }; }\n";
@@ -186,7 +195,8 @@ fn root_cfengine_runs_a_policy_and_names_what_is_not_kept() {
     assert!(read(&bench, &image, "/etc/motd").expect("there").ends_with("hi\n"));
     assert_eq!(resources(&events, State::Changed), ["policy.cf:4: files '/etc/motd'"]);
     let tree = bench.store.tree(&image.image).expect("a tree");
-    let left: Vec<_> = tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("cfengine")).collect();
+    let left: Vec<_> =
+        tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("cfengine")).collect();
     assert!(left.is_empty(), "{left:?}");
     let case = |text: String| {
         bench.write("policy.cf", &text);

@@ -124,14 +124,24 @@ impl Story {
         };
         let left: Vec<_> = self.left.iter().map(String::as_str).collect();
         let texts = [
-            (named(Asked::Start), "were asked to start and were not: no service runs while an image is baked; \
-                                   `[service.NAME]` says what runs in servers"),
+            (
+                named(Asked::Start),
+                "were asked to start and were not: no service runs while an image is baked; \
+                                   `[service.NAME]` says what runs in servers",
+            ),
             (named(Asked::Reboot), "was asked for and did not happen: an image that is baked has nothing to reboot"),
-            (named(Asked::Kernel), "was asked to set the running kernel, which is the host's: what is in files stays, and is \
-                                    not read in servers"),
+            (
+                named(Asked::Kernel),
+                "was asked to set the running kernel, which is the host's: what is in files stays, and is \
+                                    not read in servers",
+            ),
             (left.join(", "), "still ran when the tool had ended, and ended with the step"),
         ];
-        texts.into_iter().filter(|(names, _)| !names.is_empty()).map(|(names, text)| format!("{names} {text}")).collect()
+        texts
+            .into_iter()
+            .filter(|(names, _)| !names.is_empty())
+            .map(|(names, text)| format!("{names} {text}"))
+            .collect()
     }
 }
 

@@ -52,17 +52,7 @@ pub(crate) const PUPPET: Keys = Keys {
 /// The keys of a `cfengine` step.
 pub(crate) const CFENGINE: Keys = Keys {
     of: "a `cfengine` step",
-    valid: &[
-        "name",
-        "cfengine",
-        "bundles",
-        "classes",
-        "tool",
-        "idempotent",
-        "environment",
-        "network",
-        "time_limit",
-    ],
+    valid: &["name", "cfengine", "bundles", "classes", "tool", "idempotent", "environment", "network", "time_limit"],
 };
 /// Reads a step whose verb is a tool's.
 pub(in crate::recipe) fn read(

@@ -1,4 +1,5 @@
 # Tells Kiln, as one line of JSON behind a record separator (RFC 7464), what became of each resource and where it stands.
+require 'rubygems'
 require 'json'
 require 'puppet'
 require 'puppet/reports'

@@ -2,6 +2,8 @@
 
 use super::{Record, Resource, State, in_recipe};
 
+/// Promises inside an edit: the file's own promise, which they are part of, tells the outcome.
+const INNER: [&str; 5] = ["delete_lines", "field_edits", "insert_lines", "replace_patterns", "classes"];
 /// A longer text of the agent (bytes) is cut.
 const LONGEST: usize = 2000;
 
@@ -11,6 +13,8 @@ pub(super) struct Listener {
     promise: Option<Resource>,
     /// What has been said of a promise last: pass 2 and 3 of one that is settled say nothing new.
     errors: Vec<String>,
+    /// Whether the agent is at a promise inside an edit.
+    inner: bool,
 }
 
 impl Listener {
@@ -24,7 +28,7 @@ impl Listener {
         if let Some(rest) = text.strip_prefix("P: BEGIN promise '") {
             self.begin(rest);
         } else if let Some(what) = text.strip_prefix("P:    Promiser/affected object: ") {
-            if let Some(promise) = &mut self.promise {
+            if let Some(promise) = self.promise.as_mut().filter(|_| !self.inner) {
                 promise.what = cut(&format!("{} {what}", promise.what));
             }
         } else if let Some(rest) = text.strip_prefix("Additional promise info: ") {
@@ -38,12 +42,15 @@ impl Listener {
     /// `promise_policy_cf_4' of type "files" (pass 1)`: a promise without a handle is called by its file and line.
     fn begin(&mut self, rest: &str) {
         let (handle, kind) = rest.split_once("' of type \"").unwrap_or((rest, ""));
-        let kind = kind.split('"').next().unwrap_or_default();
+        let kind_name = kind.split('"').next().unwrap_or_default();
+        self.inner = INNER.contains(&kind_name);
+        if self.inner {
+            return;
+        }
         let line = handle.strip_prefix("promise_").and_then(|name| name.rsplit_once('_'));
         let line = line.and_then(|(_, line)| line.parse().ok());
         self.errors.clear();
-        self.promise =
-            Some(Resource { state: State::Same, what: cut(kind), file: None, line, message: None });
+        self.promise = Some(Resource { state: State::Same, what: cut(kind_name), file: None, line, message: None });
     }
 
     /// `source path '/run/kiln/recipe/policy.cf' at line 4`, also of promises inside an edit, which are not told.
