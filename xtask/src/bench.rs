@@ -6,10 +6,12 @@
 
 mod askers;
 mod bake;
+mod containerfile;
 mod debs;
 mod delivery;
 mod figures;
 mod gateway;
+mod goss;
 mod handover;
 mod heal;
 mod http;
@@ -27,6 +29,7 @@ mod registry;
 mod replace;
 mod report;
 mod soak;
+mod survey;
 mod volume;
 mod whole;
 
@@ -44,8 +47,8 @@ use report::Row;
 /// Options of `bench`.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name contains this: launch, delivery, whole, bake, import, replace, gateway, heal, memory, many,
-    /// metadata, volume, handover, logs, planner, soak.
+    /// Only those whose name contains this: launch, delivery, whole, bake, containerfile, import, replace, gateway, heal, memory,
+    /// many, metadata, volume, handover, logs, goss, planner, soak, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -78,6 +81,7 @@ const ALL: &[(&str, Run)] = &[
     ("delivery", delivery::run),
     ("whole", whole::run),
     ("bake", bake::run),
+    ("containerfile", containerfile::run),
     ("import", import::run),
     ("replace", replace::run),
     ("gateway", gateway::run),
@@ -88,8 +92,10 @@ const ALL: &[(&str, Run)] = &[
     ("volume", volume::run),
     ("handover", handover::run),
     ("logs", logs::run),
+    ("goss", goss::run),
     ("planner", planner::run),
     ("soak", soak::run),
+    ("survey", survey::run),
 ];
 
 /// Runs them. One that fails does not keep the others from being run.

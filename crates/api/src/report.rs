@@ -59,8 +59,11 @@ pub struct MatrixResult {
 pub struct TestResult {
     /// The test's name; conformance tests start with `kiln/`.
     pub name: String,
-    /// Whether it passed.
+    /// Whether it did not fail.
     pub passed: bool,
+    /// Whether it was left out, as its own file or program says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
     /// Milliseconds until it passed or was given up.
     pub took_ms: u64,
     /// What was expected and what was seen.
@@ -100,7 +103,8 @@ impl From<&TestOutcome> for TestResult {
     fn from(test: &TestOutcome) -> Self {
         Self {
             name: test.name.clone(),
-            passed: test.verdict == Verdict::Passed,
+            passed: test.verdict != Verdict::Failed,
+            skipped: test.verdict == Verdict::Skipped,
             took_ms: test.took.as_millis().try_into().unwrap_or(u64::MAX),
             message: test.message.clone(),
         }

@@ -10,7 +10,7 @@ use kiln_image::{
     registry::Registries,
     sandbox::Stream,
 };
-use kiln_model::{Lock, Recipe};
+use kiln_model::{Lock, Recipe, recipe::Base};
 use serde_json::{Value, json};
 
 use crate::{
@@ -32,6 +32,12 @@ pub(crate) struct Settings {
     pub shell_on_failure: bool,
     /// Whether each step is a JSON line of its own.
     pub stream: bool,
+}
+
+impl Settings {
+    /// With the lock and the network as they are.
+    pub const USUAL: Self =
+        Self { lock: LockMode::Use, offline: false, fresh: false, shell_on_failure: false, stream: false };
 }
 
 /// Bakes the recipe of a directory and shows how it goes.
@@ -79,7 +85,8 @@ pub(crate) fn compare(
     Ok(bake::check_reproducible(&request, &store, &sandbox, &|event| shown.event(event))?)
 }
 
-fn request<'a>(
+/// What is asked of a bake.
+pub(crate) fn request<'a>(
     directory: &'a Path,
     recipe: &'a Recipe,
     cache: &'a Path,
@@ -139,7 +146,8 @@ fn step_json(step: &StepOutcome) -> Value {
 }
 
 fn needs_network(recipe: &Recipe) -> bool {
-    recipe.steps.iter().any(|step| step.kind.runs_programs() && step.network)
+    let asked = recipe.steps.iter().any(|step| step.kind.runs_programs() && step.network);
+    asked || matches!(&recipe.base, Base::Containerfile(base) if base.wants_network())
 }
 
 /// Shows the events of a bake, which come from several threads.

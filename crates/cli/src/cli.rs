@@ -11,10 +11,12 @@ use kiln_model::{
 };
 
 mod drill;
+mod migrate;
 mod taken;
 mod volume;
 
 pub use drill::{DrillGroup, DrillTarget};
+pub use migrate::{Import, Survey};
 pub use taken::Taken;
 pub use volume::{Removed, VolumeVerb};
 
@@ -56,6 +58,8 @@ pub struct Global {
 pub enum Verb {
     /// Write a commented recipe and fleet to start from
     New(New),
+    /// Write a recipe for an image of others or a Containerfile
+    Import(Import),
     /// Bake what changed, test it, and bring the fleet to it
     Up(Up),
     /// Make the image of a recipe
@@ -64,6 +68,8 @@ pub enum Verb {
     Lock(Lock),
     /// Boot a frozen image and run its tests
     Test(Test),
+    /// Find what was done to a server that nobody dares to touch, and draft a recipe of it
+    Survey(Survey),
     /// Bring the groups of a fleet to what fleet.toml says
     Apply(Apply),
     /// Show, compare and check what groups are configured with; change live keys

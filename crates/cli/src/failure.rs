@@ -10,6 +10,7 @@ use kiln_image::{
     delivery::DeliveryError,
     oci::OciError,
     registry::RegistryError,
+    survey::SurveyError,
 };
 use kiln_model::{
     ChannelName, EnvironmentName, GroupName, ImageName, diagnostic::Diagnostics, fleet::NoVariable,
@@ -67,6 +68,15 @@ pub enum Failure {
         /// The file.
         path: PathBuf,
     },
+    /// A machine could not be surveyed.
+    #[error("could not survey {}", root.display())]
+    Survey {
+        /// The root of its files.
+        root: PathBuf,
+        /// Why not.
+        #[source]
+        source: SurveyError,
+    },
     /// A variable that the fleet takes a value from is not set.
     #[error(transparent)]
     NoVariable(#[from] NoVariable),
@@ -79,6 +89,12 @@ pub enum Failure {
         image: ImageName,
         /// Where the recipe is.
         directory: PathBuf,
+    },
+    /// No recipe can be made from it.
+    #[error("no recipe can be made from it: {reason}")]
+    NoImport {
+        /// Why.
+        reason: String,
     },
     /// Something is in the way.
     #[error("{} is there already", path.display())]
@@ -194,9 +210,11 @@ impl Failure {
             Self::NoOrder { .. } | Self::NoEnvironment { .. } | Self::NoVariable(_) | Self::OtherImage { .. } => {
                 Exit::Usage
             }
+            Self::NoImport { .. } => Exit::Usage,
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
+            Self::Survey { source: SurveyError::NoDpkg | SurveyError::TooMany { .. }, .. } => Exit::Usage,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::Usage,
             Self::Bake(error) => bake_exit(error),
             Self::Keys(KeysError::Io { .. } | KeysError::Exposed { .. } | KeysError::NotADigest { .. }) => Exit::Host,
@@ -219,6 +237,7 @@ impl Failure {
             | Self::Write { .. }
             | Self::NotRoot { .. }
             | Self::Host { .. }
+            | Self::Survey { .. }
             | Self::Print(_) => Exit::Host,
         }
     }
@@ -271,6 +290,9 @@ impl Failure {
             Self::OtherImage { .. } => Some("name the directory of the group's own recipe".into()),
             Self::Ruled { channel, image } => {
                 Some(format!("the image is here; ask with `kiln promote {image} --to {channel}`"))
+            }
+            Self::NoImport { .. } => {
+                Some("name a Containerfile that is there, or an image: `kiln import debian:bookworm`, `kiln import oci:DIR:TAG`".into())
             }
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { kind: "file", .. } => None,
@@ -356,16 +378,24 @@ fn bake_exit(error: &BakeError) -> Exit {
             OciError::File { .. } | OciError::Registry(_) => Exit::Host,
             _ => Exit::Failed,
         },
-        BakeError::NoBaseImage(_) | BakeError::Source { .. } | BakeError::Step { .. } => Exit::Usage,
+        BakeError::NoBaseImage(_)
+        | BakeError::Source { .. }
+        | BakeError::Step { .. }
+        | BakeError::Instruction { .. } => Exit::Usage,
         BakeError::Store(error) if !error.is_full() => Exit::Failed,
         BakeError::Store(_)
         | BakeError::Fetch { .. }
         | BakeError::StepFull { .. }
         | BakeError::Sandbox { .. }
         | BakeError::Work(_) => Exit::Host,
-        BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
-            Exit::Failed
-        }
+        BakeError::NoTool { .. } => Exit::Usage,
+        BakeError::Install { .. }
+        | BakeError::StepFailed { .. }
+        | BakeError::Provision { .. }
+        | BakeError::NotIdempotent { .. }
+        | BakeError::Asked { .. }
+        | BakeError::Scan { .. }
+        | BakeError::Apply { .. } => Exit::Failed,
     }
 }
 

@@ -19,9 +19,14 @@ pub const FLEET: &str = "fleet.toml";
 
 /// Reads and checks the recipe of a directory.
 pub fn recipe(directory: &Path) -> Result<Recipe, Failure> {
-    let (path, text) = read(directory, RECIPE)?;
+    let (_, text) = read(directory, RECIPE)?;
+    recipe_of(directory, &text)
+}
+
+/// Checks the text of a recipe as if it stood in this directory.
+pub fn recipe_of(directory: &Path, text: &str) -> Result<Recipe, Failure> {
     let files = DirectoryFiles::open(directory)?;
-    Ok(Recipe::parse(&text, &path.display().to_string(), &files)?)
+    Ok(Recipe::parse(text, &directory.join(RECIPE).display().to_string(), &files)?)
 }
 
 /// Reads and checks the fleet of a directory, with an environment's file over it.

@@ -18,6 +18,7 @@ mod gc;
 mod heal;
 mod history;
 mod images;
+mod import;
 mod inspect;
 mod jwks;
 mod key;
@@ -39,6 +40,7 @@ mod rollback;
 mod save;
 mod sbom;
 mod status;
+mod survey;
 mod test;
 mod up;
 mod verify;
@@ -71,10 +73,12 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
     let context = Context { state, ui };
     match cli.verb {
         Verb::New(arguments) => new::run(&context, &arguments),
+        Verb::Import(arguments) => import::run(&context, &arguments),
         Verb::Up(arguments) => wait(up::run(&context, &arguments)),
         Verb::Bake(arguments) => bake::run(&context, &arguments),
         Verb::Lock(arguments) => lock::run(&context, &arguments),
         Verb::Test(arguments) => wait(test::run(&context, &arguments)),
+        Verb::Survey(arguments) => survey::run(&context, &arguments),
         Verb::Apply(arguments) => wait(apply::run(&context, &arguments)),
         Verb::Config(arguments) => wait(config::run(&context, &arguments)),
         Verb::Status(arguments) => wait(status::run(&context, &arguments)),

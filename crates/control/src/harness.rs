@@ -10,8 +10,10 @@
 //!
 //! The conformance tests, whose names start with `kiln/`, are run for every image and cannot be switched off.
 
+mod cases;
 mod conformance;
 mod expect;
+mod goss;
 mod inside;
 mod junit;
 mod lent;
@@ -22,7 +24,9 @@ mod proposals;
 mod readiness;
 mod script;
 mod server;
+mod suites;
 mod test;
+mod testinfra;
 pub mod tree;
 
 use std::{
@@ -222,7 +226,7 @@ fn started(subject: &Subject, config: &FrozenConfig, suite: &Suite) -> Event {
 }
 
 fn report(subject: &Subject, config: &FrozenConfig, suite: &Suite, tests: Vec<TestOutcome>) -> Report {
-    let passed = tests.iter().all(|test| test.verdict == Verdict::Passed);
+    let passed = tests.iter().all(|test| test.verdict != Verdict::Failed);
     Report {
         name: subject.name.to_string(),
         image: subject.image,

@@ -101,7 +101,8 @@ async fn read(response: Response<Incoming>) -> Result<Answer, hyper::Error> {
     Ok(Answer { status: head.status.as_u16(), headers, body })
 }
 
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+/// Ends a task with its owner.
+pub(crate) struct AbortOnDrop<T>(pub(crate) tokio::task::JoinHandle<T>);
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();

@@ -9,7 +9,8 @@ pub mod local;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
 };
@@ -231,6 +232,10 @@ pub trait Engine: Send + Sync + 'static {
     fn inside(&self) -> Option<&dyn Inside> {
         None
     }
+    /// The ability to see what a program inside would see, without one.
+    fn facts(&self) -> Option<&dyn Facts> {
+        None
+    }
 }
 
 /// What there is of a volume.
@@ -377,4 +382,39 @@ pub trait Inside: Send + Sync {
     fn control_socket(&self, server: &ServerId) -> Option<std::path::PathBuf>;
     /// The spool files of a server's log, where it is on this host.
     fn spool(&self, server: &ServerId) -> Option<Vec<std::path::PathBuf>>;
+}
+
+/// A network interface inside a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Largest packet, in bytes.
+    pub mtu: u32,
+    /// Its addresses with the length of their network prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A kind of socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// Seeing what a program inside a server would see, without running one. Optional ability of an engine.
+#[async_trait::async_trait]
+pub trait Facts: Send + Sync {
+    /// Status of a path and, where that is a symbolic link, what it says; a link at its end is not followed. None if absent.
+    async fn link(&self, server: &ServerId, path: &str) -> Result<Option<(FileStatus, Option<String>)>, EngineError>;
+    /// How many hundredths of the blocks of the file system at a path are used; none if the path is absent.
+    async fn usage(&self, server: &ServerId, path: &str) -> Result<Option<u32>, EngineError>;
+    /// The value of a kernel parameter (`net.core.somaxconn`); none if there is no such one.
+    async fn kernel_parameter(&self, server: &ServerId, name: &str) -> Result<Option<String>, EngineError>;
+    /// All network interfaces.
+    async fn interfaces(&self, server: &ServerId) -> Result<Vec<Interface>, EngineError>;
+    /// A socket of the server's network for an address of this family, not connected.
+    async fn socket(&self, server: &ServerId, family: IpAddr, transport: Transport) -> Result<OwnedFd, EngineError>;
 }

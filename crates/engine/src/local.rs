@@ -17,6 +17,7 @@ use kiln_model::{
 use kiln_runtime::{Request, Runtime, RuntimeError, protocol};
 use tokio::sync::broadcast;
 
+mod facts;
 mod volumes;
 
 use crate::{
@@ -199,6 +200,10 @@ impl Engine for LocalEngine {
     }
 
     fn inside(&self) -> Option<&dyn Inside> {
+        Some(self)
+    }
+
+    fn facts(&self) -> Option<&dyn crate::Facts> {
         Some(self)
     }
 }

@@ -10,6 +10,7 @@
 //! one waits for a step that the first is running.
 
 mod chain;
+mod containerfile;
 mod copy;
 mod error;
 mod inputs;
@@ -34,6 +35,7 @@ use std::{path::Path, time::Instant};
 use kiln_model::{ImageDigest, ImageName, Recipe, SuiteDigest, evidence::BakeInputs};
 
 use chain::{Chain, Manner};
+pub use containerfile::would_run;
 pub use error::BakeError;
 pub use lock::LockProblem;
 #[cfg(any(test, fuzzing))]

@@ -19,6 +19,7 @@ pub mod registry;
 pub mod sandbox;
 pub mod sbom;
 pub mod store;
+pub mod survey;
 pub mod tree;
 pub mod why;
 

@@ -15,6 +15,7 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
+pub use kiln_model::oci::architecture;
 use kiln_model::{Digest, ImageManifest, manifest};
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,9 @@ pub struct Execution {
     /// Command of the first service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
+    /// Arguments of a Containerfile's `CMD`, where no service runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
     /// Paths that the image wants to write.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Empty>,
@@ -122,6 +126,39 @@ pub struct Execution {
     /// Stop signal of the first service.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
+    /// How the image is asked whether it is well: Docker's addition, as its programs write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// The shell of `RUN` in Containerfiles that start from this image: Docker's addition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+}
+
+/// A `HEALTHCHECK` (moby `image/spec/v1.2.md`). Times are nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", "…"]`.
+    pub test: Vec<String>,
+    /// Between two checks.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: u64,
+    /// Of one check.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: u64,
+    /// In which no failure counts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_period: u64,
+    /// Between two checks of that time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: u64,
+    /// So many failures make an image unwell.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `{}`.
@@ -182,6 +219,20 @@ impl Execution {
     }
 }
 
+impl Execution {
+    /// Itself over what a Containerfile says: a service says what runs; ports, volumes and labels are those of both.
+    pub(crate) fn over(self, ground: Self) -> Self {
+        let mut made = if self.entrypoint.is_empty() { ground.clone() } else { self.clone() };
+        made.exposed_ports.extend(ground.exposed_ports.into_iter().chain(self.exposed_ports));
+        made.volumes.extend(ground.volumes.into_iter().chain(self.volumes));
+        made.healthcheck = ground.healthcheck;
+        made.shell = ground.shell;
+        made.labels = ground.labels;
+        made.labels.extend(self.labels);
+        made
+    }
+}
+
 impl Manifest {
     /// The manifest of an image.
     pub fn image(config: Descriptor, layers: &[(Digest, u64)]) -> Self {
@@ -206,15 +257,6 @@ impl Manifest {
             layers: vec![Descriptor::of(kind, content)],
             subject: Some(subject),
         }
-    }
-}
-
-/// The OCI name (GOARCH) of the architecture this program runs on.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 

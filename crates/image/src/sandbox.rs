@@ -42,7 +42,7 @@ pub enum Network {
 pub struct Bind {
     /// Path on the host: a file or directory.
     pub source: PathBuf,
-    /// Absolute path inside; made on a tmpfs below `/run` so that nothing is left in the tree.
+    /// Absolute path inside, without symbolic links. Where the tree has nothing, what is made for it is not left in the tree.
     pub target: String,
     /// Always mounted read-only unless this is set.
     pub writable: bool,
@@ -55,6 +55,35 @@ pub struct Shown {
     pub tree: Box<dyn Lower>,
     /// Absolute path inside, below `/run`.
     pub target: String,
+}
+
+/// Somebody else than root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// What `/tmp` is for a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tmp {
+    /// Memory that ends with it.
+    Memory,
+    /// The tree's, so that what is left there is in the layer.
+    Tree,
+}
+
+/// An empty file system in memory.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// Absolute path inside.
+    pub target: String,
+    /// Bytes; half of the host's memory where nothing is said.
+    pub size: Option<u64>,
 }
 
 /// One command to run over a tree.
@@ -74,6 +103,12 @@ pub struct Job {
     pub binds: Vec<Bind>,
     /// Other trees to show.
     pub trees: Vec<Shown>,
+    /// Who runs the command; root of its own namespace where nobody is named.
+    pub user: Option<User>,
+    /// What `/tmp` is.
+    pub tmp: Tmp,
+    /// Memory to show, over what the tree has there.
+    pub memory: Vec<Memory>,
     /// Host name seen inside.
     pub hostname: String,
     /// The job and all its processes are killed after this time.

@@ -4,10 +4,14 @@
 //! Nothing here may panic or hang, and whatever is wrong has a place in the text. The corpora under `fuzz/corpus` are read in the
 //! ordinary tests too.
 
+use std::collections::BTreeMap;
+
 use crate::{
-    Lock,
+    Lock, cases,
+    containerfile::{Containerfile, Kind, MAX_VALUE, ignore::Ignore},
     diagnostic::Diagnostics,
     fleet::{FleetFiles, FleetText},
+    goss,
     recipe::{FileKind, FileProblem, Recipe, RecipeFiles},
     trust::Rules,
 };
@@ -28,6 +32,9 @@ impl RecipeFiles for Files {
             true => Err(FileProblem::TooLong { limit }),
             false => Ok(path.as_bytes().to_vec()),
         }
+    }
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
+        Ok(vec![format!("{path}.yaml"), "other".to_owned()])
     }
 }
 
@@ -59,9 +66,84 @@ pub fn trust(bytes: &[u8]) {
     has_places(&text, Rules::parse(&text, "trust.toml"));
 }
 
+/// A Containerfile: what it says, which stages it needs, and what its variables come to.
+pub fn containerfile(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let read = Containerfile::parse(&text, "Containerfile");
+    let plan = read.and_then(|file| {
+        let plan = file.plan(&BTreeMap::new(), None)?;
+        Ok((file, plan))
+    });
+    if let Ok((file, plan)) = &plan {
+        for stage in &plan.stages {
+            let mut scope = plan.scope.stage(vec![("PATH".to_owned(), "/bin".to_owned())]);
+            for instruction in &file.stages[stage.index].instructions {
+                match &instruction.kind {
+                    Kind::Env(list) => drop(scope.set(list)),
+                    Kind::Arg(list) => drop(scope.declare(list)),
+                    Kind::Copy(copy) => drop(scope.expand(&copy.to)),
+                    _ => {}
+                }
+            }
+            assert!(scope.environment().iter().all(|(_, value)| value.len() <= MAX_VALUE));
+        }
+    }
+    has_places(&text, plan);
+    if let Ok(ignore) = Ignore::parse(&text) {
+        assert!(!ignore.hides(""));
+        let whole = ignore.hides("a/b.c") && !ignore.may_show_below("a/b.c");
+        assert!(!whole || ignore.hides("a/b.c/d"));
+    }
+}
+
 /// What a metrics endpoint answers: the first line names the metric.
 pub fn exposition(bytes: &[u8]) {
     crate::exposition::fuzz(bytes);
+}
+
+/// A goss file that includes itself and whose variables are the file as well: whatever is wrong has a line. What is read compares
+/// with a few values.
+pub fn goss(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let file = "goss.yaml".to_owned();
+    let environment = [("X".to_owned(), "x".to_owned())].into();
+    for vars in [None, Some(goss::Vars { file: "vars.yaml".to_owned(), text: text.clone() })] {
+        let files = [(file.clone(), text.clone())].into();
+        let sources = goss::Sources {
+            file: file.clone(),
+            files,
+            vars,
+            environment: std::collections::BTreeMap::clone(&environment),
+        };
+        match sources.read() {
+            Err(problems) => assert!(problems.iter().all(|problem| problem.line >= 1 && !problem.message.is_empty())),
+            Ok(resources) => resources.iter().for_each(compared),
+        }
+    }
+}
+
+fn compared(resource: &goss::Resource) {
+    let values = [
+        goss::Value::Null,
+        goss::Value::Bool(true),
+        goss::Value::Int(7),
+        goss::Value::Float(1e300),
+        goss::Value::Text("{\"a\": [1, {\"b\": \"1.2.3\"}]}\n".to_owned()),
+        goss::Value::Texts(vec!["1.2.3".to_owned(), String::new()]),
+    ];
+    for value in values {
+        let judged = goss::judge(resource, |_| Ok(value.clone()), str::to_owned);
+        assert_eq!(judged.len(), resource.checks.len());
+    }
+}
+
+/// What programs with tests of their own say: TAP and JUnit XML.
+pub fn cases(bytes: &[u8]) {
+    let tap = cases::tap::parse(&String::from_utf8_lossy(bytes));
+    for told in [tap, cases::junit::parse(bytes)] {
+        assert!(told.cases.len() <= cases::MAX_CASES + 1);
+        assert!(!told.cases.is_empty() || !told.problems.is_empty(), "nothing told is told");
+    }
 }
 
 fn has_places<T>(text: &str, read: Result<T, Diagnostics>) {
@@ -86,6 +168,9 @@ mod tests {
             ("lock", lock),
             ("trust", trust),
             ("exposition", exposition),
+            ("containerfile", containerfile),
+            ("goss", goss),
+            ("cases", cases),
         ];
         for (target, read) in targets {
             let directory = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));

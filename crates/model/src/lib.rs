@@ -5,7 +5,9 @@
 //! may be launched) is decided here from plain values.
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod config;
+pub mod containerfile;
 pub mod diagnostic;
 pub mod digest;
 pub mod duration;
@@ -14,6 +16,7 @@ pub mod exposition;
 pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod goss;
 pub mod id;
 pub mod lock;
 pub mod loss;
@@ -30,6 +33,7 @@ pub mod shared;
 pub mod size;
 pub mod suite;
 pub mod syslog;
+pub mod systemd;
 mod text;
 pub mod trust;
 pub mod volume;

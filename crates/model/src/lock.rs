@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    recipe::{Base, Recipe, StepKind, provision::ToolFrom},
+    recipe::{Base, ContainerfileBase, Recipe, StepKind, provision::ToolFrom},
 };
 
 /// The version this program writes and the only one it reads.
 pub const VERSION: u32 = 1;
 /// A lock file longer than this (bytes) is refused.
 pub const MAX_BYTES: usize = 16 << 20;
+/// A lock with more OCI images than this is refused.
+pub const MAX_IMAGES: usize = 1000;
 /// A lock with more packages than this is refused.
 pub const MAX_PACKAGES: usize = 20_000;
 
@@ -33,6 +35,9 @@ pub struct Lock {
     /// The OCI image the recipe starts from.
     #[serde(default)]
     pub oci: Option<LockedOci>,
+    /// The OCI images that the recipe's Containerfile names.
+    #[serde(default, rename = "image")]
+    pub images: Vec<LockedOci>,
     /// The archive states that were resolved against, in order of preference.
     #[serde(default, rename = "archive")]
     pub archives: Vec<LockedArchive>,
@@ -191,6 +196,10 @@ impl Lock {
             out.push_str("\n[oci]\n");
             line(&mut out, &[("source", quoted(&oci.source)), ("manifest", quoted(&oci.manifest.to_string()))]);
         }
+        for image in &self.images {
+            out.push_str("\n[[image]]\n");
+            line(&mut out, &[("source", quoted(&image.source)), ("manifest", quoted(&image.manifest.to_string()))]);
+        }
         for archive in &self.archives {
             out.push_str("\n[[archive]]\n");
             line(
@@ -219,6 +228,7 @@ impl Lock {
         let wanted_base = match &recipe.base {
             Base::Debian(base) => (Some(base.suite.clone()), None),
             Base::Oci(base) => (None, Some(base.source.to_string())),
+            Base::Containerfile(base) => return self.fits_images(base),
             Base::Image(_) => locked.clone(),
         };
         if locked != wanted_base {
@@ -243,11 +253,25 @@ impl Lock {
         self.tools.iter().find(|set| set.wanted == wanted)
     }
 
+    /// Whether the images are those that the Containerfile names.
+    fn fits_images(&self, base: &ContainerfileBase) -> Result<(), Stale> {
+        let wanted: Vec<_> = base.plan.images().iter().map(ToString::to_string).collect();
+        let locked: Vec<_> = self.images.iter().map(|image| image.source.clone()).collect();
+        let shown = |images: &[String]| if images.is_empty() { "no image".to_owned() } else { images.join(", ") };
+        match wanted == locked && self.suite.is_none() && self.oci.is_none() {
+            true => Ok(()),
+            false => Err(Stale::Base { locked: shown(&locked), wanted: shown(&wanted) }),
+        }
+    }
+
     fn check(&self) -> Result<(), LockError> {
         let packages = || self.sets.iter().chain(&self.tools).flat_map(|set| &set.packages);
         let count = packages().count();
         if count > MAX_PACKAGES {
             return Err(bad("number of packages", &count.to_string(), "at most 20000 are read"));
+        }
+        if self.images.len() > MAX_IMAGES {
+            return Err(bad("number of images", &self.images.len().to_string(), "at most 1000 are read"));
         }
         for package in packages() {
             package.check()?;
@@ -303,7 +327,7 @@ impl LockedPackage {
 pub fn wanted(recipe: &Recipe) -> Vec<&[String]> {
     let base = match &recipe.base {
         Base::Debian(base) => Some(base.packages.as_slice()),
-        Base::Image(_) | Base::Oci(_) => None,
+        Base::Image(_) | Base::Oci(_) | Base::Containerfile(_) => None,
     };
     let steps = recipe.steps.iter().filter_map(|step| match &step.kind {
         StepKind::Packages { names } => Some(names.as_slice()),
@@ -364,6 +388,7 @@ mod tests {
             version: VERSION,
             suite: Some("bookworm".into()),
             oci: None,
+            images: Vec::new(),
             archives: vec![LockedArchive {
                 name: "main".into(),
                 suite: "bookworm".into(),

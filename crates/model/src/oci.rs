@@ -36,6 +36,15 @@ pub enum OciVersion {
     Digest(Digest),
 }
 
+/// The OCI name (GOARCH) of the architecture that this program runs on.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// Where an OCI image is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OciSource {

@@ -8,6 +8,7 @@ pub(crate) mod binding;
 pub(crate) mod check;
 pub(crate) mod command;
 pub(crate) mod config;
+mod containerfile_base;
 pub mod descend;
 pub(crate) mod file;
 mod files;
@@ -22,11 +23,12 @@ pub(crate) mod writable;
 use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) use self::{
-    check::argument,
+    check::{argument, recipe_path as check_recipe_path, variable as check_variable},
     command::{environment as read_environment, named_variable as read_variable},
     service::PROTOCOLS,
 };
 pub use self::{
+    containerfile_base::ContainerfileBase,
     files::{FileKind, FileProblem, RecipeFiles},
     oci_base::{ImportLimits, OciBase},
 };
@@ -58,6 +60,8 @@ pub enum Base {
     Image(ImageRef),
     /// An OCI image of somebody else.
     Oci(OciBase),
+    /// What a Containerfile says.
+    Containerfile(Box<ContainerfileBase>),
 }
 
 /// Whose archive a base comes from: both are made of Debian packages.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::ConfigKey,
     digest::{Digest, SuiteDigest},
+    goss,
 };
 
 /// The tests of a recipe in the order written. Stored by its digest, so a test may change without a new image.
@@ -190,6 +191,58 @@ pub enum TestKind {
     },
     /// A program of the recipe, run on the host in a sandbox with `KILN_SERVER_ADDRESS` and the configuration in its
     /// environment; exit code 0 passes.
+    Script {
+        /// The file's name, for messages.
+        file: String,
+        /// The program itself: a script with a `#!` line, at most 1 MiB.
+        content: String,
+        /// Arguments.
+        arguments: Vec<String>,
+        /// The secret keys that it is told as well.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        secrets: BTreeSet<ConfigKey>,
+    },
+    /// goss files. Every check is a result of its own.
+    Goss(goss::Sources),
+    /// A program that says in TAP how its tests went. Every test point is a result of its own.
+    Tap {
+        /// The program.
+        run: Runner,
+    },
+    /// A program that writes a JUnit XML file. Every case is a result of its own.
+    Junit {
+        /// The program.
+        run: Runner,
+        /// Where it writes the file: an absolute path inside the server, or one relative to the working directory of a script.
+        report: String,
+    },
+    /// Tests of pytest-testinfra, run on the host. Every test is a result of its own.
+    Testinfra {
+        /// The file with the tests, relative to the recipe.
+        file: String,
+        /// It and the files that it needs, by their paths relative to the recipe.
+        files: BTreeMap<String, String>,
+        /// Further arguments of pytest.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        arguments: Vec<String>,
+        /// The secret keys that it is told as well.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        secrets: BTreeSet<ConfigKey>,
+    },
+}
+
+/// A program with tests of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Runner {
+    /// A program of the image, inside the server.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// As this user of the image.
+        user: String,
+    },
+    /// A program of the recipe, on the host, as for [`TestKind::Script`].
     Script {
         /// The file's name, for messages.
         file: String,

@@ -90,6 +90,11 @@ impl<'t> Document<'t> {
         all.flat_map(|(key, value)| leaves(value).into_iter().map(|span| (&**key.get_ref(), span)))
     }
 
+    /// Whether nothing was found wrong so far.
+    pub fn is_sound(&self) -> bool {
+        self.found.borrow().is_empty()
+    }
+
     /// The result, if nothing was found wrong.
     pub fn finish<T>(&self, result: Option<T>) -> Result<T, Diagnostics> {
         match (Diagnostics::new(self.file, self.text, self.found.take()), result) {

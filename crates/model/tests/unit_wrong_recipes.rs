@@ -62,6 +62,10 @@ fn unit_base() {
         "name = \"hello\"\n[base]\nubuntu = \"devel\"\n",
         "name = \"hello\"\n[base]\nubuntu = \"noble\"\ndebian = \"bookworm\"\n",
         "name = \"hello\"\n[base]\nubuntu = \"noble\"\nmax_size = \"1GiB\"\n",
+        "name = \"hello\"\n[base]\ncontainerfile = \"Missingfile\"\n",
+        "name = \"hello\"\n[base]\ncontainerfile = \"../Dockerfile\"\ncontext = \"/\"\nnetwork = true\nargs = { \"1\" = 2 }\nsecrets = { a = \"missing\" }\n",
+        "name = \"hello\"\n[base]\ncontainerfile = \"Dockerfile\"\nimage = \"web\"\n",
+        "name = \"hello\"\n[base]\ndebian = \"bookworm\"\ntarget = \"x\"\nargs = {}\n",
     ]));
 }
 

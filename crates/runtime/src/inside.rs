@@ -194,12 +194,17 @@ fn collect(control: &mut Control, pipes: &mut [Capture; 2], deadline: Instant) -
 
 /// Opens a path as the server sees it, to be looked at but not read. Nothing inside can lead the way out: the kernel resolves it within that root.
 fn find_inside(server: &Server, path: &str) -> Result<Option<OwnedFd>> {
+    find(server, path, OFlags::empty())
+}
+
+/// As [`find_inside`], with further flags: `NOFOLLOW` for a link itself.
+pub(crate) fn find(server: &Server, path: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
     let root = format!("/proc/{}/root", server.record.pid);
     let opened = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     // Looked at after opening: while PID 1 was alive the number was its own.
     server.running()?;
     let root = opened.on("open", root)?;
-    match within::open(&root, path, OFlags::PATH, Mode::empty()) {
+    match within::open(&root, path, OFlags::PATH | flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno).on("open inside the server", path),
@@ -217,8 +222,12 @@ pub(crate) fn open_directory(server: &Server, path: &str) -> Result<Option<Owned
 pub(crate) fn stat(server: &Server, first_id: u32, path: &str) -> Result<Option<FileStatus>> {
     let Some(file) = find_inside(server, path)? else { return Ok(None) };
     let stat = rustix::fs::fstat(&file).on("look at", path)?;
+    Ok(Some(status(&stat, first_id)))
+}
+
+pub(crate) fn status(stat: &rustix::fs::Stat, first_id: u32) -> FileStatus {
     let (uid, gid) = (inside_id(stat.st_uid, first_id), inside_id(stat.st_gid, first_id));
-    Ok(Some(FileStatus { mode: stat.st_mode, uid, gid, size: stat.st_size.unsigned_abs() }))
+    FileStatus { mode: stat.st_mode, uid, gid, size: stat.st_size.unsigned_abs() }
 }
 
 /// Ids without a counterpart inside are seen there as the overflow id.

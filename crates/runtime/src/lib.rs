@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,6 +28,7 @@ use kiln_model::{
 pub mod berth;
 mod control;
 mod error;
+mod facts;
 mod fresh;
 mod ground;
 mod inside;
@@ -50,6 +51,7 @@ mod watch;
 mod written;
 
 pub use error::{BoxError, Result, RuntimeError};
+pub use facts::{Interface, Socket};
 pub use inside::{FileStatus, Output, Process, Session, open_session};
 pub use kiln_boot::control as protocol;
 pub use launch::{LaunchStep, Probe, Request};
@@ -360,6 +362,32 @@ impl Runtime {
     /// The first `max_bytes` of a regular file inside; none if absent.
     pub fn read(&self, server: &ServerId, path: &str, max_bytes: usize) -> Result<Option<Vec<u8>>> {
         inside::read(&*self.inner.find(server)?, path, max_bytes)
+    }
+
+    /// Status of a path inside and what a link at its end says, which is not followed; none if absent.
+    pub fn link(&self, server: &ServerId, path: &str) -> Result<Option<(FileStatus, Option<String>)>> {
+        let server = self.inner.find(server)?;
+        facts::link(&server, launch::first_id(&self.inner, server.record.slot), path)
+    }
+
+    /// How many hundredths of the blocks of the file system at a path inside are used; none if absent.
+    pub fn usage(&self, server: &ServerId, path: &str) -> Result<Option<u32>> {
+        facts::usage(&*self.inner.find(server)?, path)
+    }
+
+    /// A kernel parameter as it is seen inside; none if there is no such one.
+    pub fn kernel_parameter(&self, server: &ServerId, name: &str) -> Result<Option<String>> {
+        facts::kernel_parameter(&*self.inner.find(server)?, name)
+    }
+
+    /// All network interfaces inside.
+    pub fn interfaces(&self, server: &ServerId) -> Result<Vec<Interface>> {
+        facts::interfaces(&*self.inner.find(server)?)
+    }
+
+    /// A socket of the server's network for an address of this family.
+    pub fn socket(&self, server: &ServerId, family: IpAddr, kind: Socket) -> Result<OwnedFd> {
+        facts::socket(&*self.inner.find(server)?, family, kind)
     }
 
     /// All processes inside.

@@ -25,7 +25,7 @@ use std::{
 use kiln_sys::{
     SysError,
     cgroup::{self, Limits},
-    confine::Confinement,
+    confine::{self, Confinement},
     idmap, namespace,
     netlink::{Connection, NetlinkError, link},
     seccomp,
@@ -94,7 +94,7 @@ pub enum Network {
 pub struct Bind {
     /// Path on the host: a file or directory.
     pub source: PathBuf,
-    /// Absolute path inside, below `/run`.
+    /// Absolute path inside, without symbolic links. Where the tree has nothing, what is made for it is not left in the tree.
     pub target: String,
     /// Whether the command may write there.
     pub writable: bool,
@@ -107,6 +107,35 @@ pub struct Shown {
     pub tree: Box<dyn Lower>,
     /// Absolute path inside, below `/run`.
     pub target: String,
+}
+
+/// Somebody else than root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// What `/tmp` is for a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tmp {
+    /// Memory that ends with it.
+    Memory,
+    /// The tree's, so that what is left there is in the layer.
+    Tree,
+}
+
+/// An empty file system in memory.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// Absolute path inside.
+    pub target: String,
+    /// Bytes; half of the host's memory where nothing is said.
+    pub size: Option<u64>,
 }
 
 /// One command to run over a tree.
@@ -126,6 +155,12 @@ pub struct Job {
     pub binds: Vec<Bind>,
     /// Other trees to show.
     pub trees: Vec<Shown>,
+    /// Who runs the command; root of its own namespace where nobody is named.
+    pub user: Option<User>,
+    /// What `/tmp` is.
+    pub tmp: Tmp,
+    /// Memory to show, over what the tree has there.
+    pub memory: Vec<Memory>,
     /// Host name seen inside.
     pub hostname: String,
     /// The command and all its processes are killed after this time.
@@ -338,6 +373,7 @@ fn start(
         working_directory,
         terminal: streams.are_terminal(),
         program,
+        user: job.user.as_ref().map(|user| confine::User { uid: user.uid, gid: user.gid, groups: &user.groups }),
         capabilities: CAPABILITIES,
         filters: &seccomp::build_filter().programs,
     };
@@ -376,16 +412,25 @@ fn check(job: &Job) -> Result<(), SandboxError> {
     if !absolute(&job.working_directory) {
         return Err(SandboxError::Job("the working directory must be an absolute path"));
     }
+    // The kernel's own file systems and devices are not the job's to cover.
+    let kept = |target: &str| ["/proc", "/sys", "/dev"].iter().any(|kept| within(target, kept));
     let clean = |target: &str| {
-        target.strip_prefix("/run/").is_some_and(|rest| {
+        target.strip_prefix('/').is_some_and(|rest| {
             !rest.is_empty() && rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
         })
     };
-    let targets = job.binds.iter().map(|bind| &bind.target).chain(job.trees.iter().map(|shown| &shown.target));
-    if !targets.into_iter().all(|target| clean(target)) {
-        return Err(SandboxError::Job("host paths can only be shown below /run"));
+    let shown = job.binds.iter().map(|bind| &bind.target).chain(job.trees.iter().map(|shown| &shown.target));
+    let mut targets = shown.chain(job.memory.iter().map(|memory| &memory.target));
+    if !targets.all(|target| clean(target) && !kept(target)) {
+        return Err(SandboxError::Job(
+            "something cannot be shown in /proc, /sys, /dev, or at a path that is not plain",
+        ));
     }
     Ok(())
+}
+
+fn within(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The control group of a slot; none where the host has no control groups.

@@ -14,7 +14,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::MetadataExt,
+            fs::{MetadataExt, PermissionsExt},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -24,7 +24,7 @@ use std::{
 };
 
 use bench::Bench;
-use kiln_runtime::sandbox::{Bind, Job, Network, Outcome, SandboxError};
+use kiln_runtime::sandbox::{Bind, Job, Memory, Network, Outcome, SandboxError, Tmp, User};
 
 #[test]
 fn root_a_command_is_root_over_its_tree_and_its_files_are_roots_on_disk() {
@@ -62,7 +62,7 @@ fn root_nothing_outside_the_tree_is_written_to_it() {
 }
 
 #[test]
-fn root_host_paths_are_shown_below_run_only() {
+fn root_host_paths_are_shown_where_they_are_asked_for_and_leave_nothing() {
     let mut bench = Bench::new();
     let source = bench.path().join("shown");
     fs::create_dir(&source).unwrap();
@@ -73,7 +73,16 @@ fn root_host_paths_are_shown_below_run_only() {
     let ran = bench.run(job).unwrap();
     assert_eq!(ran.stdout, "content0\n");
     assert!(ran.stderr.contains("Read-only file system"), "{}", ran.stderr);
-    for target in ["/etc/x", "/run/../etc", "/run", "relative"] {
+    let mut job =
+        bench.job(&["/bin/sh", "-c", "cat /new/place/in/file /etc/x/file; echo y > /mem/y; cat /mem/y; ls -d /new"]);
+    for target in ["/new/place/in", "/etc/x"] {
+        job.binds.push(Bind { source: source.clone(), target: target.into(), writable: false });
+    }
+    job.memory.push(Memory { target: "/mem".into(), size: Some(1 << 20) });
+    let ran = bench.run(job).unwrap().ok();
+    assert_eq!(ran.stdout, "contentcontenty\n/new\n");
+    assert_eq!(fs::read_dir(&ran.upper).unwrap().count(), 0, "places that the tree lacks are not left in it");
+    for target in ["/", "/run/../etc", "/proc/x", "/sys", "/dev/shm/x", "relative"] {
         let mut job = bench.job(&["/bin/true"]);
         job.binds.push(Bind { source: source.clone(), target: target.into(), writable: false });
         assert!(bench.run(job).is_err(), "{target}");
@@ -158,6 +167,38 @@ fn root_symbolic_links_of_the_tree_lead_nowhere_outside_it() {
     job.binds.push(Bind { source: "/etc/hostname".into(), target: "/run/kiln/x".into(), writable: false });
     assert!(bench.run(job).is_err(), "nothing is mounted over a symbolic link");
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+}
+
+#[test]
+fn root_links_of_an_earlier_command_lead_no_mount_out_of_the_tree() {
+    let mut bench = Bench::new();
+    let (victim, cache) = (bench.path().join("victim"), bench.path().join("cache"));
+    for path in [&victim, &cache] {
+        fs::create_dir(path).unwrap();
+    }
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o777)).unwrap();
+    std::os::unix::fs::symlink(&victim, cache.join("link")).unwrap();
+    for place in ["/tmp/cache", "/run/cache"] {
+        let mut job = bench.job(&["/bin/true"]);
+        job.binds.push(Bind { source: cache.clone(), target: place.into(), writable: true });
+        job.binds.push(Bind { source: cache.clone(), target: format!("{place}/link/made/x"), writable: true });
+        drop(bench.run(job));
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "{place}");
+    }
+}
+
+#[test]
+fn root_a_command_runs_as_somebody_else_and_can_leave_files_in_tmp() {
+    let mut bench = Bench::new();
+    let script = "id -u; id -g; id -G; grep CapEff /proc/self/status; echo x > /tmp/mine; ! echo x > /root-only";
+    let mut job = bench.job(&["/bin/sh", "-c", script]);
+    job.user = Some(User { uid: 33, gid: 34, groups: vec![4, 7] });
+    job.tmp = Tmp::Tree;
+    fs::set_permissions(bench.path().join("lower/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let ran = bench.run(job).unwrap().ok();
+    assert_eq!(ran.stdout, "33\n34\n34 4 7\nCapEff:\t0000000000000000\n");
+    let stat = fs::metadata(ran.upper.join("tmp/mine")).unwrap();
+    assert_eq!((stat.uid(), stat.gid()), (33, 34));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! 2. `/proc` while the host's is still in the mount namespace, because the kernel lets a user namespace mount one only
 //!    where it sees a whole one already; then the new root, and the old one is let go;
 //! 3. the filter while the process may still install one without giving up set-user-id programs;
-//! 4. the capabilities last, because all before needs them.
+//! 4. the capabilities last but one, because all before needs them; then the user, whom the kernel takes the rest of them.
 
 use std::{
     ffi::{CStr, c_void},
@@ -41,14 +41,27 @@ pub struct Confinement<'a> {
     pub terminal: bool,
     /// The program inside the new root.
     pub program: &'a CStr,
+    /// Who the process is in the end; root of its namespace where nobody is named. Others than root keep no capability.
+    pub user: Option<User<'a>>,
     /// Capabilities to keep, bit n for capability n.
     pub capabilities: u64,
     /// Filters of system calls, installed in order (see [`crate::seccomp::Filter`]).
     pub filters: &'a [Vec<u8>],
 }
 
+/// Somebody else than root.
+#[derive(Debug, Clone, Copy)]
+pub struct User<'a> {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: &'a [u32],
+}
+
 /// The steps, for messages. [`confine`] answers the index of the one that failed.
-pub(crate) const STEPS: [&str; 10] = [
+pub(crate) const STEPS: [&str; 11] = [
     "ask to be ended with its caller",
     "take the terminal",
     "set the host name",
@@ -59,6 +72,7 @@ pub(crate) const STEPS: [&str; 10] = [
     "enter the working directory",
     "install the system call filter",
     "drop capabilities",
+    "become the user",
 ];
 
 type Step = std::result::Result<(), Errno>;
@@ -69,7 +83,7 @@ fn check(result: libc::c_long) -> std::result::Result<libc::c_long, Errno> {
 
 /// Confines the calling process for good. Allocates nothing.
 pub(crate) fn confine(to: &Confinement<'_>) -> std::result::Result<(), (u32, Errno)> {
-    let steps: [&dyn Fn() -> Step; 10] = [
+    let steps: [&dyn Fn() -> Step; 11] = [
         &die_with_parent,
         &|| take_terminal(to.terminal),
         &|| set_hostname(to.hostname),
@@ -80,6 +94,7 @@ pub(crate) fn confine(to: &Confinement<'_>) -> std::result::Result<(), (u32, Err
         &|| change_directory(to.working_directory),
         &|| install_filters(to.filters),
         &|| drop_capabilities(to.capabilities),
+        &|| become_user(to.user),
     ];
     for (index, step) in steps.iter().enumerate() {
         step().map_err(|errno| (index as u32, errno))?;
@@ -230,6 +245,18 @@ fn drop_capabilities(keep: u64) -> Step {
     let data = [low, low, 0, high, high, 0];
     // SAFETY: the header is 8 bytes and the data 24, as version 3 has them; both live through the call.
     check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }).map(drop)
+}
+
+/// By system calls, because the C library's functions would tell threads that this process has none of. The kernel takes the
+/// capabilities of a process whose user ids all leave 0 (capabilities(7)).
+fn become_user(user: Option<User<'_>>) -> Step {
+    let Some(User { uid, gid, groups }) = user else { return Ok(()) };
+    // SAFETY: the groups are as many as their number says and live through the call; the others take only integers.
+    unsafe {
+        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid)).map(drop)
+    }
 }
 
 /// Executes the program; comes back only when that failed.

@@ -17,6 +17,10 @@ pub enum Kind {
     Network,
     /// Process numbers.
     Pid,
+    /// Host and domain name.
+    Uts,
+    /// System V IPC and POSIX message queues.
+    Ipc,
 }
 
 impl Kind {
@@ -26,6 +30,8 @@ impl Kind {
             Self::User => "user",
             Self::Network => "net",
             Self::Pid => "pid",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
         }
     }
 }
@@ -50,6 +56,27 @@ pub fn in_network<T: Send>(network: BorrowedFd<'_>, inside: impl FnOnce() -> Res
     on_own_thread(|| {
         rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
             .attempt(|| "enter a network namespace".into())?;
+        inside()
+    })
+}
+
+/// Runs `inside` on a thread of its own that has entered a process's network, names and IPC: what the kernel says of itself below
+/// `/proc/sys` is then what that process sees.
+pub fn in_kernel_view<T: Send>(pid: u32, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let kinds = [
+        (Kind::Network, LinkNameSpaceType::Network),
+        (Kind::Uts, LinkNameSpaceType::HostNameAndNISDomainName),
+        (Kind::Ipc, LinkNameSpaceType::InterProcessCommunication),
+    ];
+    let mut opened = Vec::new();
+    for (kind, wanted) in kinds {
+        opened.push((of_process(pid, kind)?, wanted));
+    }
+    on_own_thread(|| {
+        for (namespace, wanted) in opened {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(wanted))
+                .attempt(|| "enter a namespace".into())?;
+        }
         inside()
     })
 }

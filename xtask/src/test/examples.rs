@@ -69,7 +69,9 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     if name == "wiki" {
         wiki::make_uploads(&copy)?;
     }
-    let outcome = with_database(&copy, "start").and_then(|()| exercise(kiln, &state, &copy));
+    let outcome = with_base(kiln, &state, &copy)
+        .and_then(|()| with_database(&copy, "start"))
+        .and_then(|()| exercise(kiln, &state, &copy));
     if name == "hello" && state.join("cache").is_dir() {
         demo::copy_fresh(&state.join("cache"), &downloads())?;
     }
@@ -83,6 +85,23 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
         }
     }
     outcome.and(gone).and(with_database(&copy, "stop"))
+}
+
+/// Makes the archive that an example's Containerfile starts from, as its recipe says: of the image of `base/`.
+fn with_base(kiln: &Path, state: &Path, example: &Path) -> Outcome {
+    if !example.join("base/image.toml").exists() {
+        return Ok(());
+    }
+    let command = || {
+        let mut command = Command::new(kiln);
+        command.arg("--state").arg(state);
+        command
+    };
+    let baked: Value =
+        serde_json::from_slice(&output(command().args(["bake", "--json"]).arg(example.join("base")))?.stdout)?;
+    let named = |key: &str| baked[key].as_str().ok_or_else(|| format!("`bake --json` says no {key}"));
+    let image = format!("{}@{}", named("name")?, named("image")?);
+    run_command(command().args(["save", &image]).arg(example.join("base.tar")))
 }
 
 /// Starts or ends the external database of an example that wants one.

@@ -27,7 +27,8 @@ pub struct Foreign {
 }
 
 /// What the tests need.
-pub const TEST: &[Foreign] = &[Foreign { program: "cosign", package: "cosign" }];
+pub const TEST: &[Foreign] =
+    &[Foreign { program: "cosign", package: "cosign" }, Foreign { program: "goss", package: "goss" }];
 
 impl Foreign {
     /// Where it is, or is to be.

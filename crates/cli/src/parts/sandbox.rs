@@ -58,6 +58,12 @@ fn to_job(job: image::Job) -> runtime::Job {
         },
         binds: job.binds.into_iter().map(to_bind).collect(),
         trees: job.trees.into_iter().map(to_shown).collect(),
+        user: job.user.map(|user| runtime::User { uid: user.uid, gid: user.gid, groups: user.groups }),
+        tmp: match job.tmp {
+            image::Tmp::Memory => runtime::Tmp::Memory,
+            image::Tmp::Tree => runtime::Tmp::Tree,
+        },
+        memory: job.memory.into_iter().map(to_memory).collect(),
         hostname: job.hostname,
         time_limit: job.time_limit,
         interactive: job.interactive,
@@ -84,6 +90,10 @@ fn to_bind(bind: image::Bind) -> runtime::Bind {
 
 fn to_shown(shown: image::Shown) -> runtime::Shown {
     runtime::Shown { tree: to_lower(shown.tree), target: shown.target }
+}
+
+fn to_memory(memory: image::Memory) -> runtime::Memory {
+    runtime::Memory { target: memory.target, size: memory.size }
 }
 
 fn from_stream(stream: runtime::Stream) -> image::Stream {

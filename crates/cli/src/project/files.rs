@@ -5,11 +5,14 @@ use std::{fs::File, io::Read as _, os::fd::OwnedFd, path::Path};
 
 use kiln_model::recipe::{FileKind, FileProblem, RecipeFiles};
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
     io::Errno,
 };
 
 use crate::failure::Failure;
+
+/// So many names of a directory are read.
+const MAX_NAMES: usize = 10_000;
 
 /// A directory that answers for its files.
 pub(super) struct DirectoryFiles(OwnedFd);
@@ -53,6 +56,17 @@ impl RecipeFiles for DirectoryFiles {
         reader.read_to_end(&mut bytes).map_err(|error| FileProblem::Unreadable { reason: error.to_string() })?;
         if bytes.len() as u64 > limit { Err(FileProblem::TooLong { limit }) } else { Ok(bytes) }
     }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
+        let path = if path.is_empty() { "." } else { path };
+        let Some(directory) = self.beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)? else { return Ok(Vec::new()) };
+        let entries = Dir::read_from(&directory).map_err(unreadable)?.take(MAX_NAMES);
+        let names = entries.map(|entry| Ok(entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Result<Vec<_>, FileProblem>>()?;
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        Ok(names)
+    }
 }
 
 fn unreadable(errno: Errno) -> FileProblem {
@@ -81,6 +95,15 @@ mod tests {
         assert_eq!(files.kind("near"), Ok(Some(FileKind::File)));
         assert_eq!(files.kind("missing"), Ok(None));
         assert_eq!(files.kind("away"), Err(FileProblem::Outside));
+    }
+
+    #[test]
+    fn host_names_are_listed_and_no_link_leads_out() {
+        let (temp, files) = directory();
+        std::os::unix::fs::symlink("/etc", temp.path().join("etc")).expect("a link");
+        assert_eq!(files.list(""), Ok(["away", "etc", "near", "page"].map(str::to_owned).to_vec()));
+        assert_eq!(files.list("page"), Ok(vec!["index.html".to_owned()]));
+        assert_eq!((files.list("none"), files.list("etc")), (Ok(Vec::new()), Err(FileProblem::Outside)));
     }
 
     #[test]

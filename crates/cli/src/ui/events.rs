@@ -156,7 +156,11 @@ impl<'a> Shown<'a> {
 
     /// Of a further configuration's tests only those that failed: it has one line of its own.
     fn test(&self, matrix: Option<&str>, result: &TestResult) {
-        let mark = if result.passed { good() } else { bad() };
+        let mark = match (result.skipped, result.passed) {
+            (true, _) => dim("-"),
+            (false, true) => good(),
+            (false, false) => bad(),
+        };
         let took = dim(&seconds(result.took_ms as f64 / 1000.0));
         let quiet = matrix.is_some() || result.name.starts_with("kiln/");
         if !result.passed || self.ui.verbose() || !quiet {

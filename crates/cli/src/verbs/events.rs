@@ -32,6 +32,7 @@ fn words(event: &Event) -> String {
     match event {
         Event::SuiteStarted { name, image, tests, .. } => format!("{name} {}: {tests} tests", ui::short(image)),
         Event::TestServerReady { image, ready_ms } => format!("{} after {ready_ms} ms", ui::short(image)),
+        Event::Test { result, .. } if result.skipped => format!("skipped {}", result.name),
         Event::Test { result, .. } => format!("{} {}", if result.passed { "passed" } else { "failed" }, result.name),
         Event::SuiteFinished { image, passed, failed, tests, reused, .. } => {
             format!("{} {}", ui::short(image), outcome(*reused, *passed, *failed, *tests))

@@ -145,15 +145,24 @@ pub(super) async fn clean_stop(engine: &dyn Engine, server: &Observed, manifest:
     outcome(CLEAN_STOP, start.elapsed(), message)
 }
 
-/// A second boot gives the same answers: every test ended as it did on the first.
+/// A second boot gives the same answers: the same tests, and every one ended as it did on the first.
 pub(super) fn second_boot(first: &Boot, second: &Boot) -> TestOutcome {
     let took = second.tests.iter().map(|test| test.took).max().unwrap_or_default();
+    let names = |boot: &Boot| boot.tests.iter().map(|test| test.name.clone()).collect::<Vec<_>>();
+    let other = (names(first) != names(second)).then(|| "there are other tests on the second boot".to_owned());
     let pairs = first.tests.iter().zip(&second.tests);
-    let differing = pairs.filter(|(a, b)| a.verdict != b.verdict).map(|(a, b)| match a.verdict {
-        Verdict::Passed => format!("{} failed only on the second boot: {}", a.name, b.message.as_deref().unwrap_or("")),
-        Verdict::Failed => format!("{} passed only on the second boot", a.name),
+    let differing = pairs.filter(|(a, b)| a.name == b.name && a.verdict != b.verdict).map(|(a, b)| {
+        let words = match b.verdict {
+            Verdict::Passed => "passed",
+            Verdict::Skipped => "was left out",
+            Verdict::Failed => {
+                let why = b.message.as_deref().unwrap_or("");
+                return format!("{} failed only on the second boot: {why}", a.name);
+            }
+        };
+        format!("{} {words} only on the second boot", a.name)
     });
-    let differing: Vec<String> = differing.collect();
+    let differing: Vec<String> = other.into_iter().chain(differing).collect();
     outcome(SECOND_BOOT, took, (!differing.is_empty()).then(|| differing.join("; ")))
 }
 

@@ -48,6 +48,15 @@ impl Expect<'_> {
         Ok(value)
     }
 
+    /// A text without secrets, cut as [`Self::shown`] cuts.
+    pub(super) fn plain(&self, text: &str) -> String {
+        let text = masked_part(text, self.0.secrets);
+        match text.char_indices().nth(SHOWN) {
+            None => text,
+            Some((cut, _)) => format!("{}… and {} more bytes", &text[..cut], text.len() - cut),
+        }
+    }
+
     /// A text in quotes, without secrets, cut at a length that people read. It may be a part of another: what stands at its
     /// ends may be a part of a secret.
     pub(super) fn shown(&self, text: &str) -> String {

@@ -135,7 +135,8 @@ impl<'a> Look<'a> {
 
     pub(super) async fn package(&self, name: &str, installed: bool, version: Option<&str>) -> Result<(), String> {
         let database = self.inside.read(self.server, "/var/lib/dpkg/status", MAX_PACKAGES).await.map_err(said)?;
-        let seen = database.and_then(|text| installed_version(&String::from_utf8_lossy(&text), name));
+        let seen = database.map(|text| installed_versions(&String::from_utf8_lossy(&text), name));
+        let seen = seen.and_then(|versions| versions.into_iter().next());
         match (seen, installed) {
             (None, false) => Ok(()),
             (None, true) => Err(format!("expected package {name} to be installed, but it is not")),
@@ -182,17 +183,21 @@ fn parse_user(line: &str) -> Option<User> {
     Some(User { name, uid, home, shell: fields.next()?.to_owned() })
 }
 
-/// The version of a package that is fully installed according to dpkg's database (deb822(5)).
-fn installed_version(database: &str, name: &str) -> Option<String> {
+/// The versions of a package that is fully installed according to dpkg's database (deb822(5)), one for each architecture. A
+/// name may say which: `libc6:i386`.
+pub(super) fn installed_versions(database: &str, name: &str) -> Vec<String> {
     let field = |paragraph: &'_ str, field: &str| {
         paragraph.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": ").map(str::to_owned))
     };
+    let (name, architecture) = name.split_once(':').map_or((name, None), |(name, of)| (name, Some(of)));
     database
         .split("\n\n")
         .map(|paragraph| paragraph.trim_start_matches('\n'))
         .filter(|paragraph| field(paragraph, "Package").as_deref() == Some(name))
-        .find(|paragraph| field(paragraph, "Status").is_some_and(|status| status.ends_with(" installed")))
-        .and_then(|paragraph| field(paragraph, "Version"))
+        .filter(|paragraph| architecture.is_none() || field(paragraph, "Architecture").as_deref() == architecture)
+        .filter(|paragraph| field(paragraph, "Status").is_some_and(|status| status.ends_with(" installed")))
+        .filter_map(|paragraph| field(paragraph, "Version"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -204,9 +209,9 @@ mod tests {
 
     #[test]
     fn unit_only_fully_installed_packages_count() {
-        assert_eq!(installed_version(DATABASE, "nginx").as_deref(), Some("1.22.1-9"));
-        assert_eq!(installed_version(DATABASE, "gone"), None);
-        assert_eq!(installed_version(DATABASE, "ngin"), None);
+        assert_eq!(installed_versions(DATABASE, "nginx"), ["1.22.1-9"]);
+        assert_eq!(installed_versions(DATABASE, "gone"), [""; 0]);
+        assert_eq!(installed_versions(DATABASE, "ngin"), [""; 0]);
     }
 
     #[test]

@@ -33,11 +33,12 @@ struct Ran<'a> {
 impl Ran<'_> {
     fn write(&self, xml: &mut String, report: &TestReport) {
         let failures = self.tests.iter().filter(|test| !test.passed).count();
+        let skipped = self.tests.iter().filter(|test| test.skipped).count();
         let millis: u64 = self.tests.iter().map(|test| test.took_ms).sum();
         line(
             xml,
             format_args!(
-                "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"0\" time=\"{}\" timestamp=\"{}\">",
+                "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\" time=\"{}\" timestamp=\"{}\">",
                 escaped(&self.name),
                 self.tests.len(),
                 seconds(millis),
@@ -57,6 +58,10 @@ impl Ran<'_> {
 fn case(xml: &mut String, class: &str, test: &TestResult) {
     let (name, class, time) = (escaped(&test.name), escaped(class), seconds(test.took_ms));
     let head = format!("    <testcase name=\"{name}\" classname=\"{class}\" time=\"{time}\"");
+    if test.skipped {
+        let message = escaped(test.message.as_deref().unwrap_or_default());
+        return line(xml, format_args!("{head}>\n      <skipped message=\"{message}\"/>\n    </testcase>"));
+    }
     if test.passed {
         return line(xml, format_args!("{head}/>"));
     }
@@ -101,6 +106,7 @@ mod tests {
         let test = |name: &str, message: Option<&str>| TestResult {
             name: name.to_owned(),
             passed: message.is_none(),
+            skipped: false,
             took_ms: 1_005,
             message: message.map(str::to_owned),
         };

@@ -12,7 +12,11 @@ pub fn human(report: &TestReport, took_ms: u64) -> String {
     let width = report.all().map(|test| name(test).chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for (matrix, test) in report.all() {
-        let verdict = if test.passed { "ok    " } else { "FAILED" };
+        let verdict = match (test.passed, test.skipped) {
+            (_, true) => "skip  ",
+            (true, _) => "ok    ",
+            (false, _) => "FAILED",
+        };
         let name = name((matrix, test));
         writeln!(text, "{verdict} {name:width$} {:>6} ms", test.took_ms).expect("a String takes everything");
         for line in test.message.iter().flat_map(|message| message.lines()) {

@@ -128,15 +128,19 @@ impl Run<'_> {
             let gone = gone.clone();
             async move {
                 let began = Instant::now();
-                let outcome = tokio::select! {
-                    outcome = test::run(self.engine, self.server, self.expect(), test) => outcome,
-                    reason = gone => outcome(&test.name, began.elapsed(), Some(format!("the server ended: {reason}"))),
+                let outcomes = tokio::select! {
+                    outcomes = test::run(self.engine, self.server, self.expect(), test) => outcomes,
+                    reason = gone => {
+                        let message = format!("the server ended: {reason}");
+                        vec![outcome(&test.name, began.elapsed(), Some(message))]
+                    }
                 };
-                self.ended(outcome)
+                outcomes.into_iter().map(|outcome| self.ended(outcome)).collect::<Vec<_>>()
             }
         });
         let root = conformance::read_only_root(self.engine, (self.server, self.expect()), &self.subject.manifest);
-        let (mut tests, root) = tokio::join!(join_all(recipe), root);
+        let (tests, root) = tokio::join!(join_all(recipe), root);
+        let mut tests = tests.concat();
         tests.push(self.ended(root));
         tests
     }

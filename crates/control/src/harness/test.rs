@@ -8,11 +8,22 @@ use kiln_model::{
     suite::{Test, TestKind},
 };
 
-use super::{expect::Expect, inside::Look, network, outcome, script};
+use super::{cases, expect::Expect, goss, inside::Look, network, outcome, script, suites};
 use crate::retry::{self, Miss};
 
-/// Runs a test on a ready server.
-pub(super) async fn run(engine: &dyn Engine, server: &Observed, expect: Expect<'_>, test: &Test) -> TestOutcome {
+/// Runs a test on a ready server. One that has tests of its own has an outcome for each.
+pub(super) async fn run(engine: &dyn Engine, server: &Observed, expect: Expect<'_>, test: &Test) -> Vec<TestOutcome> {
+    let outcomes = match &test.kind {
+        TestKind::Goss(sources) => goss::run(engine, (server, expect), (&test.name, test.within), sources).await,
+        TestKind::Tap { .. } | TestKind::Junit { .. } | TestKind::Testinfra { .. } => {
+            suites::run(engine, server, expect, test).await
+        }
+        _ => vec![single(engine, server, expect, test).await],
+    };
+    cases::distinct(outcomes)
+}
+
+async fn single(engine: &dyn Engine, server: &Observed, expect: Expect<'_>, test: &Test) -> TestOutcome {
     let tried = retry::until(test.within, |left| once(engine, (server, expect), &test.kind, left)).await;
     outcome(&test.name, tried.took, tried.failure)
 }
@@ -37,6 +48,9 @@ async fn once(
         TestKind::Port { port, listening } => look()?.port(*port, *listening).await,
         TestKind::User { name, uid, home, shell } => look()?.user(name, *uid, home.as_deref(), shell.as_deref()).await,
         TestKind::Package { name, installed, version } => look()?.package(name, *installed, version.as_deref()).await,
+        TestKind::Goss(_) | TestKind::Tap { .. } | TestKind::Junit { .. } | TestKind::Testinfra { .. } => {
+            Err("this test has tests of its own".to_owned())
+        }
         TestKind::Script { .. } => return script::run(server, expect, kind, left).await,
     };
     Ok(seen?)

@@ -26,10 +26,11 @@ impl Servers {
         Self::of(bench).await
     }
 
-    /// The servers that run.
+    /// The servers that serve. A rollout is done while those that it replaced still leave: they are waited for.
     pub async fn of(bench: Bench) -> Self {
-        let servers = bench.group().await.servers;
-        Self { bench, servers }
+        let group =
+            bench.until("only servers that serve", |group| group.servers.iter().all(|s| s.state == "ready")).await;
+        Self { bench, servers: group.servers }
     }
 
     pub fn command(&self, server: usize, program: &[&str]) -> Command {
@@ -43,7 +44,8 @@ impl Servers {
         let usual = ["curl", "-sS", "--max-time", "10", "-w", "\n%{http_code}"];
         let output = self.command(server, &[&usual, arguments].concat()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let (body, status) = text.rsplit_once('\n').unwrap();
+        let (body, status) =
+            text.rsplit_once('\n').unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         (status.to_owned(), body.to_owned())
     }
 

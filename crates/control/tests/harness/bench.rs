@@ -8,7 +8,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kiln_api::Event;
@@ -16,7 +16,7 @@ use kiln_control::harness::{
     self, ImageTree, Subject, SuiteRun,
     tree::{self, TreeError, TreeFacts},
 };
-use kiln_engine::local::LocalEngine;
+use kiln_engine::{Engine as _, ExecResult, LaunchSpec, local::LocalEngine};
 use kiln_model::{
     Digest, FrozenConfig, ImageDigest, ImageManifest, Suite,
     evidence::{Report, TestOutcome, Verdict},
@@ -52,6 +52,8 @@ pub struct Bench {
     engine: LocalEngine,
     directory: TempDir,
     pub events: Arc<Mutex<Vec<Event>>>,
+    /// The same with the moment of each.
+    told: Arc<Mutex<Vec<(Instant, Event)>>>,
 }
 
 impl Bench {
@@ -63,11 +65,85 @@ impl Bench {
         let roots = Arc::new(Directory(directory.path().join("root")));
         let runtime = Runtime::open(RuntimeOptions::for_state(&state).unwrap(), roots).unwrap();
         let engine = LocalEngine::new(Arc::new(runtime));
-        Self { engine, directory, events: Arc::default() }
+        Self { engine, directory, events: Arc::default(), told: Arc::default() }
     }
 
     pub fn root(&self) -> PathBuf {
         self.directory.path().join("root")
+    }
+
+    /// Copies a program of the host, and the libraries that it needs, to the same paths in the image.
+    pub fn program(&self, program: &Path, at: &str) {
+        let copy = |from: &Path, at: &str| {
+            let to = self.root().join(at.trim_start_matches('/'));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(from, to).unwrap();
+        };
+        copy(program, at);
+        let libraries = std::process::Command::new("ldd").arg(program).output().unwrap().stdout;
+        let libraries = String::from_utf8(libraries).unwrap();
+        let paths = libraries.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+        paths.for_each(|path| copy(Path::new(path), path));
+    }
+
+    /// Runs a command in a server of its own, once its web server answers.
+    pub async fn inside(&self, manifest: ImageManifest, command: &[&str]) -> ExecResult {
+        self.repeated(manifest, command, 1).await.remove(0).0
+    }
+
+    /// How long a command takes that must succeed, so many times.
+    pub async fn times(&self, manifest: ImageManifest, command: &[&str], rounds: usize) -> Vec<Duration> {
+        let took = |(ran, took): (ExecResult, Duration)| {
+            assert_eq!(ran.exit, 0, "{ran:?}");
+            took
+        };
+        self.repeated(manifest, command, rounds).await.into_iter().map(took).collect()
+    }
+
+    async fn repeated(&self, manifest: ImageManifest, command: &[&str], rounds: usize) -> Vec<(ExecResult, Duration)> {
+        let spec = LaunchSpec {
+            server: format!("own-{:08x}", std::process::id()).parse().unwrap(),
+            generation: 1,
+            group: None,
+            slot: None,
+            manifest: Arc::new(manifest),
+            limits: Default::default(),
+            secrets: Arc::default(),
+            volumes: Vec::new(),
+            shared: Vec::new(),
+            times: Default::default(),
+        };
+        let release = kiln_model::trust::admit_for_test(ImageDigest(Digest::of(b"x")), config());
+        let server = self.engine.launch(&release, &spec).await.unwrap();
+        let address = (server.address.unwrap(), 8080);
+        let answers = async {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), answers).await.expect("the web server answers");
+        let command: Vec<String> = command.iter().map(ToString::to_string).collect();
+        let inside = self.engine.inside().unwrap();
+        let mut all = Vec::new();
+        for _ in 0..rounds {
+            let start = Instant::now();
+            let ran = inside.exec(&spec.server, &command, "root", Duration::from_secs(60), 16 << 20).await.unwrap();
+            all.push((ran, start.elapsed()));
+        }
+        self.engine.destroy(&spec.server, 1).await.unwrap();
+        all
+    }
+
+    /// From the moment a server's services are ready to the end of a suite's one test on it, which must pass.
+    pub async fn time_of_tests(&self, manifest: ImageManifest, tests: Vec<Test>) -> Duration {
+        self.told.lock().unwrap().clear();
+        let name = format!("{} / ", tests[0].name);
+        let run = self.run(manifest, tests).await;
+        assert_passed(&run.report);
+        let told = self.told.lock().unwrap();
+        let at = |wanted: &dyn Fn(&Event) -> bool| told.iter().find(|(_, event)| wanted(event)).expect("it was told").0;
+        let ready = at(&|event| matches!(event, Event::TestServerReady { .. }));
+        at(&|event| matches!(event, Event::Test { result, .. } if result.name.starts_with(&name))) - ready
     }
 
     pub async fn run(&self, manifest: ImageManifest, tests: Vec<Test>) -> SuiteRun {
@@ -82,7 +158,11 @@ impl Bench {
         };
         let tree = Arc::new(Directory(self.root()));
         let events = self.events.clone();
-        let events = move |event| events.lock().unwrap().push(event);
+        let told = self.told.clone();
+        let events = move |event: Event| {
+            told.lock().unwrap().push((Instant::now(), event.clone()));
+            events.lock().unwrap().push(event);
+        };
         let suite = Suite::of(tests);
         let run = harness::run_suite(&self.engine, tree, &subject, &config(), &suite, None, &events).await.unwrap();
         assert_eq!(self.engine.runtime().observe().unwrap(), [], "test servers are left");

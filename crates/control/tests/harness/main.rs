@@ -2,5 +2,7 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod dialects;
 mod faults;
+mod goss;
 mod suite;

@@ -110,7 +110,10 @@ struct Exchange<'a> {
     again: Option<request::Parts>,
     /// Servers that did not take this request.
     avoid: Vec<SocketAddr>,
+    /// How often a server may have seen it.
     sends: u32,
+    /// Whether a connection has failed. After that only a new one tells whether its server is there.
+    failed: bool,
     /// Set once no server is available.
     deadline: Option<Instant>,
     request: Option<Request<RequestBody>>,
@@ -130,7 +133,7 @@ impl<'a> Exchange<'a> {
         let again = (empty && wants == Wants::Response && headers::is_idempotent(&head.method)).then(|| head.clone());
         let body = if empty { RequestBody::Empty } else { RequestBody::Client(body) };
         let request = Some(Request::from_parts(head, body));
-        Self { connection, again, avoid: Vec::new(), sends: 0, deadline: None, request }
+        Self { connection, again, avoid: Vec::new(), sends: 0, failed: false, deadline: None, request }
     }
 
     async fn run(mut self) -> Result<Answer, Bad> {
@@ -164,10 +167,9 @@ impl<'a> Exchange<'a> {
 
     async fn attempt(&mut self, lease: Lease) -> Try {
         let upstream = lease.upstream();
-        // After a first failure only a new connection tells whether the server is there.
-        let pooled = match self.sends {
-            0 => upstream.pool.take(self.connection.worker.index, self.connection.limits().pool_idle_timeout),
-            _ => None,
+        let pooled = match self.failed {
+            false => upstream.pool.take(self.connection.worker.index, self.connection.limits().pool_idle_timeout),
+            true => None,
         };
         let reused = pooled.is_some();
         let sender = match pooled {
@@ -185,7 +187,6 @@ impl<'a> Exchange<'a> {
 
     async fn send(&mut self, lease: Lease, mut sender: Sender, reused: bool) -> Try {
         let request = self.request.take().expect("put back before each try");
-        self.sends += 1;
         let mut response = std::pin::pin!(sender.try_send_request(request));
         let outcome = poll_fn(|cx| match response.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -244,6 +245,8 @@ impl<'a> Exchange<'a> {
         unsent: Option<Request<RequestBody>>,
         error: &hyper::Error,
     ) -> Try {
+        self.failed = true;
+        self.sends += u32::from(unsent.is_none());
         if !reused {
             self.avoid.push(lease.upstream().address);
         }

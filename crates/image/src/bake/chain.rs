@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     layer::{Layer, apply, write},
-    oci::{self, Config, Descriptor, Manifest},
+    oci::{self, Config, Descriptor, Execution, Manifest},
     sandbox::Sandbox,
     store::{
         Documents, ImageEntry, Lock, StepEntry, Store, StoreError,
@@ -56,6 +56,7 @@ struct Link {
 }
 
 /// How the tree at the end of the chain is known.
+#[derive(Clone)]
 enum Standing {
     /// By its metadata image.
     Stored(String),
@@ -63,6 +64,16 @@ enum Standing {
     Layers(String, Vec<Digest>),
     /// In memory.
     Loaded(Box<Tree>),
+}
+
+/// Where a chain is: what a stage of a Containerfile ends with and another one goes on from.
+#[derive(Clone)]
+pub(super) struct Position {
+    pub(super) key: Digest,
+    epoch: i64,
+    links: Vec<Link>,
+    /// The metadata image of its tree.
+    pub(super) tree: String,
 }
 
 /// A bake that has come this far.
@@ -80,9 +91,13 @@ pub(super) struct Chain<'a> {
     pub(super) tools: Option<(&'a DebianBase, Vec<LockedSet>)>,
     /// Variables of the base, for `run` steps.
     pub(super) environment: BTreeMap<String, String>,
+    /// What a Containerfile says of how the image is run.
+    pub(super) execution: Option<Execution>,
+    /// Steps of a Containerfile that had the network.
+    pub(super) networked: Vec<String>,
     /// What went into the image so far, beside the recipe.
     pub(super) materials: Vec<Material>,
-    count: usize,
+    pub(super) count: usize,
     pub(super) key: Digest,
     links: Vec<Link>,
     standing: Standing,
@@ -108,6 +123,9 @@ impl<'a> Chain<'a> {
             }
             Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, manner), base),
             Base::Oci(base) => Self::from_oci(Self::empty(request, store, sandbox, events, manner), base),
+            Base::Containerfile(base) => {
+                super::containerfile::build(Self::empty(request, store, sandbox, events, manner), base)
+            }
         }
     }
 
@@ -118,7 +136,12 @@ impl<'a> Chain<'a> {
         // Known by its metadata image, so that known layers over it need not be read.
         chain.stored()?;
         chain.count += opened.found.layers.len() - usize::from(opened.found.layers.is_empty());
-        chain.oci_layers(base, &opened)?;
+        chain.oci_layers(&base.source, base.limits, &opened)?;
+        if let Some(config) = opened.found.config.config.clone() {
+            let execution = config.execution();
+            chain.start_environment(super::oci::environment(&execution.env));
+            chain.say_what_would_run(&execution);
+        }
         chain.settle()?;
         Ok(chain)
     }
@@ -142,6 +165,46 @@ impl<'a> Chain<'a> {
         self.environment = environment;
     }
 
+    /// Where the chain is now; all of it is durable then.
+    pub(super) fn position(&mut self) -> Result<Position, BakeError> {
+        self.remember_tree()?;
+        let tree = self.stored()?;
+        self.settle()?;
+        Ok(Position { key: self.key, epoch: self.epoch, links: self.links.clone(), tree })
+    }
+
+    /// Goes on from where it was, or another one is.
+    pub(super) fn go_to(&mut self, position: &Position) {
+        let Position { key, epoch, links, tree } = position.clone();
+        (self.key, self.epoch, self.links) = (key, epoch, links);
+        self.standing = Standing::Stored(tree);
+    }
+
+    /// Goes on from nothing.
+    pub(super) fn go_to_nothing(&mut self, epoch: i64) {
+        self.links.clear();
+        self.start_at(epoch);
+    }
+
+    /// Goes on from an image of this host.
+    pub(super) fn go_to_image(&mut self, image: &ImageDigest) -> Result<(), BakeError> {
+        let entry = self.store.index().image(image)?.ok_or(StoreError::NotFound(*image))?;
+        let documents = self.store.documents(image)?;
+        let layers = documents.manifest.layers.iter().zip(&documents.config.history);
+        let links = layers.map(|(layer, history)| Link {
+            step: history.created_by.clone(),
+            digest: layer.digest,
+            size: layer.size,
+            object: None,
+        });
+        self.epoch = documents.config.created.as_second();
+        self.materials.push(inputs::of_image(&entry.name, image));
+        self.key = Key::new("image", None).part(image.to_string()).done();
+        self.links = links.collect();
+        self.standing = Standing::Stored(entry.tree);
+        Ok(())
+    }
+
     fn from_debian(mut chain: Self, base: &'a DebianBase) -> Result<Self, BakeError> {
         let lock = lock::lock_of(chain.request, base, chain.events)?;
         chain.materials.extend(inputs::of_lock(&lock));
@@ -158,25 +221,9 @@ impl<'a> Chain<'a> {
         Ok(chain)
     }
 
-    fn from_image(chain: Self, image: &ImageDigest) -> Result<Self, BakeError> {
-        let store = chain.store;
-        let entry = store.index().image(image)?.ok_or(StoreError::NotFound(*image))?;
-        let documents = store.documents(image)?;
-        let layers = documents.manifest.layers.iter().zip(&documents.config.history);
-        let links = layers.map(|(layer, history)| Link {
-            step: history.created_by.clone(),
-            digest: layer.digest,
-            size: layer.size,
-            object: None,
-        });
-        Ok(Self {
-            epoch: documents.config.created.as_second(),
-            materials: vec![inputs::of_image(&entry.name, image)],
-            key: Key::new("image", None).part(image.to_string()).done(),
-            links: links.collect(),
-            standing: Standing::Stored(entry.tree),
-            ..chain
-        })
+    fn from_image(mut chain: Self, image: &ImageDigest) -> Result<Self, BakeError> {
+        chain.go_to_image(image)?;
+        Ok(chain)
     }
 
     /// Begins with nothing.
@@ -197,6 +244,8 @@ impl<'a> Chain<'a> {
             debian: None,
             tools: None,
             environment: BTreeMap::new(),
+            execution: None,
+            networked: Vec::new(),
             materials: Vec::new(),
             count: request.recipe.steps.len() + 1,
             key: Digest::of(b""),
@@ -406,7 +455,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Takes the tree into memory.
-    fn load(&mut self) -> Result<Tree, BakeError> {
+    pub(super) fn load(&mut self) -> Result<Tree, BakeError> {
         let standing = std::mem::replace(&mut self.standing, Standing::Stored(String::new()));
         Ok(match standing {
             Standing::Loaded(tree) => *tree,
@@ -437,7 +486,11 @@ impl<'a> Chain<'a> {
         let recipe = self.request.recipe;
         let layers: Vec<_> = self.links.iter().map(|link| (link.digest, link.step.clone())).collect();
         let created = jiff::Timestamp::from_second(self.epoch).unwrap_or_default();
-        let config = oci::render(&Config::new(&recipe.manifest, &layers, created));
+        let mut config = Config::new(&recipe.manifest, &layers, created);
+        if let Some(ground) = self.execution.take() {
+            config.config = config.config.over(ground);
+        }
+        let config = oci::render(&config);
         let sizes: Vec<_> = self.links.iter().map(|link| (link.digest, link.size)).collect();
         let manifest = oci::render(&Manifest::image(Descriptor::of(oci::CONFIG, &config), &sizes));
         let image = ImageDigest(Digest::of(&manifest));

@@ -160,6 +160,18 @@ mend it, or write          `idempotent = \"warn\"` or `false`"
         /// What is wrong, and what to write instead.
         reason: String,
     },
+    /// An instruction of a Containerfile cannot be carried out.
+    #[error("{file}:{line}: `{instruction}`: {reason}")]
+    Instruction {
+        /// The file, relative to the recipe.
+        file: String,
+        /// Its line.
+        line: usize,
+        /// Its words.
+        instruction: String,
+        /// What is wrong, and what to write instead.
+        reason: String,
+    },
     /// A directory for the step could not be made or removed.
     #[error(transparent)]
     Work(#[from] WorkError),

@@ -23,7 +23,7 @@ impl Chain<'_> {
             source_date_epoch: self.epoch,
             architecture: oci::architecture().to_owned(),
             materials: [Material::new("image.toml", recipe.text)].into_iter().chain(self.materials.clone()).collect(),
-            networked: networked.map(|step| step.name.clone()).collect(),
+            networked: self.networked.iter().cloned().chain(networked.map(|step| step.name.clone())).collect(),
         }
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn of_lock(lock: &Lock) -> Vec<Material> {
         .iter()
         .map(|archive| Material::new(format!("InRelease of {}", archive.suite), archive.in_release));
     let packages = lock.sets.iter().chain(&lock.tools).flat_map(|set| &set.packages).map(of_package);
-    [file].into_iter().chain(lock.oci.iter().map(of_oci)).chain(archives).chain(packages).collect()
+    [file].into_iter().chain(lock.oci.iter().chain(&lock.images).map(of_oci)).chain(archives).chain(packages).collect()
 }
 
 /// The image that a recipe starts from.
@@ -67,13 +67,21 @@ pub(super) fn of_source(from: &str, source: &Source) -> Material {
     }
 }
 
+/// Files by path and SHA-256, as one directory.
+pub(super) fn of_files(from: &str, files: Vec<(&Vec<u8>, &[u8; 32])>) -> Material {
+    Material::directory(from, dir_hash(files))
+}
+
 /// Go's `Hash1` (in-toto `digest_set.md`, `dirHash`): of the lines of `sha256sum` over all files, sorted by name.
 fn directory(source: &Source) -> Digest {
     let files = source.items.iter().filter_map(|item| match &item.kind {
         ItemKind::File { sha256, .. } => Some((&item.path, sha256)),
         ItemKind::Directory | ItemKind::Symlink(_) => None,
     });
-    let mut files: Vec<_> = files.collect();
+    dir_hash(files.collect())
+}
+
+fn dir_hash(mut files: Vec<(&Vec<u8>, &[u8; 32])>) -> Digest {
     files.sort();
     let add = |sha: Sha256, (path, sum): (&Vec<u8>, &[u8; 32])| {
         sha.chain_update(hex::encode(sum)).chain_update("  ").chain_update(path).chain_update("\n")

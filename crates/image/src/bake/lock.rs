@@ -78,6 +78,7 @@ pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock
     match &request.recipe.base {
         Base::Debian(base) => lock_of(request, base, events).map(Some),
         Base::Oci(base) => super::oci::open(request, base, events).map(|(_, lock)| Some(lock)),
+        Base::Containerfile(base) => super::containerfile::lock(request, base, events).map(|(_, lock)| lock),
         Base::Image(_) => Ok(None),
     }
 }
@@ -134,7 +135,8 @@ fn resolve(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> 
     let tools = resolve_tools(&archives, request.recipe)
         .map_err(|source| LockProblem::Resolve { suite: suite(), source: Box::new(source) })?;
     let version = kiln_model::lock::VERSION;
-    Ok(Lock { version, suite: Some(suite()), oci: None, archives: archives.locked(), sets, tools })
+    let archives = archives.locked();
+    Ok(Lock { version, suite: Some(suite()), oci: None, images: Vec::new(), archives, sets, tools })
 }
 
 /// Each list beside what the lists before it brought.

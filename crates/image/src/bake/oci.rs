@@ -9,14 +9,20 @@ use std::{
     time::Instant,
 };
 
-use kiln_model::{Digest, Lock, lock::LockedOci, oci::OciSource, recipe::OciBase};
+use kiln_model::{
+    Digest, Lock,
+    lock::LockedOci,
+    oci::OciSource,
+    recipe::{ImportLimits, OciBase},
+};
 
 use super::{BakeError, BakeEvent, BakeRequest, Events, chain::Chain, key::Key, lock};
 use crate::{
     debian::http::{Expected, Limits},
     import::{self, Ground, Meter, Packed},
     oci::{
-        foreign::{Described, ForeignConfig},
+        Execution,
+        foreign::Described,
         source::{self, Found, FoundLayer, LayerBytes, OciError, Origin},
     },
     registry::{Cache, Remote},
@@ -48,20 +54,17 @@ pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>
     let failed = |source| BakeError::Oci { base: base.source.to_string(), source: Box::new(source) };
     let locked = lock::usable(request, events)?;
     let expected = locked.as_ref().and_then(|lock| lock.oci.as_ref()).map(|oci| oci.manifest);
-    let origin = place(request, base).map_err(failed)?;
-    let found = source::find(origin.origin(), expected).map_err(failed)?;
-    if let Some(expected) = expected.filter(|expected| *expected != found.id) {
-        return Err(failed(OciError::WrongDocument { what: "manifest", expected, found: found.id }));
-    }
+    let opened = find(request, &base.source, expected).map_err(failed)?;
     let lock = match locked {
         Some(lock) => lock,
         None => {
-            let oci = LockedOci { source: base.source.to_string(), manifest: found.id };
+            let oci = LockedOci { source: base.source.to_string(), manifest: opened.found.id };
             let version = kiln_model::lock::VERSION;
             let lock = Lock {
                 version,
                 suite: None,
                 oci: Some(oci),
+                images: Vec::new(),
                 archives: Vec::new(),
                 sets: Vec::new(),
                 tools: Vec::new(),
@@ -70,23 +73,42 @@ pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>
             lock
         }
     };
-    Ok((Opened { origin, found }, lock))
+    Ok((opened, lock))
 }
 
-fn place(request: &BakeRequest<'_>, base: &OciBase) -> Result<Place, OciError> {
-    if let OciSource::Registry(reference) = &base.source {
+/// Finds the image with this manifest, or the one that has the name now.
+pub(super) fn find(
+    request: &BakeRequest<'_>,
+    source: &OciSource,
+    expected: Option<Digest>,
+) -> Result<Opened, OciError> {
+    let origin = place(request, source)?;
+    let found = source::find(origin.origin(), expected)?;
+    match expected.filter(|expected| *expected != found.id) {
+        Some(expected) => Err(OciError::WrongDocument { what: "manifest", expected, found: found.id }),
+        None => Ok(Opened { origin, found }),
+    }
+}
+
+fn place(request: &BakeRequest<'_>, source: &OciSource) -> Result<Place, OciError> {
+    if let OciSource::Registry(reference) = source {
         let cache = Cache::open(request.cache)?;
         let remote = Remote::new(reference, request.registries, cache, request.offline, Limits::default())?;
         return Ok(Place::Registry(remote));
     }
-    let origin = source::open_place(&base.source, request.directory)?;
+    let origin = source::open_place(source, request.directory)?;
     origin.map(Place::Disk).ok_or_else(|| OciError::document("index", "it is in no place that is known"))
 }
 
-impl<'a> Chain<'a> {
+impl Chain<'_> {
     /// The base's layers, lowest first.
-    pub(super) fn oci_layers(&mut self, base: &'a OciBase, opened: &Opened) -> Result<(), BakeError> {
-        let failed = |source| BakeError::Oci { base: base.source.to_string(), source: Box::new(source) };
+    pub(super) fn oci_layers(
+        &mut self,
+        source: &OciSource,
+        limits: ImportLimits,
+        opened: &Opened,
+    ) -> Result<(), BakeError> {
+        let failed = |error| BakeError::Oci { base: source.to_string(), source: Box::new(error) };
         let keys = keys(&self.key, &opened.found.layers);
         let mut missing = Vec::new();
         for (key, layer) in keys.iter().zip(&opened.found.layers) {
@@ -97,19 +119,14 @@ impl<'a> Chain<'a> {
         if let Place::Registry(remote) = &opened.origin {
             fetch(remote, &missing, self.events).map_err(failed)?;
         }
-        let mut meter = Meter::new(base.limits);
+        let mut meter = Meter::new(limits);
         for (key, layer) in keys.iter().zip(&opened.found.layers) {
             self.oci_layer(*key, layer, opened, &mut meter).map_err(|error| match error {
                 Failed::Bake(error) => error,
                 Failed::Oci(source) => failed(*source),
             })?;
         }
-        self.remember_tree()?;
-        if let Some(config) = &opened.found.config.config {
-            self.start_environment(environment(config.env.as_deref().unwrap_or_default()));
-        }
-        self.say_what_the_image_would_run(&opened.found.config);
-        Ok(())
+        self.remember_tree()
     }
 
     fn oci_layer(&mut self, key: Digest, layer: &FoundLayer, opened: &Opened, meter: &mut Meter) -> Result<(), Failed> {
@@ -125,21 +142,20 @@ impl<'a> Chain<'a> {
     }
 
     /// Nothing of an image's own command is taken over: the recipe says what runs.
-    fn say_what_the_image_would_run(&self, config: &ForeignConfig) {
-        let Some(execution) = config.config.as_ref().filter(|_| self.request.recipe.manifest.services.is_empty())
-        else {
+    pub(super) fn say_what_would_run(&self, execution: &Execution) {
+        if !self.request.recipe.manifest.services.is_empty() {
             return;
-        };
-        let parts = execution.entrypoint.iter().flatten().chain(execution.cmd.iter().flatten());
+        }
+        let parts = execution.entrypoint.iter().chain(&execution.cmd);
         let command: Vec<_> = parts.map(|part| format!("{part:?}")).collect();
         if command.is_empty() {
             return;
         }
-        let set = |name: &str, value: &Option<String>| match value.as_deref() {
-            None | Some("") => String::new(),
-            Some(value) => format!(", {name} = {value:?}"),
+        let set = |name: &str, value: &str| match value {
+            "" => String::new(),
+            value => format!(", {name} = {value:?}"),
         };
-        let ports: Vec<_> = execution.exposed_ports.iter().flatten().map(|(port, _)| port.as_str()).collect();
+        let ports: Vec<_> = execution.exposed_ports.keys().map(String::as_str).collect();
         let ports = if ports.is_empty() { String::new() } else { format!("; it listens on {}", ports.join(", ")) };
         (self.events)(BakeEvent::Warning(format!(
             "nothing runs in this image. What it is made from would run command = [{}]{}{}{}{ports}: write a [service] with that",
@@ -213,7 +229,7 @@ fn expected(bytes: &LayerBytes) -> Option<Expected> {
 }
 
 /// The image's variables, for `run` steps.
-fn environment(variables: &[String]) -> BTreeMap<String, String> {
+pub(super) fn environment(variables: &[String]) -> BTreeMap<String, String> {
     let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
     let usable = pairs.filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'));
     usable.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

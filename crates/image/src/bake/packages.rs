@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     debian::{self, Script, install::Options},
-    sandbox::{Job, Network, Outcome},
+    layer::scan::Leftovers,
+    sandbox::{Job, Network, Outcome, Tmp},
     store::Work,
 };
 
@@ -67,7 +68,7 @@ impl Packages<'_> {
             return Err(BakeError::StepFull { step, directory, output: String::new() });
         }
         installed.map_err(|e| BakeError::Install { step: self.step.to_owned(), source: Box::new(e) })?;
-        run::made(self.step, work, clamp)
+        run::made(self.step, work, clamp, Leftovers::Drop)
     }
 }
 
@@ -117,6 +118,9 @@ impl Tree<'_> {
             network: Network::Off,
             binds: Vec::new(),
             trees: Vec::new(),
+            user: None,
+            tmp: Tmp::Memory,
+            memory: Vec::new(),
             hostname: self.chain.manner.hostname.to_owned(),
             time_limit: TIME_LIMIT,
             interactive: false,

@@ -40,7 +40,8 @@ use super::{
     secrets,
 };
 use crate::{
-    sandbox::{Bind, Job, Network, Outcome, Shown, Stream},
+    layer::scan::Leftovers,
+    sandbox::{Bind, Job, Network, Outcome, Shown, Stream, Tmp},
     store::Work,
 };
 
@@ -133,7 +134,7 @@ impl Provisioning<'_> {
         }
         let judged = told::Judged { step: self.step, what: self.what, outcome };
         story.judge(&judged, tail, chain.events)?;
-        let mut made = run::made(step, work, clamp)?;
+        let mut made = run::made(step, work, clamp, Leftovers::Drop)?;
         made.warnings.extend(secrets::found(&made.layer));
         Ok(made)
     }
@@ -165,6 +166,9 @@ impl Provisioning<'_> {
                 })
                 .into_iter()
                 .collect(),
+            user: None,
+            tmp: Tmp::Memory,
+            memory: Vec::new(),
             hostname: chain.manner.hostname.to_owned(),
             time_limit: self.step.time_limit,
             interactive: false,

@@ -17,7 +17,7 @@ use composefs_oci::tar::TarItem;
 use kiln_model::{
     Digest,
     oci::OciSource,
-    recipe::{Base, StepKind},
+    recipe::{Base, ContainerfileBase, StepKind},
 };
 
 use super::{BakeError, BakeEvent, BakeRequest, Events, Manner, chain::Chain, lock};
@@ -152,14 +152,12 @@ impl Copy {
             _ => Vec::new(),
         });
         let base = match &request.recipe.base {
-            Base::Debian(base) => base.keyring.as_deref(),
-            Base::Oci(base) => match &base.source {
-                OciSource::Layout(place) | OciSource::Archive(place) => Some(place.path.as_str()),
-                OciSource::Registry(_) => None,
-            },
-            Base::Image(_) => None,
+            Base::Debian(base) => base.keyring.iter().cloned().collect(),
+            Base::Oci(base) => on_disk(&base.source).into_iter().collect(),
+            Base::Containerfile(base) => of_containerfile(base),
+            Base::Image(_) => Vec::new(),
         };
-        for path in sources.chain(base).chain([lock::FILE]) {
+        for path in sources.chain(base.iter().map(String::as_str)).chain([lock::FILE]) {
             let (from, to) = (request.directory.join(path), copy.0.path().join(path));
             if !from.exists() {
                 continue;
@@ -170,6 +168,20 @@ impl Copy {
             copy_in_reverse(&from, &to)?;
         }
         Ok(copy)
+    }
+}
+
+/// The context with the Containerfile's own ignore file, secrets, and images that lie beside the recipe.
+fn of_containerfile(base: &ContainerfileBase) -> Vec<String> {
+    let own = [base.context.clone(), format!("{}.dockerignore", base.path)];
+    let images = base.plan.images().into_iter().filter_map(|source| on_disk(&source));
+    own.into_iter().chain(base.secrets.values().cloned()).chain(images).collect()
+}
+
+fn on_disk(source: &OciSource) -> Option<String> {
+    match source {
+        OciSource::Layout(place) | OciSource::Archive(place) => Some(place.path.clone()),
+        OciSource::Registry(_) => None,
     }
 }
 
@@ -186,7 +198,9 @@ fn copy_in_reverse(from: &Path, to: &Path) -> io::Result<()> {
         let mut names: Vec<OsString> =
             fs::read_dir(from)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
         names.sort();
-        return names.iter().rev().try_for_each(|name| copy_in_reverse(&from.join(name), &to.join(name)));
+        names.iter().rev().try_for_each(|name| copy_in_reverse(&from.join(name), &to.join(name)))?;
+        // A Containerfile's `COPY` keeps the modes of directories.
+        return fs::set_permissions(to, stat.permissions());
     }
     fs::copy(from, to).map(drop)
 }

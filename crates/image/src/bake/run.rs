@@ -12,9 +12,9 @@ use super::{BakeError, BakeEvent, chain::Chain, key::Key, secrets};
 use crate::{
     layer::{
         Layer,
-        scan::{self, Clamp},
+        scan::{self, Clamp, Leftovers},
     },
-    sandbox::{Job, Lower, Network, Outcome, SandboxRoot, Stream},
+    sandbox::{Job, Lower, Network, Outcome, SandboxRoot, Stream, Tmp},
     store::{Store, Work},
 };
 
@@ -67,12 +67,12 @@ impl Run<'_> {
         let failed = |source| BakeError::Sandbox { step: self.step.name.clone(), source };
         match outcome.map_err(failed)? {
             Outcome::Exited(0) => {
-                let mut made = made(&self.step.name, work, clamp)?;
+                let mut made = made(&self.step.name, work, clamp, Leftovers::Drop)?;
                 made.warnings.extend(secrets::found(&made.layer));
                 Ok(made)
             }
             outcome => {
-                let error = self.failure(outcome, &work, tail);
+                let error = failure(&self.step.name, self.step.time_limit, outcome, &work, tail);
                 if chain.request.shell_on_failure {
                     self.shell(chain, lower, &work)?;
                 }
@@ -90,6 +90,9 @@ impl Run<'_> {
             network: if self.step.network { Network::On } else { Network::Off },
             binds: Vec::new(),
             trees: Vec::new(),
+            user: None,
+            tmp: Tmp::Memory,
+            memory: Vec::new(),
             hostname: chain.manner.hostname.to_owned(),
             time_limit: self.step.time_limit,
             interactive: false,
@@ -107,14 +110,15 @@ impl Run<'_> {
         chain.sandbox.run(shell, &mut |_: Stream, _| {}).map_err(|source| BakeError::Sandbox { step, source })?;
         Ok(())
     }
+}
 
-    fn failure(&self, outcome: Outcome, work: &Work, tail: Tail) -> BakeError {
-        let (step, output) = (self.step.name.clone(), tail.text());
-        if full(work) || output.contains("No space left on device") {
-            return BakeError::StepFull { step, directory: work.path().to_owned(), output };
-        }
-        BakeError::StepFailed { step, status: status(outcome, self.step.time_limit), output }
+/// What to say of a command that ended badly.
+pub(super) fn failure(step: &str, limit: Duration, outcome: Outcome, work: &Work, tail: Tail) -> BakeError {
+    let (step, output) = (step.to_owned(), tail.text());
+    if full(work) || output.contains("No space left on device") {
+        return BakeError::StepFull { step, directory: work.path().to_owned(), output };
     }
+    BakeError::StepFailed { step, status: status(outcome, limit), output }
 }
 
 /// A tree of the store.
@@ -155,9 +159,9 @@ pub(super) fn clamp(epoch: i64) -> Clamp {
 }
 
 /// Turns what is in the upper directory into a layer.
-pub(super) fn made(step: &str, work: Work, clamp: Clamp) -> Result<Made, BakeError> {
-    let scanned =
-        scan::upper(&work.upper(), clamp).map_err(|source| BakeError::Scan { step: step.to_owned(), source })?;
+pub(super) fn made(step: &str, work: Work, clamp: Clamp, leftovers: Leftovers) -> Result<Made, BakeError> {
+    let scanned = scan::upper(&work.upper(), clamp, leftovers)
+        .map_err(|source| BakeError::Scan { step: step.to_owned(), source })?;
     Ok(Made { layer: scanned.layer, warnings: scanned.warnings, work })
 }
 

@@ -103,7 +103,7 @@ fn read(host: &Path, path: Vec<u8>, items: &mut Vec<Item>) -> io::Result<()> {
     Ok(())
 }
 
-fn file(host: &Path, stat: &fs::Metadata) -> io::Result<ItemKind> {
+pub(super) fn file(host: &Path, stat: &fs::Metadata) -> io::Result<ItemKind> {
     let executable = stat.mode() & 0o111 != 0;
     if stat.len() <= KEPT {
         let bytes = fs::read(host)?;

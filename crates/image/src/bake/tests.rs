@@ -20,6 +20,7 @@ use super::{
     check_reproducible, run,
 };
 use crate::{
+    layer::scan::Leftovers,
     sandbox::{Job, Outcome, Sandbox, SandboxError, Stream},
     store::Store,
 };
@@ -122,7 +123,7 @@ impl Bench {
         let made = |chain: &Chain<'_>, _: &str| {
             let work = crate::store::Work::new(chain.store)?;
             copy_tree(from, &work.upper());
-            run::made("base", work, run::clamp(EPOCH))
+            run::made("base", work, run::clamp(EPOCH), Leftovers::Drop)
         };
         let key = kiln_model::Digest::of(from.as_os_str().as_encoded_bytes());
         chain.perform("base", key, Duration::from_secs(1), made).expect("a base");

@@ -68,6 +68,17 @@ pub(crate) fn verdict(path: &[u8], directory: bool) -> Verdict {
     }
 }
 
+/// What happens to this path between two steps, of which the second one may want what the first one left: only what the sandbox
+/// itself has there is left out.
+pub(crate) fn between_steps(path: &[u8]) -> Verdict {
+    let Ok(text) = std::str::from_utf8(path) else { return Verdict::Keep };
+    let shown = ["dev", "proc", "run", "sys"];
+    if shown.iter().any(|dir| text.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))) {
+        return Verdict::Drop;
+    }
+    if MOUNT_FILES.contains(&text) { Verdict::Empty } else { Verdict::Keep }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

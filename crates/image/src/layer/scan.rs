@@ -74,7 +74,17 @@ pub(crate) struct Scanned {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What becomes of files that are only for the build ([`noise`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    /// They are no part of the layer.
+    Drop,
+    /// The steps that follow see them; the image's last layer takes them away.
+    Keep,
+}
+
 struct Scanner {
+    leftovers: Leftovers,
     clamp: Clamp,
     entries: Vec<Entry>,
     warnings: Vec<String>,
@@ -83,8 +93,8 @@ struct Scanner {
 }
 
 /// Reads a whole upper directory. Its files may be moved into the store afterwards.
-pub(crate) fn upper(dir: &Path, clamp: Clamp) -> Result<Scanned, ScanError> {
-    let mut scanner = Scanner { clamp, entries: Vec::new(), warnings: Vec::new(), links: HashMap::new() };
+pub(crate) fn upper(dir: &Path, clamp: Clamp, leftovers: Leftovers) -> Result<Scanned, ScanError> {
+    let mut scanner = Scanner { leftovers, clamp, entries: Vec::new(), warnings: Vec::new(), links: HashMap::new() };
     scanner.directory(dir, b"")?;
     Ok(Scanned { layer: Layer::new(scanner.entries), warnings: scanner.warnings })
 }
@@ -107,7 +117,10 @@ impl Scanner {
 
     fn path(&mut self, host: &Path, path: Vec<u8>) -> Result<(), ScanError> {
         let stat = fs::symlink_metadata(host).map_err(|source| ScanError::Read { path: host.to_owned(), source })?;
-        let verdict = noise::verdict(&path, stat.is_dir());
+        let verdict = match self.leftovers {
+            Leftovers::Drop => noise::verdict(&path, stat.is_dir()),
+            Leftovers::Keep => noise::between_steps(&path),
+        };
         if verdict == Verdict::Drop {
             return Ok(());
         }

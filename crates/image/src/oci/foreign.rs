@@ -176,6 +176,10 @@ pub(crate) struct ForeignExecution {
     pub(crate) exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
     pub(crate) stop_signal: Option<String>,
     pub(crate) volumes: Option<BTreeMap<String, serde_json::Value>>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub(crate) healthcheck: Option<super::Healthcheck>,
+    pub(crate) shell: Option<Vec<String>>,
+    pub(crate) on_build: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -188,6 +192,30 @@ pub(crate) struct ForeignRootFs {
 pub(crate) struct ForeignHistory {
     created_by: Option<String>,
     empty_layer: bool,
+}
+
+impl ForeignExecution {
+    /// As a Containerfile that starts from the image goes on with it. Kiln's own label says something of another image.
+    pub(crate) fn execution(self) -> super::Execution {
+        let keys = |map: Option<BTreeMap<String, serde_json::Value>>| {
+            map.into_iter().flatten().map(|(key, _)| (key, super::Empty {})).collect()
+        };
+        let mut labels = self.labels.unwrap_or_default();
+        labels.remove(kiln_model::manifest::LABEL);
+        super::Execution {
+            user: self.user.unwrap_or_default(),
+            exposed_ports: keys(self.exposed_ports),
+            env: self.env.unwrap_or_default(),
+            entrypoint: self.entrypoint.unwrap_or_default(),
+            cmd: self.cmd.unwrap_or_default(),
+            volumes: keys(self.volumes),
+            working_dir: self.working_dir.unwrap_or_default(),
+            labels,
+            stop_signal: self.stop_signal.unwrap_or_default(),
+            healthcheck: self.healthcheck,
+            shell: self.shell.unwrap_or_default(),
+        }
+    }
 }
 
 impl ForeignConfig {

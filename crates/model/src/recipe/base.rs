@@ -1,6 +1,6 @@
 //! `[base]`: what the image starts from.
 
-use super::{Base, DebianBase, Distribution, FileKind, check, oci_base, text::Context};
+use super::{Base, DebianBase, Distribution, FileKind, check, containerfile_base, oci_base, text::Context};
 use crate::{
     diagnostic::shown,
     fleet::ImageRef,
@@ -23,6 +23,12 @@ pub(crate) const KEYS: Keys = Keys {
         "max_size",
         "max_files",
         "max_ratio",
+        "containerfile",
+        "context",
+        "target",
+        "args",
+        "secrets",
+        "network",
     ],
 };
 
@@ -37,16 +43,20 @@ const UBUNTU: &[&str] = &["focal", "jammy", "noble", "oracular", "plucky", "ques
 const MAX_KEYRING: u64 = 4 << 20;
 
 pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Base> {
-    let choice = table.one_of(&["debian", "ubuntu", "image", "oci"], "debian = \"bookworm\"")?;
+    let choice = table.one_of(&["debian", "ubuntu", "image", "oci", "containerfile"], "debian = \"bookworm\"")?;
     let what = match choice.key {
         "debian" => "a Debian suite",
         "ubuntu" => "an Ubuntu suite",
         "image" => "an image",
+        "containerfile" => "what a Containerfile says",
         _ => "an OCI image",
     };
     let own = if choice.key == "ubuntu" { "debian" } else { choice.key };
-    let foreign = [("debian", &ARCHIVE_ONLY[..]), ("oci", &oci_base::ONLY[..])];
-    for (owner, keys) in foreign.into_iter().filter(|(owner, _)| *owner != own) {
+    let foreign =
+        [("debian", &ARCHIVE_ONLY[..]), ("oci", &oci_base::ONLY[..]), ("containerfile", &containerfile_base::ONLY[..])];
+    // The images that a Containerfile starts from have the limits of other images.
+    let belongs = |owner: &str| owner == own || (owner == "oci" && own == "containerfile");
+    for (owner, keys) in foreign.into_iter().filter(|(owner, _)| !belongs(owner)) {
         for entry in table.entries().filter(|entry| keys.contains(&entry.key)) {
             entry.place.contradicts::<()>(
                 choice.place,
@@ -59,6 +69,10 @@ pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Base> {
     match choice.key {
         "image" => choice.value.parsed::<ImageRef>("\"hello@stable\"").map(Base::Image),
         "oci" => oci_base::read(table, &choice.value, context).map(Base::Oci),
+        "containerfile" => {
+            let base = containerfile_base::read(table, &choice.value, context)?;
+            Some(Base::Containerfile(Box::new(base)))
+        }
         "ubuntu" => archive(Distribution::Ubuntu, table, &choice.value, context).map(Base::Debian),
         _ => archive(Distribution::Debian, table, &choice.value, context).map(Base::Debian),
     }

@@ -21,6 +21,8 @@ impl Descent {
     pub fn of(name: &ImageName, base: &Base) -> Self {
         let image = match base {
             Base::Image(image) => Some(image),
+            // The stage that the image itself is made of counts; others only lend files.
+            Base::Containerfile(base) => base.plan.kiln_base(),
             Base::Debian(_) | Base::Oci(_) => None,
         };
         let pinned = image.is_some_and(|image| matches!(image.selector, Selector::Digest(_)));

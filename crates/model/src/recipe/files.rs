@@ -38,4 +38,6 @@ pub trait RecipeFiles {
     fn kind(&self, path: &str) -> Result<Option<FileKind>, FileProblem>;
     /// The file's bytes, if there are at most `limit`.
     fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, FileProblem>;
+    /// The names in a directory, sorted, at most 10 000 of them; none if it is not there. `""` is the recipe's own directory.
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem>;
 }

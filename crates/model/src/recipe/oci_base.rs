@@ -44,11 +44,17 @@ pub(super) fn read(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>)
         OciSource::Layout(place) => there(source, place, FileKind::Directory, context).map(|()| read),
         OciSource::Archive(place) => there(source, place, FileKind::File, context).map(|()| read),
     });
+    let limits = limits(table);
+    Some(OciBase { source: source?, limits: limits? })
+}
+
+/// How much is taken in from outside.
+pub(super) fn limits(table: &Table<'_>) -> Option<ImportLimits> {
     let usual = ImportLimits::default();
     let size = table.get("max_size").map_or(Some(usual.size), |value| value.size(SIZES, "\"32GiB\""));
     let files = table.get("max_files").map_or(Some(usual.files), |value| value.integer(1..=100_000_000, "1000000"));
     let ratio = table.get("max_ratio").map_or(Some(usual.ratio), |value| value.integer(1..=1_000_000, "200"));
-    Some(OciBase { source: source?, limits: ImportLimits { size: size?, files: files?, ratio: ratio? } })
+    Some(ImportLimits { size: size?, files: files?, ratio: ratio? })
 }
 
 /// Whether the recipe's directory has it.

@@ -1,5 +1,6 @@
 //! `[[test]]`: what must hold in the frozen, booted image.
 
+mod dialects;
 mod kinds;
 mod matches;
 pub(crate) mod matrix;
@@ -14,12 +15,15 @@ use crate::{
     config::ConfigSchema,
     id::{BindingName, ServiceName},
     manifest::{Binding, Service},
-    suite::{Suite, Test, TestKind},
+    suite::{Runner, Suite, Test, TestKind},
     text::{Entry, Keys, Table, Value},
 };
 
+#[cfg(test)]
+pub(crate) use dialects::SCRIPT;
+
 /// The keys of each kind; the first names the kind.
-pub(crate) const KINDS: [Keys; 9] = [
+pub(crate) const KINDS: [Keys; 13] = [
     Keys {
         of: "an `http` test",
         valid: &["http", "port", "method", "request_headers", "status", "headers", "body", "name", "within", "matrix"],
@@ -36,6 +40,16 @@ pub(crate) const KINDS: [Keys; 9] = [
     Keys { of: "a `process` test", valid: &["process", "user", "count", "name", "within", "matrix"] },
     Keys { of: "a `package` test", valid: &["package", "installed", "version", "name", "within", "matrix"] },
     Keys { of: "a `script` test", valid: &["script", "arguments", "secrets", "name", "within", "matrix"] },
+    Keys { of: "a `goss` test", valid: &["goss", "vars", "environment", "name", "within", "matrix"] },
+    Keys { of: "a `tap` test", valid: &["tap", "user", "arguments", "secrets", "name", "within", "matrix"] },
+    Keys {
+        of: "a `junit` test",
+        valid: &["junit", "report", "user", "arguments", "secrets", "name", "within", "matrix"],
+    },
+    Keys {
+        of: "a `testinfra` test",
+        valid: &["testinfra", "files", "arguments", "secrets", "name", "within", "matrix"],
+    },
     Keys { of: "a `port` test", valid: &["port", "listening", "name", "within", "matrix"] },
     Keys { of: "a `user` test", valid: &["user", "uid", "home", "shell", "name", "within", "matrix"] },
 ];
@@ -53,6 +67,10 @@ pub(crate) const ANY: Keys = Keys {
         "process",
         "package",
         "script",
+        "goss",
+        "tap",
+        "junit",
+        "testinfra",
         "port",
         "user",
         "method",
@@ -75,6 +93,10 @@ pub(crate) const ANY: Keys = Keys {
         "version",
         "arguments",
         "secrets",
+        "vars",
+        "environment",
+        "report",
+        "files",
         "listening",
         "uid",
         "home",
@@ -83,7 +105,10 @@ pub(crate) const ANY: Keys = Keys {
 };
 
 /// `port` and `user` are kinds only where none of these is there: an `http` test has a `port`, a `command` test a `user`.
-const STRONG: [&str; 7] = ["http", "tcp", "command", "file", "process", "package", "script"];
+const STRONG: [&str; 11] =
+    ["http", "tcp", "command", "file", "process", "package", "script", "goss", "tap", "junit", "testinfra"];
+/// Kinds whose program has tests of its own: it is run once, and may take longer.
+const SUITES: [&str; 3] = ["tap", "junit", "testinfra"];
 const MAX_TESTS: usize = 500;
 const EXAMPLE: &str = "{ http = \"/\", body = { contains = \"Hello\" } }";
 
@@ -139,12 +164,27 @@ fn read(value: &Value<'_>, around: &Around<'_, '_>) -> Option<Test> {
     let kinds: &[&'static str] = if strong {
         &STRONG
     } else {
-        &["http", "tcp", "command", "file", "process", "package", "script", "port", "user"]
+        &[
+            "http",
+            "tcp",
+            "command",
+            "file",
+            "process",
+            "package",
+            "script",
+            "goss",
+            "tap",
+            "junit",
+            "testinfra",
+            "port",
+            "user",
+        ]
     };
     let choice = table.one_of(kinds, "http = \"/\"")?;
     belongs(&table, &choice);
     let limits = Duration::from_millis(100)..=Duration::from_secs(3600);
-    let within = table.get("within").map_or(Some(Duration::from_secs(10)), |v| v.duration(limits, "\"10s\""));
+    let usual = Duration::from_secs(if SUITES.contains(&choice.key) { 300 } else { 10 });
+    let within = table.get("within").map_or(Some(usual), |v| v.duration(limits, "\"10s\""));
     let kind = kinds::read(&table, &choice, around)?;
     let name = table.get("name").map_or_else(|| Some(describe(&kind)), |v| name(&v));
     Some(Test { name: name?, within: within?, kind })
@@ -185,6 +225,17 @@ fn describe(kind: &TestKind) -> String {
         TestKind::User { name, .. } => format!("user {name}"),
         TestKind::Package { name, .. } => format!("package {name}"),
         TestKind::Script { file, arguments, .. } => format!("script {file} {}", arguments.join(" ")).trim().to_owned(),
+        TestKind::Goss(_) => "goss".to_owned(),
+        TestKind::Tap { run } => format!("tap {}", program(run)),
+        TestKind::Junit { run, .. } => format!("junit {}", program(run)),
+        TestKind::Testinfra { .. } => "testinfra".to_owned(),
     };
     text.chars().take(100).collect()
+}
+
+fn program(run: &Runner) -> String {
+    match run {
+        Runner::Command { command, .. } => command.join(" ").replace(char::is_control, " "),
+        Runner::Script { file, arguments, .. } => format!("{file} {}", arguments.join(" ")).trim().to_owned(),
+    }
 }

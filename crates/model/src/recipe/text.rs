@@ -1,5 +1,7 @@
 //! The text form of a recipe: its top level, and what only the whole can tell.
 
+use std::cell::RefCell;
+
 use super::{
     Base, Recipe, RecipeFiles, Step, StepKind, base, binding, check, config, file, service, step, test, writable,
 };
@@ -20,6 +22,8 @@ pub(crate) const KEYS: Keys = Keys {
 /// What readers of a recipe's parts need beside the text.
 pub(super) struct Context<'a> {
     pub files: &'a dyn RecipeFiles,
+    /// What is wrong with a file that the recipe names.
+    pub beside: RefCell<Option<Diagnostics>>,
 }
 
 /// A part of the recipe and where it stands.
@@ -30,9 +34,14 @@ impl Recipe {
     /// that is wrong is in the diagnostics; nothing is touched.
     pub fn parse(text: &str, file: &str, files: &dyn RecipeFiles) -> Result<Self, Diagnostics> {
         let document = Document::parse(file, text)?;
-        let recipe = read(&document.root(KEYS), &Context { files });
+        let context = Context { files, beside: RefCell::default() };
+        let recipe = read(&document.root(KEYS), &context);
         let recipe = recipe.map(|recipe| Recipe { text: Digest::of(text.as_bytes()), ..recipe });
-        document.finish(recipe)
+        // The recipe's own faults are told first.
+        match context.beside.into_inner().filter(|_| document.is_sound()) {
+            Some(faults) => Err(faults),
+            None => document.finish(recipe),
+        }
     }
 }
 
@@ -72,6 +81,10 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
 fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {
     let (what, help) = match base {
         Base::Debian(_) => return,
+        Base::Containerfile(_) => (
+            "what a Containerfile says, whose archives no lock knows".to_owned(),
+            "install them in a `RUN` of the Containerfile, or start from `debian = \"bookworm\"`".to_owned(),
+        ),
         Base::Image(image) => (
             format!("the image `{image}`"),
             format!("install the packages in the recipe of `{}`, or start from `debian = \"bookworm\"`", image.name),

@@ -88,7 +88,7 @@ pub enum FieldType {
     Address,
 }
 
-/// What an image starts from: `debian`, `ubuntu`, `image` or `oci`.
+/// What an image starts from: `debian`, `ubuntu`, `image`, `oci` or `containerfile`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Base {
@@ -100,6 +100,8 @@ pub enum Base {
     Image(ImageBase),
     /// An OCI image of somebody else.
     Oci(OciBase),
+    /// What a Containerfile says.
+    Containerfile(ContainerfileBase),
 }
 
 /// A Debian suite.
@@ -168,6 +170,32 @@ pub struct OciBase {
     #[schemars(range(min = 1, max = 100_000_000))]
     pub max_files: Option<u64>,
     /// A layer may unpack to so many times its packed size; 200 where nothing is said.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_ratio: Option<u64>,
+}
+
+/// What a Containerfile (Dockerfile) says.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerfileBase {
+    /// The file.
+    pub containerfile: RecipePath,
+    /// Directory of the files that `COPY` and `ADD` see; `.`, the recipe's own, where nothing is said.
+    pub context: Option<RecipePath>,
+    /// The stage that is wanted, by name or number; the last one where nothing is said.
+    pub target: Option<String>,
+    /// Values of its `ARG`s.
+    pub args: Option<BTreeMap<String, String>>,
+    /// Files beside the recipe that `RUN --mount=type=secret` shows, by name.
+    pub secrets: Option<BTreeMap<String, RecipePath>>,
+    /// Whether a `RUN` that says nothing about it has a way out to the network; `on` where nothing is said.
+    pub network: Option<OnOff>,
+    /// At most so many bytes of an image or archive are taken in, unpacked; `32GiB` where nothing is said.
+    pub max_size: Option<SizeText>,
+    /// At most so many entries of an image, an archive or the context are taken in; 1000000 where nothing is said.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_files: Option<u64>,
+    /// A layer or archive may unpack to so many times its packed size; 200 where nothing is said.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ratio: Option<u64>,
 }

@@ -33,7 +33,7 @@ fn agree(schema: &Value, keys: Keys, definitions: &[&str]) {
 fn unit_recipe_parser_and_schema_know_the_same_keys() {
     let schema = of::<image::ImageToml>().to_value();
     agree(&schema, recipe_text::KEYS, &[""]);
-    agree(&schema, base::KEYS, &["DebianBase", "UbuntuBase", "ImageBase", "OciBase"]);
+    agree(&schema, base::KEYS, &["DebianBase", "UbuntuBase", "ImageBase", "OciBase", "ContainerfileBase"]);
     agree(&schema, step::COPY, &["CopyStep"]);
     agree(&schema, step::RUN, &["RunStep"]);
     agree(&schema, step::PACKAGES, &["PackagesStep"]);
@@ -62,6 +62,10 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
         "ProcessTest",
         "PackageTest",
         "ScriptTest",
+        "GossTest",
+        "TapTest",
+        "JunitTest",
+        "TestinfraTest",
         "PortTest",
         "UserTest",
     ];
@@ -69,6 +73,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
         agree(&schema, keys, &[name]);
     }
     agree(&schema, test::ANY, &kinds);
+    agree(&schema, test::SCRIPT, &["ScriptProgram"]);
     agree(&schema, test::matrix::KEYS, &["MatrixEntry"]);
 }
 

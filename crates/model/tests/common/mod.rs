@@ -18,6 +18,9 @@ impl Default for Files {
             ("keys/archive.gpg", b"\x99\x01"),
             ("tests/check.sh", b"#!/bin/sh\nexit 0\n"),
             ("tests/plain.txt", b"exit 0\n"),
+            ("tests/goss.yaml", b"matching:\n  system: {content: '{{ .Vars.a }}{{ .Env.OS }}', matches: 1debian}\n"),
+            ("tests/vars.yaml", b"a: 1\n"),
+            ("tests/test_web.py", b"def test_page(host):\n    pass\n"),
             ("tests/binary", b"#!\xff\xfe"),
             ("app.conf.j2", b"workers {{ config.workers }};\n"),
             ("broken.j2", b"a\n{% if %}\n"),
@@ -42,9 +45,29 @@ impl RecipeFiles for Files {
         let found = self.0.get(path).map(|bytes| bytes.to_vec());
         found.ok_or(FileProblem::Unreadable { reason: "no such file".to_owned() })
     }
+    fn list(&self, path: &str) -> Result<Vec<String>, FileProblem> {
+        let within = |file: &&str| file.strip_prefix(path)?.strip_prefix('/').map(str::to_owned);
+        Ok(self.0.keys().filter_map(within).filter(|name| !name.is_empty()).collect())
+    }
+}
+
+impl Files {
+    /// With one more file.
+    #[allow(dead_code)]
+    pub fn with(mut self, path: &'static str, content: &'static str) -> Self {
+        self.0.insert(path, content.as_bytes());
+        self
+    }
+}
+
+/// Reads a recipe called `image.toml` beside these files.
+#[allow(dead_code)]
+pub fn recipe_with(text: &str, files: &Files) -> Result<Recipe, Diagnostics> {
+    Recipe::parse(text, "image.toml", files)
 }
 
 /// Reads a recipe called `image.toml` beside the usual files.
+#[allow(dead_code)]
 pub fn recipe(text: &str) -> Result<Recipe, Diagnostics> {
     Recipe::parse(text, "image.toml", &Files::default())
 }

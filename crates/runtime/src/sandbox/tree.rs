@@ -14,7 +14,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -26,7 +26,7 @@ use kiln_sys::{
 };
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
-use super::{Bind, Job, SandboxError, SandboxRoot, Shown, environment::Environment, failed, slot::Slot};
+use super::{Bind, Job, Memory, SandboxError, SandboxRoot, Shown, Tmp, environment::Environment, failed, slot::Slot};
 
 /// Settings of the kernel, readable only.
 pub(super) const READ_ONLY: &[&CStr] = &[c"/proc/sys", c"/proc/sysrq-trigger", c"/proc/irq", c"/proc/bus"];
@@ -73,7 +73,7 @@ impl Tree {
         let layers = Layers::copy(job, users)?;
         let mut outcome = Ok(None);
         let mounts = namespace::new_mounts(|| {
-            outcome = assemble(&layers, slot, users, environment)
+            outcome = assemble(job, &layers, slot, users, environment)
                 .and_then(|root| job.interactive.then(|| open_terminal(root.as_fd())).transpose());
             Ok(())
         })?;
@@ -143,6 +143,7 @@ impl Layers {
 
 /// Runs in the new mount namespace, on a thread with a working directory of its own. Answers the root.
 fn assemble(
+    job: &Job,
     layers: &Layers,
     slot: &Slot,
     users: BorrowedFd<'_>,
@@ -153,15 +154,17 @@ fn assemble(
     std::env::set_current_dir(scratch).map_err(failed("enter", scratch))?;
     idmap::act_on_files_as(slot.first_id())?;
     make_directory(Path::new("root"))?;
-    let overlay = overlay(layers)?;
+    let overlay = overlay(layers, &stand_ins(job, environment))?;
     attach(overlay.as_fd(), CWD, Path::new("root"))?;
     let root = open_directory(Path::new("root"))?;
-    for (name, mount) in small_file_systems(slot)? {
+    let kept = |name: &str| name == "tmp" && job.tmp == Tmp::Tree;
+    for (name, mount) in small_file_systems(slot)?.into_iter().filter(|(name, _)| !kept(name)) {
         attach(mount.as_fd(), root.as_fd(), Path::new(name))?;
     }
     fill_dev(root.as_fd(), slot)?;
     show_trees(root.as_fd(), &layers.shown)?;
-    show_binds(root.as_fd(), users, &environment.binds)?;
+    show_memory(root.as_fd(), slot, job)?;
+    show_binds(root.as_fd(), users, job.tmp, &environment.binds)?;
     if let Some(text) = &environment.resolver {
         show_resolver(root.as_fd(), text)?;
     }
@@ -189,7 +192,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, SandboxError> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path)(errno.into()))
 }
 
-fn overlay(layers: &Layers) -> Result<OwnedFd, SandboxError> {
+fn overlay(layers: &Layers, stand_ins: &[StandIn]) -> Result<OwnedFd, SandboxError> {
     make_directory(Path::new("u"))?;
     attach(layers.parent.as_fd(), CWD, Path::new("u"))?;
     let mut names = Vec::new();
@@ -199,7 +202,7 @@ fn overlay(layers: &Layers) -> Result<OwnedFd, SandboxError> {
         attach(layer.as_fd(), CWD, Path::new(&name))?;
         names.push(name);
     }
-    names.push(mount_points()?);
+    names.push(mount_points(stand_ins)?);
     let inside = |path: &Path| Path::new("u").join(path).to_string_lossy().into_owned();
     let settings = [
         Setting::Text("lowerdir", &names.join(":")),
@@ -235,10 +238,20 @@ fn small_file_systems(slot: &Slot) -> Result<[(&'static str, OwnedFd); 4], Sandb
 }
 
 /// The lowest layer.
-fn mount_points() -> Result<String, SandboxError> {
+fn mount_points(stand_ins: &[StandIn]) -> Result<String, SandboxError> {
     let layer = Path::new("b");
     make_directory(layer)?;
     MOUNT_POINTS.iter().try_for_each(|name| make_directory(&layer.join(name)))?;
+    let tmp = layer.join("tmp");
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).map_err(failed("create", &tmp))?;
+    for StandIn { path, directory } in stand_ins {
+        let path = layer.join(path);
+        let above = if *directory { Some(path.as_path()) } else { path.parent() };
+        above.map_or(Ok(()), fs::create_dir_all).map_err(failed("create", &path))?;
+        if !directory {
+            File::create(&path).map_err(failed("create", &path))?;
+        }
+    }
     let resolver = layer.join(RESOLVER);
     File::create(&resolver).map_err(failed("create", &resolver))?;
     Ok("b".to_owned())
@@ -290,10 +303,46 @@ fn show_trees(root: BorrowedFd<'_>, trees: &[(String, OwnedFd)]) -> Result<(), S
     Ok(())
 }
 
-fn show_binds(root: BorrowedFd<'_>, users: BorrowedFd<'_>, binds: &[Bind]) -> Result<(), SandboxError> {
+/// What stands in the lowest layer for a place that something is shown at.
+struct StandIn {
+    path: String,
+    directory: bool,
+}
+
+/// Those that are not made in memory: see [`in_memory`].
+fn stand_ins(job: &Job, environment: &Environment) -> Vec<StandIn> {
+    let binds = environment.binds.iter().map(|bind| (&bind.target, bind.source.is_dir()));
+    let all = binds.chain(job.memory.iter().map(|memory| (&memory.target, true)));
+    all.filter(|(target, _)| !in_memory(target, job.tmp))
+        .map(|(target, directory)| StandIn { path: target.trim_start_matches('/').to_owned(), directory })
+        .collect()
+}
+
+/// Whether a path lies below one that is empty memory for every command.
+fn in_memory(target: &str, tmp: Tmp) -> bool {
+    target.starts_with("/run/") || (target.starts_with("/tmp/") && tmp == Tmp::Memory)
+}
+
+/// Where something is to be attached.
+fn place(root: BorrowedFd<'_>, target: &str, tmp: Tmp, directory: bool) -> rustix::io::Result<OwnedFd> {
+    let path = target.trim_start_matches('/');
+    if in_memory(target, tmp) { make_place(root, path, directory) } else { inside(root, path, OFlags::PATH) }
+}
+
+fn show_memory(root: BorrowedFd<'_>, slot: &Slot, job: &Job) -> Result<(), SandboxError> {
+    for Memory { target, size } in &job.memory {
+        let size = size.map_or_else(|| "50%".to_owned(), |size| size.to_string());
+        let mount = tmpfs(&size, "1777", slot, Attributes::NO_SUID | Attributes::NO_DEVICES)?;
+        let problem = |errno: rustix::io::Errno| failed("show memory at", Path::new(target))(errno.into());
+        let place = place(root, target, job.tmp, true).map_err(problem)?;
+        attach(mount.as_fd(), place.as_fd(), Path::new(""))?;
+    }
+    Ok(())
+}
+
+fn show_binds(root: BorrowedFd<'_>, users: BorrowedFd<'_>, tmp: Tmp, binds: &[Bind]) -> Result<(), SandboxError> {
     for bind in binds {
         let problem = |errno: rustix::io::Errno| failed("show", &bind.source)(errno.into());
-        let target = bind.target.trim_start_matches('/');
         let copy = mount::clone_tree(CWD, &bind.source, Depth::One)?;
         // A file system that cannot shift owners shows its files as nobody's, which is enough for public ones.
         match mount::map_owners(copy.as_fd(), users) {
@@ -305,18 +354,21 @@ fn show_binds(root: BorrowedFd<'_>, users: BorrowedFd<'_>, binds: &[Bind]) -> Re
             attributes = attributes | Attributes::READ_ONLY;
         }
         mount::restrict(copy.as_fd(), Depth::One, attributes)?;
-        let place = make_place(root, target, bind.source.is_dir()).map_err(problem)?;
+        let place = place(root, &bind.target, tmp, bind.source.is_dir()).map_err(problem)?;
         attach(copy.as_fd(), place.as_fd(), Path::new(""))?;
     }
     Ok(())
 }
 
-/// Makes a directory or file below `/run`, which is a fresh tmpfs, and the directories above it.
+/// Makes a directory or file below `/run` or `/tmp`, and the directories above it. What is shown there already may hold symbolic
+/// links of an earlier command; none leads out of the tree.
 fn make_place(root: BorrowedFd<'_>, target: &str, directory: bool) -> rustix::io::Result<OwnedFd> {
     let ends = target.match_indices('/').map(|(end, _)| end).skip(1);
     let parents = ends.map(|end| &target[..end]).chain(directory.then_some(target));
-    for parent in parents.filter(|parent| *parent != "run") {
-        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(0o755)) {
+    for path in parents.filter(|path| path.contains('/')) {
+        let (above, name) = path.rsplit_once('/').unwrap_or_default();
+        let above = inside(root, above, OFlags::PATH | OFlags::DIRECTORY)?;
+        match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
             Err(errno) if errno != rustix::io::Errno::EXIST => return Err(errno),
             _ => {}
         }

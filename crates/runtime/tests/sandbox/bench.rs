@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_runtime::sandbox::{Job, Network, Outcome, Sandbox, SandboxError, SandboxOptions, SandboxRoot, Stream};
+use kiln_runtime::sandbox::{Job, Network, Outcome, Sandbox, SandboxError, SandboxOptions, SandboxRoot, Stream, Tmp};
 use kiln_sys::{
     mount::{self, Attributes, Depth},
     shelf::Template,
@@ -111,8 +111,11 @@ impl Bench {
             environment: vec![("PATH".to_owned(), "/bin".to_owned())],
             working_directory: "/".to_owned(),
             network: Network::Off,
-            binds: Vec::new(),
+            binds: vec![],
             trees: Vec::new(),
+            user: None,
+            tmp: Tmp::Memory,
+            memory: Vec::new(),
             hostname: "build".to_owned(),
             time_limit: Duration::from_secs(20),
             interactive: false,

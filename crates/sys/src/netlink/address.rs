@@ -1,6 +1,6 @@
-//! IPv4 addresses, routes and neighbours. `include/uapi/linux/if_addr.h`, `rtnetlink.h`, `neighbour.h`.
+//! Addresses, IPv4 routes and neighbours. `include/uapi/linux/if_addr.h`, `rtnetlink.h`, `neighbour.h`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     Connection, NetlinkError, Request,
@@ -124,6 +124,16 @@ fn parse_address(body: &[u8]) -> Option<Address> {
     Some(Address { index, address, prefix: body[1] })
 }
 
+/// An address of any family, the interface it is of, and the length of its network prefix.
+fn parse_any(body: &[u8]) -> Option<(u32, IpAddr, u8)> {
+    if *body.first()? == AF_INET {
+        return parse_address(body).map(|found| (found.index, found.address.into(), found.prefix));
+    }
+    let index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
+    let octets: [u8; 16] = Attributes::new(body.get(8..)?).value(IFA_ADDRESS)?.try_into().ok()?;
+    Some((index, Ipv6Addr::from(octets).into(), body[1]))
+}
+
 fn parse_route(body: &[u8]) -> Option<Route> {
     let attributes = Attributes::new(body.get(12..)?);
     Some(Route {
@@ -141,6 +151,14 @@ impl Connection {
         let message = Message::new(RTM_GETADDR, NLM_F_DUMP).body(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
         let mut addresses = Vec::new();
         self.dump(Request::new("list the addresses", message), |_, body| addresses.extend(parse_address(body)))?;
+        Ok(addresses)
+    }
+
+    /// All addresses of the namespace, with the index of their interface and the length of their network prefix.
+    pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpAddr, u8)>, NetlinkError> {
+        let message = Message::new(RTM_GETADDR, NLM_F_DUMP).body(&[0; 8]);
+        let mut addresses = Vec::new();
+        self.dump(Request::new("list the addresses", message), |_, body| addresses.extend(parse_any(body)))?;
         Ok(addresses)
     }
 

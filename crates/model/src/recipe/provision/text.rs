@@ -193,7 +193,7 @@ pub(in crate::recipe) fn tools_need_an_archive(base: &Base, steps: &[Placed<'_, 
         let missing = match base {
             _ if provision.from == ToolFrom::Image => continue,
             Base::Debian(_) => continue,
-            Base::Image(_) | Base::Oci(_) => {
+            Base::Image(_) | Base::Oci(_) | Base::Containerfile(_) => {
                 format!("{name} is baked from the packages of a Debian or Ubuntu base, which this recipe does not have")
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Around, matches};
+use super::{Around, dialects, matches};
 use crate::{
     config::{ConfigKey, ConfigSchema, Delivery},
     diagnostic::shown,
@@ -36,6 +36,10 @@ pub(super) fn read(table: &Table<'_>, choice: &Entry<'_>, around: &Around<'_, '_
         "process" => process(table, value),
         "package" => package(table, value),
         "script" => script(table, value, around),
+        "goss" => dialects::goss(table, value, around),
+        "tap" => dialects::tap(table, value, around),
+        "junit" => dialects::junit(table, value, around),
+        "testinfra" => dialects::testinfra(table, value, around),
         "port" => port(table, value),
         _ => user(table, value),
     }
@@ -184,13 +188,21 @@ fn user(table: &Table<'_>, value: &Value<'_>) -> Option<TestKind> {
 fn script(table: &Table<'_>, value: &Value<'_>, around: &Around<'_, '_>) -> Option<TestKind> {
     let file = value.checked("\"tests/check.sh\"", check::recipe_path);
     let content = file.as_deref().and_then(|path| script_content(value, path, around.context));
-    let arguments = table.get("arguments").map_or(Some(vec![]), |v| {
-        let all: Vec<_> =
-            v.list("[\"--fast\"]")?.iter().map(|item| item.checked("[\"--fast\"]", check::argument)).collect();
-        all.into_iter().collect()
-    });
-    let secrets = table.get("secrets").map_or(Some(BTreeSet::new()), |v| secrets(&v, around.schema));
+    let (arguments, secrets) = (arguments(table), told(table, around));
     Some(TestKind::Script { file: file?, content: content?, arguments: arguments?, secrets: secrets? })
+}
+
+/// The arguments of a program of the recipe.
+pub(super) fn arguments(table: &Table<'_>) -> Option<Vec<String>> {
+    let Some(value) = table.get("arguments") else { return Some(Vec::new()) };
+    let all: Vec<_> =
+        value.list("[\"--fast\"]")?.iter().map(|item| item.checked("[\"--fast\"]", check::argument)).collect();
+    all.into_iter().collect()
+}
+
+/// The secret keys that a program of the recipe is told.
+pub(super) fn told(table: &Table<'_>, around: &Around<'_, '_>) -> Option<BTreeSet<ConfigKey>> {
+    table.get("secrets").map_or(Some(BTreeSet::new()), |v| secrets(&v, around.schema))
 }
 
 /// Secret keys that a script is told.
@@ -213,7 +225,7 @@ fn secrets(value: &Value<'_>, schema: Schema<'_>) -> Option<BTreeSet<ConfigKey>>
     keys.into_iter().collect()
 }
 
-fn script_content(value: &Value<'_>, path: &str, context: &Context<'_>) -> Option<String> {
+pub(super) fn script_content(value: &Value<'_>, path: &str, context: &Context<'_>) -> Option<String> {
     match context.files.kind(path) {
         Ok(Some(FileKind::File)) => {}
         Ok(None) => {

@@ -43,7 +43,8 @@ pub struct MatrixEntry {
     pub service_binding: Option<BTreeMap<BindingName, BTreeMap<ConfigKey, KeyValue>>>,
 }
 
-/// What must hold: exactly one of `http`, `tcp`, `command`, `file`, `process`, `package`, `script`, `port`, `user`.
+/// What must hold: exactly one of `http`, `tcp`, `command`, `file`, `process`, `package`, `script`, `goss`, `tap`, `junit`, `testinfra`,
+/// `port`, `user`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Test {
@@ -61,6 +62,14 @@ pub enum Test {
     Package(PackageTest),
     /// A program of the recipe, run on the host side.
     Script(ScriptTest),
+    /// goss files.
+    Goss(GossTest),
+    /// A program that says in TAP how its tests went.
+    Tap(TapTest),
+    /// A program that writes a JUnit XML file.
+    Junit(JunitTest),
+    /// Tests of pytest-testinfra.
+    Testinfra(TestinfraTest),
     /// A port inside the server.
     Port(PortTest),
     /// A user of the image.
@@ -78,6 +87,24 @@ pub enum Expectations {
     One(Expectation),
     /// All of these.
     All(Vec<Expectation>),
+}
+
+/// A program with tests of its own: a command inside the server, or a program of the recipe on the host side.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Program {
+    /// A text that is split into words, or program and arguments, inside the server.
+    Command(Command),
+    /// A program of the recipe.
+    Script(ScriptProgram),
+}
+
+/// A program of the recipe, run on the host side.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptProgram {
+    /// A file beside the recipe that starts with `#!`.
+    pub script: RecipePath,
 }
 
 /// Makes the structs of the kinds, each with the keys every test has.
@@ -183,6 +210,50 @@ kinds! {
         /// A file beside the recipe that starts with `#!`.
         script: RecipePath,
         /// Arguments.
+        arguments: Option<Vec<String>>,
+        /// Secret keys that it is told as well.
+        secrets: Option<Vec<ConfigKey>>,
+    }
+    /// goss files (goss 0.4), run as they are; every check is a result of its own.
+    GossTest {
+        /// The goss file beside the recipe.
+        goss: RecipePath,
+        /// A YAML or JSON file beside the recipe: what templates see as `.Vars`.
+        vars: Option<RecipePath>,
+        /// What templates see as `.Env`.
+        environment: Option<BTreeMap<String, String>>,
+    }
+    /// A program that says in TAP how its tests went; every test point is a result of its own. It is run once.
+    TapTest {
+        /// The program.
+        tap: Program,
+        /// User of the image, for a program inside; root where nothing is said.
+        user: Option<UserText>,
+        /// Arguments of a script.
+        arguments: Option<Vec<String>>,
+        /// Secret keys that a script is told as well.
+        secrets: Option<Vec<ConfigKey>>,
+    }
+    /// A program that writes a JUnit XML file; every case is a result of its own. It is run once.
+    JunitTest {
+        /// The program.
+        junit: Program,
+        /// Where it writes the file: an absolute path inside the server; of a script, relative to its working directory.
+        report: String,
+        /// User of the image, for a program inside; root where nothing is said.
+        user: Option<UserText>,
+        /// Arguments of a script.
+        arguments: Option<Vec<String>>,
+        /// Secret keys that a script is told as well.
+        secrets: Option<Vec<ConfigKey>>,
+    }
+    /// Tests of pytest-testinfra, run on the host side with the server as their host; every test is a result of its own.
+    TestinfraTest {
+        /// The file with the tests, beside the recipe. A `conftest.py` in its directory comes with it.
+        testinfra: RecipePath,
+        /// Further files beside the recipe that it needs.
+        files: Option<Vec<RecipePath>>,
+        /// Further arguments of pytest.
         arguments: Option<Vec<String>>,
         /// Secret keys that it is told as well.
         secrets: Option<Vec<ConfigKey>>,
