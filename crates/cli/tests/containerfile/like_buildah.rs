@@ -124,7 +124,7 @@ fn root_copies_are_as_buildah_makes_them() {
     );
     same(
         &world,
-        "FROM oci:base:v1\nWORKDIR /work/dir\nWORKDIR below\nCOPY one.txt .\nCOPY [\"two.txt\", \"./x/\"]\nCOPY --chown=www:adm src /srv/\nCOPY --chown=7:8 --chmod=600 one.txt /srv/seven\n",
+        "FROM oci:base:v1\nWORKDIR /opt/dir\nWORKDIR below\nCOPY one.txt .\nCOPY [\"two.txt\", \"./x/\"]\nCOPY --chown=www:adm src /srv/\nCOPY --chown=7:8 --chmod=600 one.txt /srv/seven\n",
         &[],
     );
     same(

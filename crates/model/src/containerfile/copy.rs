@@ -64,7 +64,7 @@ pub(super) fn read(reader: &Reader<'_>) -> Option<Copy> {
         );
     }
     let from = from.map(|word| word.literal());
-    let _ = flags.switch(reader, "link")?;
+    flags.switch(reader, "link")?;
     let (to, sources) = words.split_last()?;
     let sources: Vec<_> = sources.iter().map(|(at, raw)| source(reader, *at, raw, add, checksum.is_some())).collect();
     let sources: Vec<_> = sources.into_iter().collect::<Option<_>>()?;
