@@ -167,6 +167,7 @@ impl World<'_> {
 
     fn clean(&self) -> Outcome {
         output(self.buildah().args(["rmi", "--all", "--force"]))?;
+        output(self.kiln().args(["down", "--purge"]))?;
         remove(&self.work)
     }
 }
