@@ -42,15 +42,16 @@ impl Sandbox for ChrootSandbox {
              lowerdir=/proc/self/fd/{lower},upperdir={upper},workdir={work} {point} && \
              mkdir -p {point}/dev {point}/proc && mount --rbind /dev {point}/dev && mount -t proc proc {point}/proc && \
              mkdir -p {point}/run && mount -t tmpfs run {point}/run && {shown} \
-             exec timeout -s KILL {limit} chroot {point} \"$@\"",
+             exec chroot {point} \"$@\"",
             upper = job.root.upper.display(),
             work = job.root.work.display(),
             point = point.path().display(),
-            limit = job.time_limit.as_secs_f64(),
         );
         rustix::io::fcntl_setfd(&mount, rustix::io::FdFlags::empty()).expect("an open descriptor");
-        let done = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"])
+        // The job's program is process 1, as in the real sandbox.
+        let done = Command::new("timeout")
+            .args(["-s", "KILL", &job.time_limit.as_secs_f64().to_string()])
+            .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"])
             .args(&job.command)
             .env_clear()
             .envs(job.environment)
@@ -60,9 +61,9 @@ impl Sandbox for ChrootSandbox {
         output(Stream::Stdout, &done.stdout);
         output(Stream::Stderr, &done.stderr);
         Ok(match done.status.code() {
-            Some(137) => Outcome::TimedOut,
+            Some(137) => Outcome::Signalled(9),
             Some(code) => Outcome::Exited(code),
-            None => Outcome::Signalled(9),
+            None => Outcome::TimedOut,
         })
     }
 }

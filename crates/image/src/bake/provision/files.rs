@@ -56,12 +56,14 @@ fn python() -> String {
     started("usr/bin/python3", &modules, "")
 }
 
-/// Ruby has the places of its library compiled in.
+/// Ruby has the places of its library and of its gems compiled in; the plugin takes the variables back.
 fn ruby() -> String {
     let machine = MACHINE.0;
     let find = format!(
         "for v in {TOOL}/usr/lib/ruby/[0-9]*; do v=${{v##*/}}; done\n\
-         l={TOOL}/usr/lib/ruby m={TOOL}/usr/lib/{machine}/ruby\n"
+         l={TOOL}/usr/lib/ruby m={TOOL}/usr/lib/{machine}/ruby\n\
+         g={TOOL}/usr/share/rubygems-integration h={TOOL}/usr/lib/{machine}/rubygems-integration\n\
+         export GEM_HOME=/run/kiln/home/gems GEM_PATH=$g/all:$g/$v:$h/$v\n"
     );
     let places = " --disable-gems -I$l/vendor_ruby -I$l/vendor_ruby/$v -I$m/vendor_ruby/$v -I$l/$v -I$m/$v";
     started("usr/bin/ruby", &find, places)

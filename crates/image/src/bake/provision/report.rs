@@ -153,7 +153,8 @@ impl Reader {
         if let Some(record) = self.cfengine.as_mut().and_then(|listener| listener.line(&line)) {
             hear(Said::Record(record));
         }
-        if !line.is_empty() {
+        let verbose = self.cfengine.is_some() && line.starts_with(cfengine::VERBOSE);
+        if !line.is_empty() && !verbose {
             hear(Said::Output(&line));
         }
     }

@@ -4,6 +4,13 @@ require 'json'
 require 'puppet'
 require 'puppet/reports'
 
+# They are the tool's, not those of programs that it starts.
+if File.directory?('/run/kiln/tool')
+  Gem.paths
+  ENV.delete('GEM_HOME')
+  ENV.delete('GEM_PATH')
+end
+
 module Kiln
   LONGEST = 2000
 

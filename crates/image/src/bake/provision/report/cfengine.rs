@@ -7,6 +7,9 @@ const INNER: [&str; 5] = ["delete_lines", "field_edits", "insert_lines", "replac
 /// A longer text of the agent (bytes) is cut.
 const LONGEST: usize = 2000;
 
+/// What begins a line that is not for people.
+pub(super) const VERBOSE: &[u8] = b" verbose: ";
+
 /// The promise that the agent is at.
 #[derive(Debug, Default)]
 pub(super) struct Listener {
@@ -24,7 +27,7 @@ impl Listener {
         if let Some(error) = text.strip_prefix("error: ") {
             return self.error(error);
         }
-        let text = text.strip_prefix("verbose: ")?;
+        let Some(text) = text.strip_prefix("verbose: ") else { return syntax(text) };
         if let Some(rest) = text.strip_prefix("P: BEGIN promise '") {
             self.begin(rest);
         } else if let Some(what) = text.strip_prefix("P:    Promiser/affected object: ") {
@@ -61,19 +64,15 @@ impl Listener {
         promise.line = line.split(|c: char| !c.is_ascii_digit()).next().and_then(|line| line.parse().ok());
     }
 
-    /// `/run/kiln/recipe/policy.cf:3:9: error: …` is one of the policy's text, before any promise.
+    /// One before any promise is of the policy as a whole.
     fn error(&mut self, error: &str) -> Option<Record> {
-        if self.promise.is_some() {
-            if self.errors.len() < 20 {
-                self.errors.push(cut(error));
-            }
-            return None;
+        if self.promise.is_none() {
+            return Some(policy(None, None, error));
         }
-        let mut parts = error.splitn(4, ':');
-        let (file, line) = (parts.next()?, parts.next()?.parse().ok()?);
-        let message = parts.nth(1).map(|text| cut(text.trim()));
-        let (what, file) = ("the policy".to_owned(), Some(in_recipe(&cut(file))));
-        Some(Record::Result(Resource { state: State::Failed, what, file, line: Some(line), message }))
+        if self.errors.len() < 20 {
+            self.errors.push(cut(error));
+        }
+        None
     }
 
     fn outcome(&mut self, outcome: &str) -> Option<Record> {
@@ -86,6 +85,19 @@ impl Listener {
         let message = (!self.errors.is_empty()).then(|| self.errors.join("\n"));
         Some(Record::Result(Resource { state, message, ..promise }))
     }
+}
+
+/// `/run/kiln/recipe/policy.cf:3:9: error: syntax error`.
+fn syntax(text: &str) -> Option<Record> {
+    let (place, error) = text.split_once(": error: ")?;
+    let (place, _) = place.rsplit_once(':')?;
+    let (file, line) = place.rsplit_once(':')?;
+    Some(policy(Some(in_recipe(&cut(file))), line.parse().ok(), error))
+}
+
+fn policy(file: Option<String>, line: Option<u32>, error: &str) -> Record {
+    let message = Some(cut(error.trim()));
+    Record::Result(Resource { state: State::Failed, what: "the policy".to_owned(), file, line, message })
 }
 
 fn cut(text: &str) -> String {
