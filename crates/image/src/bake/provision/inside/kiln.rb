@@ -13,6 +13,8 @@ end
 
 module Kiln
   LONGEST = 2000
+  # What Puppet has said.
+  SAID = []
 
   def self.say(record)
     $stdout.write("\x1e#{JSON.generate(record.compact)}\n")
@@ -30,6 +32,24 @@ module Kiln
     status.changed && status.resource_type != 'Notify' ? 'changed' : 'same'
   end
 
+  # What is wrong with no resource: the catalogue did not come to be.
+  def self.explain(logs)
+    wrong = logs.select { |log| log.level == :err && log.source != 'Facter' }
+    wrong.each do |log|
+      place = log.message.match(/\(file: (?<file>[^,)]+), line: (?<line>\d+)/) || {}
+      file, line = [log.file || place[:file], log.line || place[:line]]
+      say(event: 'result', state: 'failed', what: 'the manifest', file: file, line: line&.to_i, message: text(log.message))
+    end
+  end
+
+  def self.reported
+    @reported = true
+  end
+
+  def self.reported?
+    @reported
+  end
+
   def self.tell(status, state, logs)
     own = logs.select { |log| log.source.start_with?("/#{status.containment_path.join('/')}") || log.source.include?(status.resource) }
     said = status.events.map(&:message) + own.select { |log| log.level == :err }.map(&:message)
@@ -40,15 +60,20 @@ end
 
 Puppet::Reports.register_report(:kiln) do
   def process
+    Kiln.reported
     resource_statuses.each_value do |status|
       state = Kiln.state(status)
       Kiln.tell(status, state, logs) unless state == 'same' && status.file.nil?
     end
-    return unless resource_statuses.empty? || resource_statuses.values.none?(&:failed)
-    # The catalogue did not come to be.
-    logs.select { |log| log.level == :err }.each do |log|
-      Kiln.say(event: 'result', state: 'failed', what: 'the manifest', file: log.file, line: log.line,
-               message: Kiln.text(log.message))
-    end
+    Kiln.explain(logs) if resource_statuses.any? && resource_statuses.values.none?(&:failed)
   end
 end
+
+Puppet::Util::Log.newdesttype :kiln do
+  match 'kiln'
+  def handle(log)
+    Kiln::SAID << log
+  end
+end
+Puppet::Util::Log.newdestination('kiln')
+at_exit { Kiln.explain(Kiln::SAID) unless Kiln.reported? }
