@@ -74,7 +74,7 @@ pub enum BakeError {
     /// A configuration tool's second run changed something.
     #[error(
         "step `{step}` is not idempotent: {tool}, run again over its own result, changes{resources}
-mend it, or write          `idempotent = \"warn\"` or `false`"
+mend it, or write `idempotent = \"warn\"` or `false`"
     )]
     NotIdempotent {
         /// Its name.
@@ -86,7 +86,7 @@ mend it, or write          `idempotent = \"warn\"` or `false`"
     },
     /// A configuration tool asks somebody.
     #[error(
-        "step `{step}` asks a question, and nobody answers while an image is baked: {question}; give {tool} the answer as a          variable"
+        "step `{step}` asks a question, and nobody answers while an image is baked: {question}; give {tool} the answer as a variable"
     )]
     Asked {
         /// Its name.

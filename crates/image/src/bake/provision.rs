@@ -75,6 +75,12 @@ impl<'a> Chain<'a> {
         };
         let wanted = Provisioning { step, what, inputs, tool };
         let key = wanted.key(&self.key);
+        // Before the step, whose time is then its own; a step that is known needs no tool.
+        if let Some(tool) = &wanted.tool
+            && self.known(&key)?.is_none()
+        {
+            tool.bake(self)?;
+        }
         self.perform(&step.name, key, step.time_limit, |chain, lower| wanted.layer(chain, lower))
     }
 }

@@ -126,21 +126,21 @@ impl Story {
         let texts = [
             (
                 named(Asked::Start),
-                "were asked to start and were not: no service runs while an image is baked; \
-                                   `[service.NAME]` says what runs in servers",
+                "not started",
+                "no service runs while an image is baked; `[service.NAME]` says what runs in servers",
             ),
-            (named(Asked::Reboot), "was asked for and did not happen: an image that is baked has nothing to reboot"),
+            (named(Asked::Reboot), "did not happen", "an image that is baked has nothing to reboot"),
             (
                 named(Asked::Kernel),
-                "was asked to set the running kernel, which is the host's: what is in files stays, and is \
-                                    not read in servers",
+                "did not set the running kernel",
+                "it is the host's; what is in files stays, and is not read in servers",
             ),
-            (left.join(", "), "still ran when the tool had ended, and ended with the step"),
+            (left.join(", "), "still ran when the tool had ended", "ended with the step"),
         ];
         texts
             .into_iter()
-            .filter(|(names, _)| !names.is_empty())
-            .map(|(names, text)| format!("{names} {text}"))
+            .filter(|(names, ..)| !names.is_empty())
+            .map(|(names, what, why)| format!("{what}: {names} ({why})"))
             .collect()
     }
 }

@@ -43,7 +43,8 @@ impl<'a> ToolTree<'a> {
     pub(super) fn bake(&self, chain: &Chain<'_>) -> Result<String, BakeError> {
         let request = BakeRequest { fresh: false, shell_on_failure: false, ..*chain.request };
         let events = |event| match event {
-            BakeEvent::Started { .. } | BakeEvent::Done(_) => {}
+            BakeEvent::Started { .. } => {}
+            BakeEvent::Done(step) if step.cached => {}
             event => (chain.events)(event),
         };
         let mut own = Chain::empty(&request, chain.store, chain.sandbox, &events, Manner::USUAL);
