@@ -5,15 +5,12 @@ use std::{path::Path, sync::Mutex};
 use kiln_control::{attest, keys::Keys};
 use kiln_image::{
     Store,
-    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, Reproducibility, StepOutcome},
+    bake::{self, BakeEvent, BakeRequest, Baked, LockMode, Reproducibility, Resource, State, StepOutcome},
     debian,
     registry::Registries,
     sandbox::Stream,
 };
-use kiln_model::{
-    Lock, Recipe,
-    recipe::{Base, StepKind},
-};
+use kiln_model::{Lock, Recipe, recipe::Base};
 use serde_json::{Value, json};
 
 use crate::{
@@ -149,7 +146,7 @@ fn step_json(step: &StepOutcome) -> Value {
 }
 
 fn needs_network(recipe: &Recipe) -> bool {
-    let asked = recipe.steps.iter().any(|step| matches!(step.kind, StepKind::Run { .. }) && step.network);
+    let asked = recipe.steps.iter().any(|step| step.kind.runs_programs() && step.network);
     asked || matches!(&recipe.base, Base::Containerfile(base) if base.wants_network())
 }
 
@@ -166,6 +163,7 @@ impl Shown<'_> {
             BakeEvent::Started { index, count, name } => self.started(index, count, &name),
             BakeEvent::Output { stream, bytes } => self.output(stream, &bytes),
             BakeEvent::Download { bytes, total } => self.download(bytes, total),
+            BakeEvent::Resource { run, resource } => self.resource(run, &resource),
             BakeEvent::Warning(text) => self.ui.warn(&text),
             BakeEvent::Done(step) => self.done(&step),
             BakeEvent::Debian(event) => self.debian(event),
@@ -196,6 +194,28 @@ impl Shown<'_> {
             debian::Event::Fetch(amount) => task.progress("downloading", amount.bytes, amount.bytes_total),
             debian::Event::Unpack(amount) => task.progress("unpacking", amount.bytes, amount.bytes_total),
             debian::Event::Configure { packages } => task.say(&format!("configuring {packages} packages")),
+        }
+    }
+
+    fn resource(&self, run: u32, resource: &Resource) {
+        if self.stream && self.ui.json() {
+            let (state, place) = (resource.state.word(), resource.place());
+            let line = json!({
+                "event": "bake_resource", "run": run, "state": state, "name": resource.what, "place": place,
+                "message": resource.message,
+            });
+            self.ui.line(&line);
+        }
+        match resource.state {
+            State::Changed | State::Failed | State::Ignored => {
+                let run = if run > 1 { ", again" } else { "" };
+                self.ui.note(&format!("    {}{run} {resource}", resource.state.word()));
+            }
+            State::Same | State::Skipped => {
+                if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
+                    task.say(&resource.to_string());
+                }
+            }
         }
     }
 

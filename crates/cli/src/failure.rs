@@ -388,9 +388,14 @@ fn bake_exit(error: &BakeError) -> Exit {
         | BakeError::StepFull { .. }
         | BakeError::Sandbox { .. }
         | BakeError::Work(_) => Exit::Host,
-        BakeError::Install { .. } | BakeError::StepFailed { .. } | BakeError::Scan { .. } | BakeError::Apply { .. } => {
-            Exit::Failed
-        }
+        BakeError::NoTool { .. } => Exit::Usage,
+        BakeError::Install { .. }
+        | BakeError::StepFailed { .. }
+        | BakeError::Provision { .. }
+        | BakeError::NotIdempotent { .. }
+        | BakeError::Asked { .. }
+        | BakeError::Scan { .. }
+        | BakeError::Apply { .. } => Exit::Failed,
     }
 }
 

@@ -20,9 +20,11 @@ mod mount_points;
 mod oci;
 mod owner;
 mod packages;
+mod provision;
 mod remove;
 mod reproducible;
 mod run;
+mod secrets;
 mod source;
 
 #[cfg(test)]
@@ -36,6 +38,9 @@ use chain::{Chain, Manner};
 pub use containerfile::would_run;
 pub use error::BakeError;
 pub use lock::LockProblem;
+#[cfg(any(test, fuzzing))]
+pub(crate) use provision::fuzz as fuzz_provision;
+pub use provision::{Resource, State};
 pub use reproducible::{Difference, How, Reproducibility, check_reproducible};
 
 use crate::{
@@ -105,6 +110,13 @@ pub enum BakeEvent {
         bytes: u64,
         /// Bytes in all.
         total: u64,
+    },
+    /// A configuration tool did something, or could not.
+    Resource {
+        /// The first run, or the second, which must change nothing.
+        run: u32,
+        /// What.
+        resource: Resource,
     },
     /// Something the user should know, in words.
     Warning(String),

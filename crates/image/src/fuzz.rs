@@ -38,6 +38,11 @@ pub fn oci_manifest(bytes: &[u8]) {
     drop(serde_json::from_slice::<oci::Manifest>(bytes));
 }
 
+/// What a configuration tool's step says of itself.
+pub fn provision(bytes: &[u8]) {
+    crate::bake::fuzz_provision(bytes);
+}
+
 /// The index of a layout, and the list of what refers to an image.
 pub fn oci_index(bytes: &[u8]) {
     for name in [None, Some("latest")] {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bake;
+mod credential;
 pub mod debian;
 pub mod delivery;
 pub mod diff;

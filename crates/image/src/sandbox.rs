@@ -48,6 +48,15 @@ pub struct Bind {
     pub writable: bool,
 }
 
+/// A tree of the store shown inside, read-only, beside the root.
+#[derive(Debug)]
+pub struct Shown {
+    /// The tree.
+    pub tree: Box<dyn Lower>,
+    /// Absolute path inside, below `/run`.
+    pub target: String,
+}
+
 /// Somebody else than root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -92,6 +101,8 @@ pub struct Job {
     pub network: Network,
     /// Host paths to show.
     pub binds: Vec<Bind>,
+    /// Other trees to show.
+    pub trees: Vec<Shown>,
     /// Who runs the command; root of its own namespace where nobody is named.
     pub user: Option<User>,
     /// What `/tmp` is.

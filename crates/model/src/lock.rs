@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    recipe::{Base, ContainerfileBase, Recipe, StepKind},
+    recipe::{Base, ContainerfileBase, Recipe, StepKind, provision::ToolFrom},
 };
 
 /// The version this program writes and the only one it reads.
@@ -44,6 +44,9 @@ pub struct Lock {
     /// The packages of `[base]`, then those of each `packages` step in the recipe's order.
     #[serde(default, rename = "set")]
     pub sets: Vec<LockedSet>,
+    /// The packages of each configuration tool that steps use, beside nothing: they never become part of an image.
+    #[serde(default, rename = "tool")]
+    pub tools: Vec<LockedSet>,
 }
 
 /// What an OCI base was resolved to. An image in a file or directory is locked as well: it may be written anew.
@@ -158,6 +161,12 @@ pub enum Stale {
         /// In the recipe.
         wanted: String,
     },
+    /// A configuration tool that is not in the lock.
+    #[error("the lock does not have the tool that a step needs [{wanted}]")]
+    Tool {
+        /// In the recipe.
+        wanted: String,
+    },
 }
 
 impl Lock {
@@ -203,10 +212,11 @@ impl Lock {
                 ],
             );
         }
-        for set in &self.sets {
+        let named = |name, sets| std::iter::repeat(name).zip(sets);
+        for (name, set) in named("set", &self.sets).chain(named("tool", &self.tools)) {
             let wanted: Vec<_> = set.wanted.iter().map(|w| quoted(w)).collect();
             let packages: String = set.packages.iter().map(|p| format!("  {},\n", p.render())).collect();
-            write!(out, "\n[[set]]\nwanted = [{}]\npackages = [\n{packages}]\n", wanted.join(", "))
+            write!(out, "\n[[{name}]]\nwanted = [{}]\npackages = [\n{packages}]\n", wanted.join(", "))
                 .expect("writing to a String cannot fail");
         }
         out
@@ -229,10 +239,18 @@ impl Lock {
         if wanted.len() != self.sets.len() {
             return Err(Stale::Lists { locked: self.sets.len(), wanted: wanted.len() });
         }
-        match self.sets.iter().zip(&wanted).find(|(set, wanted)| set.wanted != **wanted) {
-            None => Ok(()),
-            Some((set, wanted)) => Err(Stale::Packages { locked: set.wanted.join(", "), wanted: wanted.join(", ") }),
+        if let Some((set, wanted)) = self.sets.iter().zip(&wanted).find(|(set, wanted)| set.wanted != **wanted) {
+            return Err(Stale::Packages { locked: set.wanted.join(", "), wanted: wanted.join(", ") });
         }
+        match wanted_tools(recipe).into_iter().find(|wanted| self.tool(wanted).is_none()) {
+            None => Ok(()),
+            Some(wanted) => Err(Stale::Tool { wanted: wanted.join(", ") }),
+        }
+    }
+
+    /// The packages of a configuration tool.
+    pub fn tool(&self, wanted: &[&str]) -> Option<&LockedSet> {
+        self.tools.iter().find(|set| set.wanted == wanted)
     }
 
     /// Whether the images are those that the Containerfile names.
@@ -247,7 +265,7 @@ impl Lock {
     }
 
     fn check(&self) -> Result<(), LockError> {
-        let packages = || self.sets.iter().flat_map(|set| &set.packages);
+        let packages = || self.sets.iter().chain(&self.tools).flat_map(|set| &set.packages);
         let count = packages().count();
         if count > MAX_PACKAGES {
             return Err(bad("number of packages", &count.to_string(), "at most 20000 are read"));
@@ -313,9 +331,26 @@ pub fn wanted(recipe: &Recipe) -> Vec<&[String]> {
     };
     let steps = recipe.steps.iter().filter_map(|step| match &step.kind {
         StepKind::Packages { names } => Some(names.as_slice()),
-        StepKind::Copy { .. } | StepKind::Run { .. } | StepKind::Remove { .. } => None,
+        StepKind::Copy { .. } | StepKind::Run { .. } | StepKind::Remove { .. } | StepKind::Provision(_) => None,
     });
     base.into_iter().chain(steps).collect()
+}
+
+/// The packages of each configuration tool that Kiln bakes for steps of this recipe, each tool once.
+pub fn wanted_tools(recipe: &Recipe) -> Vec<&'static [&'static str]> {
+    let mut found = Vec::new();
+    for step in &recipe.steps {
+        match &step.kind {
+            StepKind::Provision(provision) if provision.from == ToolFrom::Archive => {
+                let wanted = provision.tool.packages();
+                if !found.contains(&wanted) {
+                    found.push(wanted);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn bad(what: &'static str, value: &str, rule: &'static str) -> LockError {
@@ -361,6 +396,7 @@ mod tests {
                 in_release: Digest::of(b"in release"),
             }],
             sets: vec![LockedSet { wanted: vec!["nginx".into()], packages: vec![package("nginx"), package("libc6")] }],
+            tools: vec![],
         }
     }
 

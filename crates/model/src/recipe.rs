@@ -13,6 +13,7 @@ pub mod descend;
 pub(crate) mod file;
 mod files;
 mod oci_base;
+pub mod provision;
 pub(crate) mod service;
 pub(crate) mod step;
 pub(crate) mod test;
@@ -129,11 +130,11 @@ pub struct Step {
     pub name: String,
     /// What it does.
     pub kind: StepKind,
-    /// Variables of `run`.
+    /// Variables of `run` and of configuration tools.
     pub environment: BTreeMap<String, String>,
     /// Absolute directory of `run`.
     pub working_directory: String,
-    /// Whether `run` has a way out to the network.
+    /// Whether `run`, or a configuration tool, has a way out to the network.
     pub network: bool,
     /// The step is killed after this time. 30 minutes by default.
     pub time_limit: Duration,
@@ -168,4 +169,13 @@ pub enum StepKind {
         /// Absolute; the last part may hold `*`.
         paths: Vec<String>,
     },
+    /// Has a configuration tool do what its own files say.
+    Provision(provision::Provision),
+}
+
+impl StepKind {
+    /// Whether programs of the recipe's choice run, which may have a way out to the network.
+    pub fn runs_programs(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Provision(_))
+    }
 }

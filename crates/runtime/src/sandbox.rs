@@ -100,6 +100,15 @@ pub struct Bind {
     pub writable: bool,
 }
 
+/// A tree shown inside, read-only, beside the root.
+#[derive(Debug)]
+pub struct Shown {
+    /// The tree.
+    pub tree: Box<dyn Lower>,
+    /// Absolute path inside, below `/run`.
+    pub target: String,
+}
+
 /// Somebody else than root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -144,6 +153,8 @@ pub struct Job {
     pub network: Network,
     /// Host paths to show.
     pub binds: Vec<Bind>,
+    /// Other trees to show.
+    pub trees: Vec<Shown>,
     /// Who runs the command; root of its own namespace where nobody is named.
     pub user: Option<User>,
     /// What `/tmp` is.
@@ -408,7 +419,8 @@ fn check(job: &Job) -> Result<(), SandboxError> {
             !rest.is_empty() && rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
         })
     };
-    let mut targets = job.binds.iter().map(|bind| &bind.target).chain(job.memory.iter().map(|memory| &memory.target));
+    let shown = job.binds.iter().map(|bind| &bind.target).chain(job.trees.iter().map(|shown| &shown.target));
+    let mut targets = shown.chain(job.memory.iter().map(|memory| &memory.target));
     if !targets.all(|target| clean(target) && !kept(target)) {
         return Err(SandboxError::Job(
             "something cannot be shown in /proc, /sys, /dev, or at a path that is not plain",

@@ -57,6 +57,7 @@ fn to_job(job: image::Job) -> runtime::Job {
             image::Network::On => runtime::Network::On,
         },
         binds: job.binds.into_iter().map(to_bind).collect(),
+        trees: job.trees.into_iter().map(to_shown).collect(),
         user: job.user.map(|user| runtime::User { uid: user.uid, gid: user.gid, groups: user.groups }),
         tmp: match job.tmp {
             image::Tmp::Memory => runtime::Tmp::Memory,
@@ -85,6 +86,10 @@ fn to_lower(tree: Box<dyn image::Lower>) -> Box<dyn runtime::Lower> {
 
 fn to_bind(bind: image::Bind) -> runtime::Bind {
     runtime::Bind { source: bind.source, target: bind.target, writable: bind.writable }
+}
+
+fn to_shown(shown: image::Shown) -> runtime::Shown {
+    runtime::Shown { tree: to_lower(shown.tree), target: shown.target }
 }
 
 fn to_memory(memory: image::Memory) -> runtime::Memory {

@@ -17,7 +17,7 @@ use super::{
     key::Key,
     lock, mount_points,
     packages::{self, Below, Packages},
-    remove, run,
+    remove, run, secrets,
     source::Source,
 };
 use crate::{
@@ -87,6 +87,8 @@ pub(super) struct Chain<'a> {
     pub(super) epoch: i64,
     /// The archive of a Debian base, and the sets of packages that are not installed yet.
     debian: Option<(&'a DebianBase, VecDeque<LockedSet>)>,
+    /// The archive of a Debian base, and the packages of each configuration tool.
+    pub(super) tools: Option<(&'a DebianBase, Vec<LockedSet>)>,
     /// Variables of the base, for `run` steps.
     pub(super) environment: BTreeMap<String, String>,
     /// What a Containerfile says of how the image is run.
@@ -208,6 +210,7 @@ impl<'a> Chain<'a> {
         chain.materials.extend(inputs::of_lock(&lock));
         chain.start_at(lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0));
         chain.count += 1;
+        chain.tools = Some((base, lock.tools));
         let mut sets: VecDeque<_> = lock.sets.into();
         let set = sets.pop_front().map(|set| set.packages).unwrap_or_default();
         chain.debian = Some((base, sets));
@@ -239,6 +242,7 @@ impl<'a> Chain<'a> {
             manner,
             epoch: 0,
             debian: None,
+            tools: None,
             environment: BTreeMap::new(),
             execution: None,
             networked: Vec::new(),
@@ -285,7 +289,11 @@ impl<'a> Chain<'a> {
                 self.materials.push(inputs::of_source(from, &source));
                 let wanted = copy::Copy { to, owner, mode: *mode, source };
                 let key = wanted.key(&self.key);
-                let edit = |tree: &Tree, chain: &Self| wanted.layer(name, tree, chain);
+                let edit = |tree: &Tree, chain: &Self| {
+                    let layer = wanted.layer(name, tree, chain)?;
+                    secrets::found(&layer).into_iter().for_each(|warning| (chain.events)(BakeEvent::Warning(warning)));
+                    Ok::<_, BakeError>(layer)
+                };
                 self.edit(name, key, begun, edit)
             }
             StepKind::Remove { paths } => {
@@ -298,6 +306,7 @@ impl<'a> Chain<'a> {
                 self.perform(name, key, step.time_limit, |chain, lower| wanted.layer(chain, lower))
             }
             StepKind::Packages { .. } => self.packages(name),
+            StepKind::Provision(what) => self.provision(step, what),
         }
     }
 

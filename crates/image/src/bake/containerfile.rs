@@ -70,7 +70,8 @@ pub(super) fn lock(
             let of = |(source, opened): &Image| LockedOci { source: source.to_string(), manifest: opened.found.id };
             let images = found.iter().map(of).collect();
             let version = kiln_model::lock::VERSION;
-            let lock = Lock { version, suite: None, oci: None, images, archives: Vec::new(), sets: Vec::new() };
+            let (archives, sets, tools) = (Vec::new(), Vec::new(), Vec::new());
+            let lock = Lock { version, suite: None, oci: None, images, archives, sets, tools };
             lock_file::write_lock(request, &lock)?;
             lock
         }

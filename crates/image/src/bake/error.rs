@@ -59,6 +59,51 @@ pub enum BakeError {
         /// The end of its output.
         output: String,
     },
+    /// A configuration tool ended badly.
+    #[error("step `{step}` {status}{resources}{}", shown(.output))]
+    Provision {
+        /// Its name.
+        step: String,
+        /// `failed with exit code 2`, `did not end within 30m in its second run`.
+        status: String,
+        /// What failed, with its file and line, each on a line of its own.
+        resources: String,
+        /// The end of its output.
+        output: String,
+    },
+    /// A configuration tool's second run changed something.
+    #[error(
+        "step `{step}` is not idempotent: {tool}, run again over its own result, changes{resources}
+mend it, or write `idempotent = \"warn\"` or `false`"
+    )]
+    NotIdempotent {
+        /// Its name.
+        step: String,
+        /// The tool.
+        tool: &'static str,
+        /// What changed, with its file and line, each on a line of its own.
+        resources: String,
+    },
+    /// A configuration tool asks somebody.
+    #[error(
+        "step `{step}` asks a question, and nobody answers while an image is baked: {question}; give {tool} the answer as a variable"
+    )]
+    Asked {
+        /// Its name.
+        step: String,
+        /// The tool.
+        tool: &'static str,
+        /// Where, and the question.
+        question: String,
+    },
+    /// The image does not have the tool that it should bring.
+    #[error("step `{step}` uses the {tool} of the image, which has none: install it in a step before this one")]
+    NoTool {
+        /// Its name.
+        step: String,
+        /// The tool.
+        tool: &'static str,
+    },
     /// A step filled the file system.
     #[error("step `{step}` filled the file system of {}{}", .directory.display(), shown(.output))]
     StepFull {

@@ -4,7 +4,6 @@ use kiln_model::{
     Digest, ImageDigest, ImageName, Lock,
     evidence::{BakeInputs, Material},
     lock::{LockedOci, LockedPackage},
-    recipe::StepKind,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -19,7 +18,7 @@ impl Chain<'_> {
     /// Everything that went into the image, the recipe first.
     pub(super) fn inputs(&self) -> BakeInputs {
         let recipe = self.request.recipe;
-        let networked = recipe.steps.iter().filter(|step| matches!(step.kind, StepKind::Run { .. }) && step.network);
+        let networked = recipe.steps.iter().filter(|step| step.kind.runs_programs() && step.network);
         BakeInputs {
             source_date_epoch: self.epoch,
             architecture: oci::architecture().to_owned(),
@@ -36,7 +35,7 @@ pub(super) fn of_lock(lock: &Lock) -> Vec<Material> {
         .archives
         .iter()
         .map(|archive| Material::new(format!("InRelease of {}", archive.suite), archive.in_release));
-    let packages = lock.sets.iter().flat_map(|set| &set.packages).map(of_package);
+    let packages = lock.sets.iter().chain(&lock.tools).flat_map(|set| &set.packages).map(of_package);
     [file].into_iter().chain(lock.oci.iter().chain(&lock.images).map(of_oci)).chain(archives).chain(packages).collect()
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use kiln_model::{
     Lock, Recipe,
-    lock::{LockedSet, wanted},
+    lock::{LockedSet, wanted, wanted_tools},
     recipe::{Base, DebianBase},
 };
 
@@ -132,8 +132,11 @@ fn resolve(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> 
         .map_err(|source| LockProblem::Archives { suite: suite(), source: Box::new(source) })?;
     let sets = resolve_sets(&archives, request.recipe)
         .map_err(|source| LockProblem::Resolve { suite: suite(), source: Box::new(source) })?;
+    let tools = resolve_tools(&archives, request.recipe)
+        .map_err(|source| LockProblem::Resolve { suite: suite(), source: Box::new(source) })?;
     let version = kiln_model::lock::VERSION;
-    Ok(Lock { version, suite: Some(suite()), oci: None, images: Vec::new(), archives: archives.locked(), sets })
+    let archives = archives.locked();
+    Ok(Lock { version, suite: Some(suite()), oci: None, images: Vec::new(), archives, sets, tools })
 }
 
 /// Each list beside what the lists before it brought.
@@ -145,6 +148,15 @@ fn resolve_sets(archives: &Archives, recipe: &Recipe) -> Result<Vec<LockedSet>, 
         sets.push(LockedSet { wanted: wanted.to_vec(), packages });
     }
     Ok(sets)
+}
+
+/// Each tool in a tree of its own.
+fn resolve_tools(archives: &Archives, recipe: &Recipe) -> Result<Vec<LockedSet>, debian::ResolveError> {
+    let tool = |wanted: &[&str]| {
+        let wanted: Vec<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        Ok(LockedSet { packages: debian::resolve(archives, &[], &wanted)?, wanted })
+    };
+    wanted_tools(recipe).into_iter().map(tool).collect()
 }
 
 fn keyring(directory: &Path, base: &DebianBase) -> Result<Option<Vec<u8>>, LockProblem> {

@@ -60,8 +60,15 @@ pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>
         None => {
             let oci = LockedOci { source: base.source.to_string(), manifest: opened.found.id };
             let version = kiln_model::lock::VERSION;
-            let oci = Some(oci);
-            let lock = Lock { version, suite: None, oci, images: Vec::new(), archives: Vec::new(), sets: Vec::new() };
+            let lock = Lock {
+                version,
+                suite: None,
+                oci: Some(oci),
+                images: Vec::new(),
+                archives: Vec::new(),
+                sets: Vec::new(),
+                tools: Vec::new(),
+            };
             lock::write_lock(request, &lock)?;
             lock
         }

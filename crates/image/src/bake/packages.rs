@@ -117,6 +117,7 @@ impl Tree<'_> {
             working_directory: "/".to_owned(),
             network: Network::Off,
             binds: Vec::new(),
+            trees: Vec::new(),
             user: None,
             tmp: Tmp::Memory,
             memory: Vec::new(),

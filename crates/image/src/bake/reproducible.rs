@@ -146,9 +146,10 @@ struct Copy(tempfile::TempDir);
 impl Copy {
     fn make(request: &BakeRequest<'_>) -> io::Result<Self> {
         let copy = Self(tempfile::Builder::new().prefix("kiln-again-").tempdir()?);
-        let sources = request.recipe.steps.iter().filter_map(|step| match &step.kind {
-            StepKind::Copy { from, .. } => Some(from.as_str()),
-            _ => None,
+        let sources = request.recipe.steps.iter().flat_map(|step| match &step.kind {
+            StepKind::Copy { from, .. } => vec![from.as_str()],
+            StepKind::Provision(what) => what.tool.inputs(),
+            _ => Vec::new(),
         });
         let base = match &request.recipe.base {
             Base::Debian(base) => base.keyring.iter().cloned().collect(),

@@ -8,7 +8,7 @@ use std::{
 
 use kiln_model::{Digest, duration, recipe::Step};
 
-use super::{BakeError, BakeEvent, chain::Chain, key::Key};
+use super::{BakeError, BakeEvent, chain::Chain, key::Key, secrets};
 use crate::{
     layer::{
         Layer,
@@ -66,7 +66,11 @@ impl Run<'_> {
         });
         let failed = |source| BakeError::Sandbox { step: self.step.name.clone(), source };
         match outcome.map_err(failed)? {
-            Outcome::Exited(0) => made(&self.step.name, work, clamp, Leftovers::Drop),
+            Outcome::Exited(0) => {
+                let mut made = made(&self.step.name, work, clamp, Leftovers::Drop)?;
+                made.warnings.extend(secrets::found(&made.layer));
+                Ok(made)
+            }
             outcome => {
                 let error = failure(&self.step.name, self.step.time_limit, outcome, &work, tail);
                 if chain.request.shell_on_failure {
@@ -85,6 +89,7 @@ impl Run<'_> {
             working_directory: self.step.working_directory.clone(),
             network: if self.step.network { Network::On } else { Network::Off },
             binds: Vec::new(),
+            trees: Vec::new(),
             user: None,
             tmp: Tmp::Memory,
             memory: Vec::new(),
@@ -118,9 +123,10 @@ pub(super) fn failure(step: &str, limit: Duration, outcome: Outcome, work: &Work
 
 /// A tree of the store.
 #[derive(Debug)]
-struct Stored {
-    store: Store,
-    tree: String,
+pub(super) struct Stored {
+    pub(super) store: Store,
+    /// Its metadata image.
+    pub(super) tree: String,
 }
 
 impl Lower for Stored {

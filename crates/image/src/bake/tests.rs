@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Mutex,
@@ -36,19 +36,22 @@ impl Sandbox for ChrootSandbox {
         let point = tempfile::tempdir().expect("a directory");
         let mount = job.root.lower[0].mount(None).expect("a mount");
         let lower = mount.as_raw_fd();
+        let (shown, _trees) = shown(&job, point.path());
         let script = format!(
             "umask 022 && mount --make-rprivate / && mount -t overlay overlay -o metacopy=off,redirect_dir=nofollow,\
              lowerdir=/proc/self/fd/{lower},upperdir={upper},workdir={work} {point} && \
              mkdir -p {point}/dev {point}/proc && mount --rbind /dev {point}/dev && mount -t proc proc {point}/proc && \
-             exec timeout -s KILL {limit} chroot {point} \"$@\"",
+             mkdir -p {point}/run && mount -t tmpfs run {point}/run && {shown} \
+             exec chroot {point} \"$@\"",
             upper = job.root.upper.display(),
             work = job.root.work.display(),
             point = point.path().display(),
-            limit = job.time_limit.as_secs_f64(),
         );
         rustix::io::fcntl_setfd(&mount, rustix::io::FdFlags::empty()).expect("an open descriptor");
-        let done = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"])
+        // The job's program is process 1, as in the real sandbox.
+        let done = Command::new("timeout")
+            .args(["-s", "KILL", &job.time_limit.as_secs_f64().to_string()])
+            .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"])
             .args(&job.command)
             .env_clear()
             .envs(job.environment)
@@ -58,11 +61,30 @@ impl Sandbox for ChrootSandbox {
         output(Stream::Stdout, &done.stdout);
         output(Stream::Stderr, &done.stderr);
         Ok(match done.status.code() {
-            Some(137) => Outcome::TimedOut,
+            Some(137) => Outcome::Signalled(9),
             Some(code) => Outcome::Exited(code),
-            None => Outcome::Signalled(9),
+            None => Outcome::TimedOut,
         })
     }
+}
+
+/// What is mounted below `/run` for a job, and the trees among it.
+fn shown(job: &Job, point: &Path) -> (String, Vec<OwnedFd>) {
+    let bind = |from: String, target: &str, how: &str| {
+        let to = point.join(target.trim_start_matches('/')).display().to_string();
+        format!("mkdir -p {to} && mount --bind {from} {to} && mount -o remount,bind,{how} {to} && ")
+    };
+    let trees: Vec<_> = job.trees.iter().map(|shown| shown.tree.mount(None).expect("a mount")).collect();
+    let mounts = job.trees.iter().zip(&trees).map(|(shown, tree)| {
+        rustix::io::fcntl_setfd(tree, rustix::io::FdFlags::empty()).expect("an open descriptor");
+        // `mount --bind` would follow the link to the root of the host.
+        let (to, empty) = (point.join(shown.target.trim_start_matches('/')), point.join("run/empty"));
+        let (to, empty, fd) = (to.display(), empty.display(), tree.as_raw_fd());
+        format!("mkdir -p {to} {empty} && mount -t overlay tree -o lowerdir=/proc/self/fd/{fd}:{empty} {to} && ")
+    });
+    let mode = |writable| if writable { "rw" } else { "ro" };
+    let binds = job.binds.iter().map(|b| bind(b.source.display().to_string(), &b.target, mode(b.writable)));
+    (mounts.chain(binds).collect(), trees)
 }
 
 /// A store and a recipe's directory that go away with the value.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::credential::Credential;
+
 /// Of a file that is looked into, so many bytes.
 pub(super) const LOOKED_AT: usize = 256 << 10;
 
@@ -29,13 +31,11 @@ impl Secret {
 
     /// Looks at the mode and the beginning of a file.
     pub(super) fn of(mode: u32, beginning: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(beginning);
-        if text.contains("-----BEGIN ") && text.contains("PRIVATE KEY") {
-            Some(Self::PrivateKey)
-        } else if text.lines().any(sets_a_password) {
-            Some(Self::Password)
-        } else {
-            (mode & 0o004 == 0).then_some(Self::NotForEverybody)
+        match Credential::held(beginning) {
+            Some(Credential::PrivateKey) => Some(Self::PrivateKey),
+            Some(Credential::Token(_)) => Some(Self::Password),
+            None if String::from_utf8_lossy(beginning).lines().any(sets_a_password) => Some(Self::Password),
+            None => (mode & 0o004 == 0).then_some(Self::NotForEverybody),
         }
     }
 }
@@ -64,8 +64,10 @@ mod tests {
 
     #[test]
     fn unit_what_must_not_be_copied_is_seen() {
-        let cases: [(u32, &str, Option<Secret>); 10] = [
-            (0o644, "-----BEGIN OPENSSH PRIVATE KEY-----\n", Some(Secret::PrivateKey)),
+        let key = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n", "b3BlbnNz".repeat(10));
+        let cases: [(u32, &str, Option<Secret>); 11] = [
+            (0o644, &key, Some(Secret::PrivateKey)),
+            (0o644, "id AKIAIOSFODNN7EXAMPLE\n", Some(Secret::Password)),
             (0o644, "-----BEGIN CERTIFICATE-----\n", None),
             (0o640, "plain\n", Some(Secret::NotForEverybody)),
             (0o644, "a = 1\ndb_password = \"hunter2\"\n", Some(Secret::Password)),

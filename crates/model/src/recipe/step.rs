@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     FileKind, Step, StepKind, base, check, command,
+    provision::text as provision,
     text::{Context, Placed},
 };
 use crate::{
@@ -36,10 +37,28 @@ pub(crate) const ANY: Keys = Keys {
         "working_directory",
         "network",
         "time_limit",
+        "tool",
+        "idempotent",
+        "ansible",
+        "roles",
+        "collections",
+        "variables",
+        "host",
+        "groups",
+        "tags",
+        "skip_tags",
+        "puppet",
+        "modules",
+        "hiera",
+        "facts",
+        "cfengine",
+        "bundles",
+        "classes",
     ],
 };
 
-const VERBS: [&str; 4] = ["copy", "run", "packages", "remove"];
+const VERBS: [&str; 7] = ["copy", "run", "packages", "remove", "ansible", "puppet", "cfengine"];
+const KINDS: [Keys; 7] = [COPY, RUN, PACKAGES, REMOVE, provision::ANSIBLE, provision::PUPPET, provision::CFENGINE];
 const MAX_STEPS: usize = 100;
 const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -63,7 +82,8 @@ fn read(value: &Value<'_>, context: &Context<'_>) -> Option<Step> {
         "copy" => (COPY, copy(&table, &verb.value, context)),
         "run" => (RUN, command::read(&verb.value, command::Text::Shell).map(|command| StepKind::Run { command })),
         "packages" => (PACKAGES, packages(&verb.value)),
-        _ => (REMOVE, remove(&verb.value)),
+        "remove" => (REMOVE, remove(&verb.value)),
+        tool => provision::read(tool, &table, &verb.value, context),
     };
     belongs(&table, &verb, keys);
     let environment = table.get("environment").map_or(Some(BTreeMap::new()), |v| command::environment(&v));
@@ -86,7 +106,7 @@ fn read(value: &Value<'_>, context: &Context<'_>) -> Option<Step> {
 /// Reports the keys that belong to steps with another verb.
 fn belongs(table: &Table<'_>, verb: &Entry<'_>, keys: Keys) {
     for entry in table.entries().filter(|e| ANY.valid.contains(&e.key) && !keys.valid.contains(&e.key)) {
-        let owner = [COPY, RUN, PACKAGES, REMOVE].into_iter().find(|other| other.valid.contains(&entry.key));
+        let owner = KINDS.into_iter().find(|other| other.valid.contains(&entry.key));
         let owner = owner.map_or("another step", |keys| keys.of);
         entry.place.contradicts::<()>(
             verb.place,
@@ -184,6 +204,7 @@ fn describe(kind: &StepKind) -> String {
         }
         StepKind::Packages { names } => format!("packages {}", names.join(" ")),
         StepKind::Remove { paths } => format!("remove {}", paths.join(" ")),
+        StepKind::Provision(provision) => format!("{} {}", provision.tool.name(), provision.tool.source()),
     };
     shown(&text)
 }

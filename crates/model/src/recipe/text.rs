@@ -61,6 +61,7 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
     let suite = test::read_all(root, &around);
     if let (Some(base), Some(steps)) = (&base, &steps) {
         packages_need_an_archive(base, steps);
+        super::provision::text::tools_need_an_archive(base, steps);
     }
     if let (Some(writable), Some(steps)) = (&writable, &steps) {
         copies_must_be_seen(steps, writable);

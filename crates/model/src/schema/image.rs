@@ -1,6 +1,7 @@
 //! The text form of `image.toml`.
 
 mod config;
+mod provision;
 mod test;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::config::{Configured, File, Items, ItemsTable, Key, KeyItem, KeyType, KeyValue, Variable};
+pub use self::provision::{AnsibleStep, CfengineStep, Idempotent, PuppetStep, Tool, Warn};
 pub use self::test::{
     CommandTest, Expectation, Expectations, FileTest, HttpTest, MatrixEntry, MatrixOnly, PackageTest, PortTest,
     ProcessTest, ScriptTest, TcpTest, Test, Tests, UserTest,
@@ -223,6 +225,12 @@ pub enum Step {
     Packages(PackagesStep),
     /// Removes paths.
     Remove(RemoveStep),
+    /// Runs an Ansible playbook.
+    Ansible(AnsibleStep),
+    /// Applies a Puppet manifest.
+    Puppet(PuppetStep),
+    /// Runs a CFEngine policy.
+    Cfengine(CfengineStep),
 }
 
 /// Copies a file, or a directory's content, into the image.

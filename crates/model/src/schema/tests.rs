@@ -9,7 +9,9 @@ use crate::{
     fleet::{
         drill, healing, logs, loss, overlay, rollout, scaling, shared, source, text as fleet_text, volume, window,
     },
-    recipe::{base, binding, config, file, service, step, test, text as recipe_text, writable},
+    recipe::{
+        base, binding, config, file, provision::text as provision, service, step, test, text as recipe_text, writable,
+    },
     text::Keys,
 };
 
@@ -36,7 +38,11 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     agree(&schema, step::RUN, &["RunStep"]);
     agree(&schema, step::PACKAGES, &["PackagesStep"]);
     agree(&schema, step::REMOVE, &["RemoveStep"]);
-    agree(&schema, step::ANY, &["CopyStep", "RunStep", "PackagesStep", "RemoveStep"]);
+    let tools = ["AnsibleStep", "PuppetStep", "CfengineStep"];
+    let keys = [provision::ANSIBLE, provision::PUPPET, provision::CFENGINE];
+    keys.into_iter().zip(tools).for_each(|(keys, name)| agree(&schema, keys, &[name]));
+    let kinds = [&["CopyStep", "RunStep", "PackagesStep", "RemoveStep"][..], &tools].concat();
+    agree(&schema, step::ANY, &kinds);
     agree(&schema, service::KEYS, &["Service"]);
     agree(&schema, binding::KEYS, &["ServiceBinding"]);
     agree(&schema, config::KEYS, &["Key"]);

@@ -238,6 +238,30 @@ impl<'d> Value<'d> {
         }
     }
 
+    /// Anything that JSON can say, tables and lists of tables among it. `example` is what to write where it is not.
+    pub fn json(&self, example: &str) -> Option<serde_json::Value> {
+        match self.value {
+            DeValue::String(text) => Some(text.to_string().into()),
+            DeValue::Boolean(flag) => Some((*flag).into()),
+            DeValue::Integer(_) => self.integer::<i64>(i64::MIN..=i64::MAX, example).map(Into::into),
+            DeValue::Float(number) => {
+                let number = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+                number.map(Into::into).or_else(|| self.wrong("a finite number", "1.5"))
+            }
+            DeValue::Array(items) => {
+                let items: Vec<_> = items.iter().map(|item| self.item(item).json(example)).collect();
+                items.into_iter().collect::<Option<Vec<_>>>().map(Into::into)
+            }
+            DeValue::Table(_) => {
+                let entries = self.map(example)?;
+                let pairs: Vec<_> =
+                    entries.entries().map(|entry| Some((entry.key.to_owned(), entry.value.json(example)?))).collect();
+                pairs.into_iter().collect::<Option<serde_json::Map<_, _>>>().map(Into::into)
+            }
+            DeValue::Datetime(_) => self.wrong("a text, a number, true, false, a list or a table", example),
+        }
+    }
+
     /// The text, if it is one.
     pub fn as_text(&self) -> Option<&'d str> {
         match self.value {

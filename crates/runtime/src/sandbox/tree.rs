@@ -26,7 +26,7 @@ use kiln_sys::{
 };
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
-use super::{Bind, Job, Memory, SandboxError, SandboxRoot, Tmp, environment::Environment, failed, slot::Slot};
+use super::{Bind, Job, Memory, SandboxError, SandboxRoot, Shown, Tmp, environment::Environment, failed, slot::Slot};
 
 /// Settings of the kernel, readable only.
 pub(super) const READ_ONLY: &[&CStr] = &[c"/proc/sys", c"/proc/sysrq-trigger", c"/proc/irq", c"/proc/bus"];
@@ -117,6 +117,8 @@ struct Layers {
     parent: OwnedFd,
     upper: PathBuf,
     work: PathBuf,
+    /// Other trees, and where they are seen.
+    shown: Vec<(String, OwnedFd)>,
 }
 
 impl Layers {
@@ -129,11 +131,13 @@ impl Layers {
         };
         let lower =
             lower.iter().map(|layer| layer.mount(users)).collect::<Result<_, _>>().map_err(SandboxError::Lower)?;
+        let show = |shown: &Shown| Ok((shown.target.clone(), shown.tree.mount(users)?));
+        let shown = job.trees.iter().map(show).collect::<Result<_, _>>().map_err(SandboxError::Lower)?;
         let absolute = |path: &Path| fs::canonicalize(path).map_err(failed("find", path));
         let (upper, work) = (absolute(upper)?, absolute(work)?);
         let parent = upper.ancestors().find(|parent| work.starts_with(parent)).unwrap_or(Path::new("/"));
         let inside = |path: &Path| path.strip_prefix(parent).unwrap_or(path).to_owned();
-        Ok(Self { lower, parent: shifted(CWD, parent)?, upper: inside(&upper), work: inside(&work) })
+        Ok(Self { lower, parent: shifted(CWD, parent)?, upper: inside(&upper), work: inside(&work), shown })
     }
 }
 
@@ -158,6 +162,7 @@ fn assemble(
         attach(mount.as_fd(), root.as_fd(), Path::new(name))?;
     }
     fill_dev(root.as_fd(), slot)?;
+    show_trees(root.as_fd(), &layers.shown)?;
     show_memory(root.as_fd(), slot, job)?;
     show_binds(root.as_fd(), users, job.tmp, &environment.binds)?;
     if let Some(text) = &environment.resolver {
@@ -285,6 +290,17 @@ fn fill_dev(root: BorrowedFd<'_>, slot: &Slot) -> Result<(), SandboxError> {
 fn inside(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o644) } else { Mode::empty() };
     kiln_sys::within::open(root, path, flags, mode)
+}
+
+fn show_trees(root: BorrowedFd<'_>, trees: &[(String, OwnedFd)]) -> Result<(), SandboxError> {
+    for (target, tree) in trees {
+        let problem = |errno: rustix::io::Errno| failed("show a tree at", Path::new(target))(errno.into());
+        let attributes = Attributes::NO_SUID | Attributes::NO_DEVICES | Attributes::READ_ONLY;
+        mount::restrict(tree.as_fd(), Depth::One, attributes)?;
+        let place = make_place(root, target.trim_start_matches('/'), true).map_err(problem)?;
+        attach(tree.as_fd(), place.as_fd(), Path::new(""))?;
+    }
+    Ok(())
 }
 
 /// What stands in the lowest layer for a place that something is shown at.

@@ -112,6 +112,7 @@ impl Bench {
             working_directory: "/".to_owned(),
             network: Network::Off,
             binds: vec![],
+            trees: Vec::new(),
             user: None,
             tmp: Tmp::Memory,
             memory: Vec::new(),

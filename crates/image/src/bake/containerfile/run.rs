@@ -189,6 +189,7 @@ impl Wanted<'_> {
             network: self.network,
             binds,
             user: person.map(|person| person.user).filter(|user| user.uid != 0 || user.gid != 0),
+            trees: Vec::new(),
             tmp: Tmp::Tree,
             memory: shown.memory,
             hostname: chain.manner.hostname.to_owned(),

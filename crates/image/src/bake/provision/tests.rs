@@ -1,0 +1,214 @@
+//! Real tools of Debian over a real tree of Debian.
+
+use std::{path::Path, sync::Mutex};
+
+use kiln_model::{
+    Recipe,
+    recipe::{
+        Step, StepKind,
+        provision::{Ansible, Cfengine, Idempotent, Provision, Puppet, Tool, ToolFrom},
+    },
+};
+
+use super::State;
+use crate::bake::{
+    BakeError, BakeEvent, BakeRequest, Baked, bake,
+    tests::{Bench, ChrootSandbox, cache, debian, request, step},
+};
+
+fn ansible(playbook: &str) -> Tool {
+    Tool::Ansible(Ansible {
+        playbook: playbook.into(),
+        roles: vec![],
+        collections: vec![],
+        variables: serde_json::from_str(r#"{ "greeting": "hello" }"#).expect("JSON"),
+        host: "web1".into(),
+        groups: vec!["web".into()],
+        tags: vec![],
+        skip_tags: vec![],
+    })
+}
+
+fn provision(tool: Tool, idempotent: Idempotent) -> Step {
+    let mut step = step("tool", StepKind::Provision(Provision { tool, from: ToolFrom::Archive, idempotent }));
+    step.time_limit = std::time::Duration::from_secs(300);
+    step
+}
+
+/// Bakes, and answers what became of it and what was said.
+fn baked(bench: &Bench, recipe: &Recipe) -> (Result<Baked, BakeError>, Vec<BakeEvent>) {
+    let (directory, cache, seen) = (bench.recipe_dir(), cache(), Mutex::new(Vec::new()));
+    let request = BakeRequest { offline: false, cache: &cache, ..request(recipe, &directory) };
+    let result = bake(&request, &bench.store, &ChrootSandbox, &|event| seen.lock().expect("no panic").push(event));
+    let seen = seen.into_inner().expect("no panic");
+    for event in &seen {
+        match event {
+            BakeEvent::Output { bytes, .. } => print!("{}", String::from_utf8_lossy(bytes)),
+            BakeEvent::Resource { .. } | BakeEvent::Warning(_) => println!("{event:?}"),
+            _ => {}
+        }
+    }
+    (result, seen)
+}
+
+fn warnings(events: &[BakeEvent]) -> String {
+    let texts = events.iter().filter_map(|event| match event {
+        BakeEvent::Warning(text) => Some(format!("{text}\n")),
+        _ => None,
+    });
+    texts.collect()
+}
+
+fn resources(events: &[BakeEvent], wanted: State) -> Vec<String> {
+    let found = events.iter().filter_map(|event| match event {
+        BakeEvent::Resource { run: 1, resource } if resource.state == wanted => Some(resource.to_string()),
+        _ => None,
+    });
+    found.collect()
+}
+
+fn read(bench: &Bench, baked: &Baked, path: &str) -> Option<String> {
+    let bytes = bench.store.tree(&baked.image).expect("a tree").read(Path::new(path), 1 << 20).expect("readable")?;
+    Some(String::from_utf8(bytes).expect("text"))
+}
+
+const ROLE: &str = "\
+- name: motd
+  copy: { content: \"{{ greeting }} from {{ inventory_hostname }}\\n\", dest: /etc/motd }
+  notify: restart cron
+- name: user
+  user: { name: app, system: true }
+- name: who
+  become_user: app
+  command: id -un
+  register: who
+  changed_when: false
+- assert: { that: who.stdout == 'app' }
+- name: no interpreter of the tool is seen
+  command: sh -c '! command -v python3'
+  changed_when: false
+- name: cron
+  service: { name: cron, state: started, enabled: true }
+";
+
+#[test]
+fn root_ansible_plays_a_role_and_leaves_nothing_of_itself() {
+    let bench = Bench::new();
+    bench.write("site.yml", "- hosts: web\n  become: true\n  roles: [web]\n");
+    bench.write("roles/web/tasks/main.yml", ROLE);
+    bench.write("roles/web/handlers/main.yml", "- name: restart cron\n  service: { name: cron, state: restarted }\n");
+    let good = provision(ansible("site.yml"), Idempotent::Fail);
+    let (result, events) = baked(&bench, &debian(&["cron", "passwd"], vec![good.clone()]));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("hello from web1\n"));
+    assert!(read(&bench, &image, "/etc/passwd").expect("there").contains("app:"));
+    let changed = resources(&events, State::Changed);
+    assert!(changed.contains(&"roles/web/tasks/main.yml:1: web : motd".to_owned()), "{changed:?}");
+    assert!(warnings(&events).contains("not started: cron.service ("), "{}", warnings(&events));
+    let tree = bench.store.tree(&image.image).expect("a tree");
+    let tool = |path: &Path| path.to_string_lossy().contains("ansible") || path.ends_with("policy-rc.d");
+    let left: Vec<_> = tree.entries().into_iter().map(|entry| entry.path).filter(|path| tool(path)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!read(&bench, &image, "/var/lib/dpkg/status").expect("there").contains("Package: ansible"));
+
+    let case = |playbook: &str, idempotent| {
+        bench.write("site.yml", playbook);
+        let recipe = debian(&["cron", "passwd"], vec![provision(ansible("site.yml"), idempotent)]);
+        let (result, events) = baked(&bench, &recipe);
+        (result.map(drop).map_err(|error| error.to_string()), warnings(&events))
+    };
+    let (failed, _) = case("- hosts: all\n  tasks:\n  - name: bad\n    command: /bin/false\n", Idempotent::Fail);
+    assert!(failed.expect_err("it fails").contains("\n  site.yml:3: bad: "));
+    let again = "- hosts: all\n  tasks:\n  - name: never at rest\n    shell: date +%N >> /etc/again\n";
+    let (failed, _) = case(again, Idempotent::Fail);
+    assert!(
+        failed
+            .expect_err("it is not idempotent")
+            .contains("not idempotent: ansible, run again over its own result, changes\n  site.yml:3: never at rest")
+    );
+    let (done, warned) = case(again, Idempotent::Warn);
+    assert!(done.is_ok() && warned.contains("site.yml:3: never at rest"), "{done:?} {warned}");
+    let prompt = "- hosts: all\n  vars_prompt: [{ name: password, prompt: The password }]\n  tasks: []\n";
+    assert!(case(prompt, Idempotent::Fail).0.expect_err("it asks").contains("The password (variable `password`)"));
+    let odd = "- hosts: all\n  tasks:\n  - reboot:\n  - shell: sleep 1000 &\n    changed_when: false\n  - copy:\n      dest: /etc/key\n      \
+               content: \"-----BEGIN PRIVATE KEY-----\\n{{ 'b3BlbnNz' * 10 }}\\n\"\n  - command: sysctl -w net.ipv4.ip_forward=1\n    \
+               changed_when: false\n";
+    let (done, warned) = case(odd, Idempotent::Fail);
+    assert!(done.is_ok(), "{done:?}");
+    for part in [
+        "nothing to reboot",
+        "still ran when the tool had ended: sleep (",
+        "/etc/key holds a private key",
+        "did not set the running kernel: sysctl (",
+    ] {
+        assert!(warned.contains(part), "{part}: {warned}");
+    }
+}
+
+#[test]
+fn root_puppet_applies_a_manifest_and_names_what_fails() {
+    let bench = Bench::new();
+    let puppet = || {
+        Tool::Puppet(Puppet {
+            manifest: "manifests/site.pp".into(),
+            modules: vec!["modules".into()],
+            hiera: None,
+            facts: [("role".to_owned(), "web".to_owned())].into(),
+        })
+    };
+    bench.write(
+        "modules/motd/manifests/init.pp",
+        "class motd { file { '/etc/motd': content => \"${facts['role']}\\n\" } }\n",
+    );
+    bench.write(
+        "manifests/site.pp",
+        "include motd\nuser { 'app': ensure => present, system => true }\nservice { 'cron': ensure => running, enable => true }\n",
+    );
+    let recipe = || debian(&["cron", "passwd"], vec![provision(puppet(), Idempotent::Fail)]);
+    let (result, events) = baked(&bench, &recipe());
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("web\n"));
+    let changed = resources(&events, State::Changed);
+    assert!(changed.contains(&"modules/motd/manifests/init.pp:1: File[/etc/motd]".to_owned()), "{changed:?}");
+    assert!(warnings(&events).contains("not started: cron.service ("), "{}", warnings(&events));
+    let tree = bench.store.tree(&image.image).expect("a tree");
+    let left: Vec<_> =
+        tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("puppet")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let case = |manifest: &str| {
+        bench.write("manifests/site.pp", manifest);
+        baked(&bench, &recipe()).0.map(drop).expect_err("it fails").to_string()
+    };
+    assert!(case("\nexec { '/bin/false': }\n").contains("manifests/site.pp:2: Exec[/bin/false]: "));
+    assert!(case("\n\nfile { '/etc/motd' content => 'x' }\n").contains("manifests/site.pp:3: the manifest: "));
+    assert!(case("exec { '/bin/date': }\n").contains("changes\n  manifests/site.pp:1: Exec[/bin/date]"));
+}
+
+#[test]
+fn root_cfengine_runs_a_policy_and_names_what_is_not_kept() {
+    let bench = Bench::new();
+    let cfengine =
+        || Tool::Cfengine(Cfengine { policy: "policy.cf".into(), bundles: vec!["web".into()], classes: vec![] });
+    let recipe = || debian(&[], vec![provision(cfengine(), Idempotent::Fail)]);
+    let policy = |promises: &str| {
+        let stdlib = "body file control { inputs => { \"$(sys.libdir)/stdlib.cf\" }; }\n";
+        format!("{stdlib}bundle agent web\n{{\n{promises}\n}}\n")
+    };
+    bench.write("policy.cf", &policy("files: \"/etc/motd\" create => \"true\", edit_line => insert_lines(\"hi\");"));
+    let (result, events) = baked(&bench, &recipe());
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(read(&bench, &image, "/etc/motd").expect("there").ends_with("hi\n"));
+    assert_eq!(resources(&events, State::Changed), ["policy.cf:4: files '/etc/motd'"]);
+    let tree = bench.store.tree(&image.image).expect("a tree");
+    let left: Vec<_> =
+        tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("cfengine")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let case = |text: String| {
+        bench.write("policy.cf", &text);
+        baked(&bench, &recipe()).0.map(drop).expect_err("it fails").to_string()
+    };
+    let failed = case(policy("commands: \"/bin/false\";"));
+    assert!(failed.contains("commands '/bin/false': "), "{failed}");
+    let failed = case(policy("commands \"/bin/false\";"));
+    assert!(failed.contains("policy.cf:4: the policy: "), "{failed}");
+}

@@ -1,0 +1,58 @@
+//! The tree of a configuration tool: an ordinary Debian base of the image's own suite, with the tool's packages, as locked.
+//!
+//! It is a layer of the store like any other, known by its packages, so that recipes with the same lock share it. No image
+//! has it.
+
+use kiln_model::{
+    Digest,
+    lock::LockedPackage,
+    recipe::{DebianBase, provision::Tool},
+};
+
+use crate::bake::{
+    BakeError, BakeEvent, BakeRequest,
+    chain::{Chain, Manner},
+    packages::{self, Below, Packages},
+};
+
+/// A tool that can be baked.
+pub(super) struct ToolTree<'a> {
+    step: String,
+    base: &'a DebianBase,
+    set: Vec<LockedPackage>,
+    /// Stands for its packages.
+    pub(super) key: Digest,
+}
+
+impl<'a> ToolTree<'a> {
+    /// The packages that the lock has for it.
+    pub(super) fn locked(chain: &Chain<'a>, step: &str, tool: &Tool) -> Result<Self, BakeError> {
+        let wrong = |reason: String| BakeError::Step { step: step.to_owned(), reason };
+        let name = tool.name();
+        let (base, lock) = chain.tools.as_ref().ok_or_else(|| {
+            wrong(format!("{name} is baked from the packages of a Debian base; write `tool = \"image\"`"))
+        })?;
+        let set = lock.iter().find(|set| set.wanted == tool.packages());
+        let set = set.ok_or_else(|| wrong(format!("the lock has no packages of {name}")))?.packages.clone();
+        let step = format!("the tool {name}");
+        let key = Packages { step: &step, base, set: &set }.key(&chain.key);
+        Ok(Self { step, base, set, key })
+    }
+
+    /// Its tree's metadata image. It is baked if it is not there.
+    pub(super) fn bake(&self, chain: &Chain<'_>) -> Result<String, BakeError> {
+        let request = BakeRequest { fresh: false, shell_on_failure: false, ..*chain.request };
+        let events = |event| match event {
+            BakeEvent::Started { .. } => {}
+            BakeEvent::Done(step) if step.cached => {}
+            event => (chain.events)(event),
+        };
+        let mut own = Chain::empty(&request, chain.store, chain.sandbox, &events, Manner::USUAL);
+        own.start_at(chain.epoch);
+        let wanted = Packages { step: &self.step, base: self.base, set: &self.set };
+        let key = wanted.key(&own.key);
+        let make = |own: &Chain<'_>, lower: &str| wanted.layer(own, lower, Below::Nothing);
+        own.perform(&self.step, key, packages::TIME_LIMIT, make)?;
+        own.stored()
+    }
+}

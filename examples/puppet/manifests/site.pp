@@ -1,0 +1,3 @@
+if $facts['role'] == 'web' {
+  include web
+}
