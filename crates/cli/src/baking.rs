@@ -211,7 +211,7 @@ impl Shown<'_> {
                 let run = if run > 1 { ", again" } else { "" };
                 self.ui.note(&format!("    {}{run} {resource}", resource.state.word()));
             }
-            State::Same | State::Skipped => {
+            State::Begun | State::Same | State::Skipped => {
                 if let Some(task) = self.task.lock().expect("no holder panics").as_ref() {
                     task.say(&resource.to_string());
                 }

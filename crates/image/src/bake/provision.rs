@@ -1,4 +1,4 @@
-//! Steps for configuration tools: Ansible, Puppet, CFEngine.
+//! Steps for configuration tools: Ansible, Puppet, CFEngine, Chef, cloud-init.
 //!
 //! The step's programs see the image's tree as it is, with the packages, files and users that it has and no others. The
 //! tool stands below [`TOOL`], a mount of a tree of its own ([`tool`]), and runs there with its own loader and libraries,
@@ -29,7 +29,7 @@ use self::{
     report::{Reader, Said},
     stage::Inputs,
     told::Story,
-    tool::ToolTree,
+    tool::{HostTool, ToolTree},
 };
 use super::{
     BakeError, BakeEvent,
@@ -62,6 +62,7 @@ pub(super) struct Provisioning<'a> {
     what: &'a Provision,
     inputs: Inputs,
     tool: Option<ToolTree<'a>>,
+    host: Option<HostTool>,
 }
 
 impl<'a> Chain<'a> {
@@ -71,9 +72,13 @@ impl<'a> Chain<'a> {
         self.materials.extend(inputs.sources.iter().map(|(path, source)| inputs::of_source(path, source)));
         let tool = match what.from {
             ToolFrom::Archive => Some(ToolTree::locked(self, &step.name, &what.tool)?),
-            ToolFrom::Image => None,
+            ToolFrom::Image | ToolFrom::Host => None,
         };
-        let wanted = Provisioning { step, what, inputs, tool };
+        let host = match what.from {
+            ToolFrom::Host => Some(HostTool::find(&step.name)?),
+            ToolFrom::Archive | ToolFrom::Image => None,
+        };
+        let wanted = Provisioning { step, what, inputs, tool, host };
         let key = wanted.key(&self.key);
         // Before the step, whose time is then its own; a step that is known needs no tool.
         if let Some(tool) = &wanted.tool
@@ -95,6 +100,7 @@ impl Provisioning<'_> {
             .parts(environment)
             .part([u8::from(self.step.network)])
             .part(tool)
+            .parts(self.host.iter().map(|host| host.version.as_str()))
             .part(self.inputs.digest().as_bytes())
             .part(files::digest().as_bytes())
             .done()
@@ -150,6 +156,7 @@ impl Provisioning<'_> {
             let (source, target) = (work.path().join(name), target.to_owned());
             Bind { source, target, writable: false }
         };
+        let binds = [bind("provision", PROVISION), bind("recipe", RECIPE)];
         let runs = if self.what.idempotent == Idempotent::Unchecked { "1" } else { "2" };
         let driver = [format!("{PROVISION}/systemd"), runs.to_owned(), command.good.to_owned()];
         let own = command.environment.iter().map(|(name, value)| (name, value));
@@ -164,7 +171,7 @@ impl Provisioning<'_> {
             environment,
             working_directory: "/".to_owned(),
             network: if self.step.network { Network::On } else { Network::Off },
-            binds: vec![bind("provision", PROVISION), bind("recipe", RECIPE)],
+            binds: binds.into_iter().chain(self.host.as_ref().map(HostTool::bind)).collect(),
             trees: tool
                 .map(|tree| Shown {
                     tree: Box::new(Stored { store: chain.store.clone(), tree }),

@@ -1,8 +1,8 @@
-//! Steps that have a configuration tool do what its own files say: Ansible, Puppet, CFEngine.
+//! Steps that have a configuration tool do what its own files say: Ansible, Puppet, CFEngine, Chef, cloud-init.
 //!
 //! A tool runs while the image is baked and never in a server. It comes from a tree of its own that Kiln bakes from the
 //! archive of the image's base ([`ToolFrom::Archive`]) and shows beside the image's, so that nothing of it stays; or it is
-//! the image's own ([`ToolFrom::Image`]).
+//! the image's own ([`ToolFrom::Image`]). Chef is in no archive: it is the host's ([`ToolFrom::Host`]) or the image's.
 
 pub(crate) mod text;
 
@@ -30,6 +30,8 @@ pub enum ToolFrom {
     Archive,
     /// The image has it installed.
     Image,
+    /// The host has it installed, in a directory of its own with all that it needs.
+    Host,
 }
 
 /// What becomes of a step whose second run changes something.
@@ -54,6 +56,10 @@ pub enum Tool {
     Puppet(Puppet),
     /// `cf-agent`.
     Cfengine(Cfengine),
+    /// `cinc-solo` or `chef-solo`.
+    Chef(Chef),
+    /// cloud-init's modules, as far as they are for an image.
+    CloudInit(CloudInit),
 }
 
 /// What Ansible is told.
@@ -101,6 +107,28 @@ pub struct Cfengine {
     pub classes: Vec<String>,
 }
 
+/// What Chef is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Chef {
+    /// What to carry out, in order: `recipe[web]`, `role[base]`.
+    pub run_list: Vec<String>,
+    /// Directories of cookbooks.
+    pub cookbooks: Vec<String>,
+    /// Directories of data bags.
+    pub data_bags: Option<String>,
+    /// A directory of roles.
+    pub roles: Option<String>,
+    /// The node's attributes.
+    pub attributes: Map<String, Value>,
+}
+
+/// What cloud-init is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CloudInit {
+    /// The user-data file.
+    pub user_data: String,
+}
+
 impl Tool {
     /// The tool's name, as people write it and as `[[step]]` has it.
     pub fn name(&self) -> &'static str {
@@ -108,15 +136,19 @@ impl Tool {
             Self::Ansible(_) => "ansible",
             Self::Puppet(_) => "puppet",
             Self::Cfengine(_) => "cfengine",
+            Self::Chef(_) => "chef",
+            Self::CloudInit(_) => "cloud-init",
         }
     }
 
-    /// What it is begun with: a playbook, a manifest, a policy.
-    pub fn source(&self) -> &str {
+    /// What it is begun with: a playbook, a manifest, a policy, a run list, a user-data file.
+    pub fn source(&self) -> String {
         match self {
-            Self::Ansible(ansible) => &ansible.playbook,
-            Self::Puppet(puppet) => &puppet.manifest,
-            Self::Cfengine(cfengine) => &cfengine.policy,
+            Self::Ansible(ansible) => ansible.playbook.clone(),
+            Self::Puppet(puppet) => puppet.manifest.clone(),
+            Self::Cfengine(cfengine) => cfengine.policy.clone(),
+            Self::Chef(chef) => chef.run_list.join(","),
+            Self::CloudInit(cloud) => cloud.user_data.clone(),
         }
     }
 
@@ -129,26 +161,32 @@ impl Tool {
             }
             Self::Puppet(_) => &["puppet-agent"],
             Self::Cfengine(_) => &["cfengine3"],
+            Self::Chef(_) => &[],
+            Self::CloudInit(_) => &["cloud-init"],
         }
     }
 
     /// Every file and directory of the recipe that it is given.
     pub fn inputs(&self) -> Vec<&str> {
-        let more: Vec<&String> = match self {
-            Self::Ansible(ansible) => ansible.roles.iter().chain(&ansible.collections).collect(),
-            Self::Puppet(puppet) => puppet.modules.iter().collect(),
-            _ => Vec::new(),
-        };
-        let more = more.into_iter().map(String::as_str);
-        [parent(self.source())].into_iter().chain(self.hiera()).chain(more).collect()
-    }
-
-    fn hiera(&self) -> Option<&str> {
         match self {
-            Self::Puppet(puppet) => puppet.hiera.as_deref().map(parent),
-            _ => None,
+            Self::Ansible(ansible) => beside(&ansible.playbook, ansible.roles.iter().chain(&ansible.collections)),
+            Self::Puppet(puppet) => {
+                let mut inputs = beside(&puppet.manifest, &puppet.modules);
+                inputs.extend(puppet.hiera.as_deref().map(parent));
+                inputs
+            }
+            Self::Cfengine(cfengine) => beside(&cfengine.policy, []),
+            Self::Chef(chef) => {
+                let more = chef.data_bags.iter().chain(&chef.roles);
+                chef.cookbooks.iter().chain(more).map(String::as_str).collect()
+            }
+            Self::CloudInit(cloud) => vec![&cloud.user_data],
         }
     }
+}
+
+fn beside<'a>(path: &'a str, more: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+    [parent(path)].into_iter().chain(more.into_iter().map(String::as_str)).collect()
 }
 
 /// The directory of a path of the recipe; empty for the recipe's own.

@@ -54,11 +54,26 @@ pub(crate) const ANY: Keys = Keys {
         "cfengine",
         "bundles",
         "classes",
+        "chef",
+        "cookbooks",
+        "data_bags",
+        "attributes",
+        "cloud-init",
     ],
 };
 
-const VERBS: [&str; 7] = ["copy", "run", "packages", "remove", "ansible", "puppet", "cfengine"];
-const KINDS: [Keys; 7] = [COPY, RUN, PACKAGES, REMOVE, provision::ANSIBLE, provision::PUPPET, provision::CFENGINE];
+const VERBS: [&str; 9] = ["copy", "run", "packages", "remove", "ansible", "puppet", "cfengine", "chef", "cloud-init"];
+const KINDS: [Keys; 9] = [
+    COPY,
+    RUN,
+    PACKAGES,
+    REMOVE,
+    provision::ANSIBLE,
+    provision::PUPPET,
+    provision::CFENGINE,
+    provision::CHEF,
+    provision::CLOUD_INIT,
+];
 const MAX_STEPS: usize = 100;
 const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 

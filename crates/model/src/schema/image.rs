@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::config::{Configured, File, Items, ItemsTable, Key, KeyItem, KeyType, KeyValue, Variable};
-pub use self::provision::{AnsibleStep, CfengineStep, Idempotent, PuppetStep, Tool, Warn};
+pub use self::provision::{
+    AnsibleStep, CfengineStep, ChefStep, ChefTool, CloudInitStep, Idempotent, PuppetStep, Tool, Warn,
+};
 pub use self::test::{
     CommandTest, Expectation, Expectations, FileTest, HttpTest, MatrixEntry, MatrixOnly, PackageTest, PortTest,
     ProcessTest, ScriptTest, TcpTest, Test, Tests, UserTest,
@@ -231,6 +233,10 @@ pub enum Step {
     Puppet(PuppetStep),
     /// Runs a CFEngine policy.
     Cfengine(CfengineStep),
+    /// Runs Chef's recipes.
+    Chef(ChefStep),
+    /// Applies a user-data file of cloud-init.
+    CloudInit(CloudInitStep),
 }
 
 /// Copies a file, or a directory's content, into the image.

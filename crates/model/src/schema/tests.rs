@@ -38,8 +38,8 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     agree(&schema, step::RUN, &["RunStep"]);
     agree(&schema, step::PACKAGES, &["PackagesStep"]);
     agree(&schema, step::REMOVE, &["RemoveStep"]);
-    let tools = ["AnsibleStep", "PuppetStep", "CfengineStep"];
-    let keys = [provision::ANSIBLE, provision::PUPPET, provision::CFENGINE];
+    let tools = ["AnsibleStep", "PuppetStep", "CfengineStep", "ChefStep", "CloudInitStep"];
+    let keys = [provision::ANSIBLE, provision::PUPPET, provision::CFENGINE, provision::CHEF, provision::CLOUD_INIT];
     keys.into_iter().zip(tools).for_each(|(keys, name)| agree(&schema, keys, &[name]));
     let kinds = [&["CopyStep", "RunStep", "PackagesStep", "RemoveStep"][..], &tools].concat();
     agree(&schema, step::ANY, &kinds);

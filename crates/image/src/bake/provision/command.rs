@@ -1,9 +1,9 @@
 //! How each tool is called.
 
-use kiln_model::recipe::provision::{Ansible, Cfengine, Puppet, Tool, ToolFrom};
+use kiln_model::recipe::provision::{Ansible, Cfengine, Chef, CloudInit, Puppet, Tool, ToolFrom};
 use serde_json::json;
 
-use super::{PROVISION, RECIPE, TOOL};
+use super::{PROVISION, RECIPE, TOOL, files};
 
 /// Where a tool may keep what it likes for the length of the step.
 const HOME: &str = "/run/kiln/home";
@@ -27,6 +27,8 @@ impl Command {
             Tool::Ansible(told) => ansible(told, from),
             Tool::Puppet(told) => puppet(told, from),
             Tool::Cfengine(told) => cfengine(told),
+            Tool::Chef(told) => chef(told),
+            Tool::CloudInit(told) => cloud_init(told, from),
         };
         // systemctl does what it can without a systemd, also where it is called by its path.
         let environment = [("SYSTEMD_OFFLINE", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -49,7 +51,7 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 fn ansible(told: &Ansible, from: ToolFrom) -> Command {
     let mut call = match from {
         ToolFrom::Archive => vec![format!("{PROVISION}/bin/python3"), format!("{TOOL}/usr/bin/ansible-playbook")],
-        ToolFrom::Image => words(["ansible-playbook"]),
+        ToolFrom::Image | ToolFrom::Host => words(["ansible-playbook"]),
     };
     let own = format!("@{PROVISION}/variables.json");
     call.extend([("-i", format!("{PROVISION}/inventory.yml")), ("-e", own)].map(|(k, v)| [k.to_owned(), v]).concat());
@@ -85,7 +87,7 @@ fn ansible(told: &Ansible, from: ToolFrom) -> Command {
 fn inventory(told: &Ansible, from: ToolFrom) -> String {
     let python = match from {
         ToolFrom::Archive => format!("{PROVISION}/bin/python3"),
-        ToolFrom::Image => "{{ ansible_playbook_python }}".to_owned(),
+        ToolFrom::Image | ToolFrom::Host => "{{ ansible_playbook_python }}".to_owned(),
     };
     let host = json!({
         "ansible_connection": "local",
@@ -100,12 +102,12 @@ fn inventory(told: &Ansible, from: ToolFrom) -> String {
 fn puppet(told: &Puppet, from: ToolFrom) -> Command {
     let mut call = match from {
         ToolFrom::Archive => vec![format!("{PROVISION}/bin/ruby")],
-        ToolFrom::Image => words(["ruby"]),
+        ToolFrom::Image | ToolFrom::Host => words(["ruby"]),
     };
     call.push(format!("-r{PROVISION}/plugins/kiln.rb"));
     call.extend(match from {
         ToolFrom::Archive => vec![format!("{TOOL}/usr/bin/puppet")],
-        ToolFrom::Image => words(["-S", "puppet"]),
+        ToolFrom::Image | ToolFrom::Host => words(["-S", "puppet"]),
     });
     call.extend(words(["apply", "--color=false", "--detailed-exitcodes", "--report", "--reports=kiln"]));
     for place in ["confdir", "codedir", "vardir", "logdir", "rundir", "publicdir", "ssldir"] {
@@ -133,4 +135,49 @@ fn cfengine(told: &Cfengine) -> Command {
         call.extend([option.to_owned(), names.join(",")]);
     }
     Command { words: call, good: "0", ..Command::default() }
+}
+
+/// Its configuration is what <https://docs.chef.io/config_rb_solo/> says, its results come by
+/// <https://docs.chef.io/handlers/#event-handlers>.
+fn chef(told: &Chef) -> Command {
+    let mut call = vec![format!("{PROVISION}/bin/chef-run")];
+    call.extend(
+        [("--config", "solo.rb"), ("--json-attributes", "node.json")]
+            .map(|(k, v)| [k.to_owned(), format!("{PROVISION}/{v}")])
+            .concat(),
+    );
+    call.extend(words(["--no-color", "--log_level", "warn"]));
+    let cookbooks: Vec<_> = told.cookbooks.iter().map(|path| inside(path)).collect();
+    let one = |name: &str, path: &Option<String>| {
+        path.as_ref().map(|path| format!("{name} {}\n", json!(inside(path)))).unwrap_or_default()
+    };
+    let solo = format!(
+        "require '{PROVISION}/chef.rb'\ncookbook_path {}\nfile_cache_path '{HOME}/chef/cache'\n\
+         file_backup_path '{HOME}/chef/backup'\ncache_path '{HOME}/chef'\nchef_license 'accept-no-persist'\n\
+         solo true\n{}{}",
+        json!(cookbooks),
+        one("data_bag_path", &told.data_bags),
+        one("role_path", &told.roles),
+    );
+    let mut node = told.attributes.clone();
+    node.insert("run_list".to_owned(), json!(told.run_list));
+    Command {
+        words: call,
+        good: "0",
+        files: vec![
+            ("chef.rb", files::CHEF_HANDLER.to_owned()),
+            ("solo.rb", solo),
+            ("node.json", serde_json::Value::Object(node).to_string()),
+        ],
+        ..Command::default()
+    }
+}
+
+fn cloud_init(told: &CloudInit, from: ToolFrom) -> Command {
+    let (python, templates) = match from {
+        ToolFrom::Archive => (format!("{PROVISION}/bin/python3"), format!("{TOOL}/etc/cloud/templates")),
+        ToolFrom::Image | ToolFrom::Host => ("python3".to_owned(), "/etc/cloud/templates".to_owned()),
+    };
+    let words = vec![python, format!("{PROVISION}/cloud.py"), inside(&told.user_data), templates];
+    Command { words, good: "0", files: vec![("cloud.py", files::CLOUD.to_owned())], ..Command::default() }
 }

@@ -27,6 +27,12 @@ pub(super) const SERVICE_NAMES: [&str; 11] = [
 pub(super) const PLUGINS: [(&str, &str); 2] =
     [("kiln.py", include_str!("inside/kiln.py")), ("kiln.rb", include_str!("inside/kiln.rb"))];
 
+/// cloud-init's part, run by Python.
+pub(super) const CLOUD: &str = include_str!("inside/cloud.py");
+/// Chef's part, read with its configuration.
+pub(super) const CHEF_HANDLER: &str = include_str!("inside/chef.rb");
+
+const CHEF: &str = include_str!("inside/chef-run");
 const CFENGINE: &str = include_str!("inside/cf-run");
 
 /// The machine's name in paths of libraries, and the loader of programs.
@@ -39,7 +45,8 @@ const MACHINE: (&str, &str) = if cfg!(target_arch = "aarch64") {
 /// Programs that start those of the tool's tree with its own loader and libraries.
 pub(super) fn programs(tool: &str) -> Vec<(&'static str, String)> {
     match tool {
-        "ansible" => vec![("python3", python())],
+        "ansible" | "cloud-init" => vec![("python3", python())],
+        "chef" => vec![("chef-run", CHEF.to_owned())],
         "puppet" => vec![("ruby", ruby())],
         "cfengine" => vec![
             ("cf-run", CFENGINE.to_owned()),
@@ -79,7 +86,8 @@ fn started(program: &str, before: &str, arguments: &str) -> String {
 
 /// Stands for all of them: a step that another Kiln carried out differently is carried out again.
 pub(super) fn digest() -> Digest {
-    let texts = [DRIVER, SERVICE, CFENGINE].into_iter().chain(PLUGINS.iter().map(|(_, text)| *text));
-    let programs = ["ansible", "puppet", "cfengine"].into_iter().flat_map(programs).map(|(_, text)| text);
+    let texts =
+        [DRIVER, SERVICE, CFENGINE, CHEF, CHEF_HANDLER, CLOUD].into_iter().chain(PLUGINS.iter().map(|(_, text)| *text));
+    let programs = ["ansible", "puppet", "cfengine", "cloud-init"].into_iter().flat_map(programs).map(|(_, text)| text);
     Key::new("files", None).parts(texts.map(str::to_owned).chain(programs)).done()
 }

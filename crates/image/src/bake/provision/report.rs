@@ -20,6 +20,8 @@ const SEPARATOR: u8 = 0x1e;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
+    /// It is being worked on.
+    Begun,
     /// It was as wanted.
     Same,
     /// It was changed.
@@ -36,6 +38,7 @@ impl State {
     /// The state as one word.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Begun => "begun",
             Self::Same => "same",
             Self::Changed => "changed",
             Self::Failed => "failed",
@@ -114,6 +117,8 @@ pub(super) enum Asked {
     Start,
     Reboot,
     Kernel,
+    /// What is for a server that starts, not for an image.
+    Server,
 }
 
 /// A piece of what was read.

@@ -6,7 +6,7 @@ use kiln_model::{
     Recipe,
     recipe::{
         Step, StepKind,
-        provision::{Ansible, Cfengine, Idempotent, Provision, Puppet, Tool, ToolFrom},
+        provision::{Ansible, Cfengine, Chef, CloudInit, Idempotent, Provision, Puppet, Tool, ToolFrom},
     },
 };
 
@@ -146,6 +146,47 @@ fn root_ansible_plays_a_role_and_leaves_nothing_of_itself() {
 }
 
 #[test]
+fn root_ansible_that_hangs_is_ended_and_what_is_not_the_images_stays() {
+    let bench = Bench::new();
+    let mut hangs = provision(ansible("site.yml"), Idempotent::Fail);
+    hangs.time_limit = std::time::Duration::from_secs(20);
+    bench.write(
+        "site.yml",
+        "- hosts: all\n  gather_facts: false\n  tasks:\n  - name: for ever\n    command: sleep 1000\n",
+    );
+    let failed = baked(&bench, &debian(&["passwd"], vec![hangs])).0.map(drop).expect_err("it ends").to_string();
+    assert!(failed.contains("did not end within 20s\n  it was at site.yml:4: for ever"), "{failed}");
+    let edits = "- hosts: all\n  gather_facts: false\n  tasks:\n  - copy: { dest: /etc/resolv.conf, content: \"nameserver 192.0.2.1\\n\" }\n";
+    bench.write("site.yml", edits);
+    let recipe = debian(&["passwd"], vec![provision(ansible("site.yml"), Idempotent::Fail)]);
+    let image = baked(&bench, &recipe).0.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/resolv.conf").as_deref(), Some(""));
+}
+
+#[test]
+fn root_a_tool_that_cannot_be_fetched_is_named() {
+    let bench = Bench::new();
+    bench.write("site.pp", "notify { 'x': }\n");
+    let puppet = |from| {
+        let tool = Tool::Puppet(Puppet { manifest: "site.pp".into(), modules: vec![], hiera: None, facts: [].into() });
+        step("tool", StepKind::Provision(Provision { tool, from, idempotent: Idempotent::Fail }))
+    };
+    let (directory, cache) = (bench.recipe_dir(), bench.dir.path().join("cache"));
+    std::fs::create_dir(&cache).expect("a directory");
+    let bake = |recipe: &Recipe, offline| {
+        let request = BakeRequest { offline, cache: &cache, ..request(recipe, &directory) };
+        bake(&request, &bench.store, &ChrootSandbox, &|_| {}).map(drop)
+    };
+    bake(&debian(&[], vec![]), false).unwrap_or_else(|error| panic!("{error}"));
+    let failed = bake(&debian(&[], vec![puppet(ToolFrom::Archive)]), true).expect_err("no network");
+    let failed = format!("{failed:?}");
+    assert!(failed.contains("the tool puppet") && failed.contains("NotCached"), "{failed}");
+    let (failed, _) = baked(&bench, &debian(&[], vec![puppet(ToolFrom::Image)]));
+    let failed = failed.map(drop).expect_err("the image has none").to_string();
+    assert!(failed.contains("uses the puppet of the image, which has none"), "{failed}");
+}
+
+#[test]
 fn root_puppet_applies_a_manifest_and_names_what_fails() {
     let bench = Bench::new();
     let puppet = || {
@@ -211,4 +252,95 @@ fn root_cfengine_runs_a_policy_and_names_what_is_not_kept() {
     assert!(failed.contains("commands '/bin/false': "), "{failed}");
     let failed = case(policy("commands \"/bin/false\";"));
     assert!(failed.contains("policy.cf:4: the policy: "), "{failed}");
+}
+
+const USER_DATA: &str = "\
+#cloud-config
+hostname: web1
+users:
+  - name: deploy
+    system: true
+write_files:
+  - path: /etc/motd
+    content: hello
+runcmd:
+  - echo ran >> /etc/ran
+  - systemctl restart cron
+growpart: { mode: auto }
+";
+
+#[test]
+fn root_cloud_init_applies_what_is_for_an_image_and_names_the_rest() {
+    let bench = Bench::new();
+    let told = || Tool::CloudInit(CloudInit { user_data: "user-data.yaml".into() });
+    let bake = |text: &str| {
+        bench.write("user-data.yaml", text);
+        baked(&bench, &debian(&["cron", "passwd"], vec![provision(told(), Idempotent::Unchecked)]))
+    };
+    let (result, events) = bake(USER_DATA);
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("hello"));
+    assert_eq!(read(&bench, &image, "/etc/ran").as_deref(), Some("ran\n"));
+    assert!(read(&bench, &image, "/etc/passwd").expect("there").contains("deploy:"));
+    let changed = ["user-data.yaml:6: write-files", "user-data.yaml:3: users-groups", "user-data.yaml:9: scripts-user"];
+    assert_eq!(resources(&events, State::Changed), changed);
+    let warned = warnings(&events);
+    assert!(warned.contains("left out: user-data.yaml:12 growpart, user-data.yaml:2 hostname ("), "{warned}");
+    assert!(warned.contains("not started: cron.service ("), "{warned}");
+    let tree = bench.store.tree(&image.image).expect("a tree");
+    let left: Vec<_> =
+        tree.entries().into_iter().map(|e| e.path).filter(|p| p.to_string_lossy().contains("cloud")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    for (text, told) in [
+        ("#cloud-config\nruncmd: 7\n", "user-data.yaml:2: the user-data: runcmd: 7 is not of type"),
+        ("#cloud-config\n\nruncmd: [\n", "user-data.yaml:4: the user-data: "),
+        ("#cloud-config\nruncmd: [ /bin/false ]\nlocale: C.UTF-8\n", "user-data.yaml:2: scripts-user: "),
+    ] {
+        let failed = bake(text).0.map(drop).expect_err("it fails").to_string();
+        assert!(failed.contains(told), "{told}: {failed}");
+    }
+}
+
+/// Chef is in no archive of Debian. What is told it, and what is heard of it, is tried with a program in its place, which
+/// carries out nothing.
+#[test]
+fn root_chef_is_called_as_its_manual_says() {
+    let bench = Bench::new();
+    let told = Chef {
+        run_list: vec!["recipe[web]".into()],
+        cookbooks: vec!["cookbooks".into()],
+        data_bags: None,
+        roles: None,
+        attributes: serde_json::from_str(r#"{ "web": { "port": 8080 } }"#).expect("JSON"),
+    };
+    bench.write("cookbooks/web/recipes/default.rb", "file '/etc/motd'\n");
+    let from = |from| {
+        let mut step = provision(Tool::Chef(told.clone()), Idempotent::Fail);
+        step.kind =
+            StepKind::Provision(Provision { tool: Tool::Chef(told.clone()), from, idempotent: Idempotent::Fail });
+        step
+    };
+    let place = "/run/kiln/recipe/cookbooks/web/recipes/default.rb";
+    let program = format!(
+        "#!/bin/sh\n[ \"$*\" = '--config /run/kiln/provision/solo.rb --json-attributes /run/kiln/provision/node.json --no-color \
+         --log_level warn' ] || exit 7\ngrep -q '\"run_list\":\\[\"recipe\\[web\\]\"\\]' $4 || exit 8\n\
+         grep -q '^cookbook_path \\[\"/run/kiln/recipe/cookbooks\"\\]$' $2 || exit 9\n[ -e {place} ] || exit 10\n\
+         [ -e /etc/chef-was-here ] && exit 0\necho hi > /etc/chef-was-here\n\
+         printf '\\036{{\"event\":\"result\",\"state\":\"changed\",\"what\":\"file[/etc/motd]\",\"file\":\"{place}\",\"line\":1}}\\n'\n"
+    );
+    bench.write("cinc-solo", &program);
+    let copy = StepKind::Copy {
+        from: "cinc-solo".into(),
+        to: "/usr/local/bin/cinc-solo".into(),
+        owner: "root".into(),
+        mode: Some(0o755),
+    };
+    let (result, events) = baked(&bench, &debian(&[], vec![step("stand-in", copy), from(ToolFrom::Image)]));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/chef-was-here").as_deref(), Some("hi\n"));
+    assert_eq!(resources(&events, State::Changed), ["cookbooks/web/recipes/default.rb:1: file[/etc/motd]"]);
+    if !Path::new("/opt/cinc").exists() && !Path::new("/opt/chef").exists() {
+        let failed = baked(&bench, &debian(&[], vec![from(ToolFrom::Host)])).0.map(drop).expect_err("there is none");
+        assert!(failed.to_string().contains("this host has neither Cinc nor Chef"), "{failed}");
+    }
 }

@@ -28,7 +28,7 @@ pub(super) struct Story {
     failed: Vec<Resource>,
     /// Changed by the second run.
     again: Vec<Resource>,
-    /// The last result, for a step that does not end.
+    /// The last that was begun or told, for a step that does not end.
     last: Option<Resource>,
     told: BTreeSet<(Asked, String)>,
     left: BTreeSet<String>,
@@ -106,6 +106,7 @@ impl Story {
         };
         let again = if self.run == 2 { " in its second run" } else { "" };
         let resources = match (judged.outcome, &self.last) {
+            (Outcome::TimedOut, Some(last)) if last.state == State::Begun => format!("\n  it was at {last}"),
             (Outcome::TimedOut, Some(last)) => format!("\n  the last result was of {last}"),
             _ => described(&self.failed),
         };
@@ -134,6 +135,11 @@ impl Story {
                 named(Asked::Kernel),
                 "did not set the running kernel",
                 "it is the host's; what is in files stays, and is not read in servers",
+            ),
+            (
+                named(Asked::Server),
+                "left out",
+                "it is for a server that starts, not for an image: what differs between servers comes from the fleet",
             ),
             (left.join(", "), "still ran when the tool had ended", "ended with the step"),
         ];

@@ -3,17 +3,26 @@
 //! It is a layer of the store like any other, known by its packages, so that recipes with the same lock share it. No image
 //! has it.
 
+use std::{fs, path::PathBuf};
+
 use kiln_model::{
     Digest,
     lock::LockedPackage,
     recipe::{DebianBase, provision::Tool},
 };
 
-use crate::bake::{
-    BakeError, BakeEvent, BakeRequest,
-    chain::{Chain, Manner},
-    packages::{self, Below, Packages},
+use crate::{
+    bake::{
+        BakeError, BakeEvent, BakeRequest,
+        chain::{Chain, Manner},
+        packages::{self, Below, Packages},
+    },
+    sandbox::Bind,
 };
+
+/// Where packages of Chef put it with all that it needs, and its file that says which it is.
+const CHEF: [&str; 2] = ["/opt/cinc", "/opt/chef"];
+const VERSION: &str = "version-manifest.txt";
 
 /// A tool that can be baked.
 pub(super) struct ToolTree<'a> {
@@ -54,5 +63,33 @@ impl<'a> ToolTree<'a> {
         let make = |own: &Chain<'_>, lower: &str| wanted.layer(own, lower, Below::Nothing);
         own.perform(&self.step, key, packages::TIME_LIMIT, make)?;
         own.stored()
+    }
+}
+
+/// Chef as the host has it: a directory with everything that it needs, shown at its own place.
+pub(super) struct HostTool {
+    directory: PathBuf,
+    /// Stands for its version.
+    pub(super) version: String,
+}
+
+impl HostTool {
+    pub(super) fn find(step: &str) -> Result<Self, BakeError> {
+        let found = CHEF.iter().find_map(|directory| {
+            let directory = PathBuf::from(directory);
+            fs::read(directory.join(VERSION))
+                .ok()
+                .map(|text| Self { directory, version: Digest::of(&text).to_string() })
+        });
+        found.ok_or_else(|| {
+            let reason = "this host has neither Cinc nor Chef (there is no /opt/cinc and no /opt/chef): install its package \
+                          here, or in the image with `tool = \"image\"`";
+            BakeError::Step { step: step.to_owned(), reason: reason.to_owned() }
+        })
+    }
+
+    pub(super) fn bind(&self) -> Bind {
+        let target = self.directory.display().to_string();
+        Bind { source: self.directory.clone(), target, writable: false }
     }
 }

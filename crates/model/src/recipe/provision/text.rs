@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     super::{Base, FileKind, Step, StepKind, check, text::Context, text::Placed},
-    Ansible, Cfengine, Idempotent, Provision, Puppet, Tool, ToolFrom,
+    Ansible, Cfengine, Chef, CloudInit, Idempotent, Provision, Puppet, Tool, ToolFrom,
 };
 use crate::{
     diagnostic::shown,
@@ -54,6 +54,30 @@ pub(crate) const CFENGINE: Keys = Keys {
     of: "a `cfengine` step",
     valid: &["name", "cfengine", "bundles", "classes", "tool", "idempotent", "environment", "network", "time_limit"],
 };
+/// The keys of a `chef` step.
+pub(crate) const CHEF: Keys = Keys {
+    of: "a `chef` step",
+    valid: &[
+        "name",
+        "chef",
+        "cookbooks",
+        "data_bags",
+        "roles",
+        "attributes",
+        "tool",
+        "idempotent",
+        "environment",
+        "network",
+        "time_limit",
+    ],
+};
+/// The keys of a `cloud-init` step.
+pub(crate) const CLOUD_INIT: Keys =
+    Keys { of: "a `cloud-init` step", valid: &["name", "cloud-init", "tool", "environment", "network", "time_limit"] };
+
+const ARCHIVE: [(&str, ToolFrom); 2] = [("archive", ToolFrom::Archive), ("image", ToolFrom::Image)];
+const HOST: [(&str, ToolFrom); 2] = [("host", ToolFrom::Host), ("image", ToolFrom::Image)];
+
 /// Reads a step whose verb is a tool's.
 pub(in crate::recipe) fn read(
     verb: &str,
@@ -64,12 +88,15 @@ pub(in crate::recipe) fn read(
     let (keys, tool) = match verb {
         "ansible" => (ANSIBLE, ansible(table, source, context).map(Tool::Ansible)),
         "puppet" => (PUPPET, puppet(table, source, context).map(Tool::Puppet)),
-        _ => (CFENGINE, cfengine(table, source, context).map(Tool::Cfengine)),
+        "cfengine" => (CFENGINE, cfengine(table, source, context).map(Tool::Cfengine)),
+        "chef" => (CHEF, chef(table, source, context).map(Tool::Chef)),
+        _ => (CLOUD_INIT, cloud_init(source, context).map(Tool::CloudInit)),
     };
-    let from = table
-        .get("tool")
-        .map_or(Some(ToolFrom::Archive), |v| v.word(&[("archive", ToolFrom::Archive), ("image", ToolFrom::Image)]));
-    let idempotent = table.get("idempotent").map_or(Some(Idempotent::Fail), |v| idempotent(&v));
+    let places = if verb == "chef" { HOST } else { ARCHIVE };
+    let from = table.get("tool").map_or(Some(places[0].1), |v| v.word(&places));
+    // cloud-init does not say what it changed.
+    let usual = if verb == "cloud-init" { Idempotent::Unchecked } else { Idempotent::Fail };
+    let idempotent = table.get("idempotent").map_or(Some(usual), |v| idempotent(&v));
     let kind = || Some(StepKind::Provision(Provision { tool: tool?, from: from?, idempotent: idempotent? }));
     (keys, kind())
 }
@@ -129,6 +156,42 @@ fn cfengine(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>) -> Opt
     let bundles = words(table, "bundles", "[\"web\"]");
     let classes = words(table, "classes", "[\"web\"]");
     Some(Cfengine { policy: policy?, bundles: bundles?, classes: classes? })
+}
+
+fn chef(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>) -> Option<Chef> {
+    let example = "[\"recipe[web]\"]";
+    let items: Vec<_> = source.list(example)?.iter().map(|item| item.checked("\"recipe[web]\"", run_item)).collect();
+    let run_list = match items.into_iter().collect::<Option<Vec<_>>>() {
+        Some(list) if list.is_empty() => source.wrong("a list with something in it", example),
+        list => list,
+    };
+    let cookbooks = table
+        .required("cookbooks", "cookbooks = [\"cookbooks\"]")
+        .and_then(|_| directories(table, "cookbooks", context));
+    let one = |key: &'static str| table.get(key).map_or(Some(None), |v| directory(&v, "\"roles\"", context).map(Some));
+    let (data_bags, roles) = (one("data_bags"), one("roles"));
+    let attributes = object(table, "attributes", "{ web = { port = 8080 } }");
+    Some(Chef {
+        run_list: run_list?,
+        cookbooks: cookbooks?,
+        data_bags: data_bags?,
+        roles: roles?,
+        attributes: attributes?,
+    })
+}
+
+/// `recipe[web::install]`, `role[base]`, `web`.
+fn run_item(text: &str) -> Result<(), String> {
+    let name = ["recipe[", "role["].iter().find_map(|kind| text.strip_prefix(kind)?.strip_suffix(']')).unwrap_or(text);
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"_-:@.".contains(&b);
+    match !name.is_empty() && name.len() <= 128 && name.bytes().all(good) {
+        true => Ok(()),
+        false => Err(format!("`{}` is no item of a run list: write `recipe[web]` or `role[base]`", shown(text))),
+    }
+}
+
+fn cloud_init(source: &Value<'_>, context: &Context<'_>) -> Option<CloudInit> {
+    file(source, "\"user-data.yaml\"", context).map(|user_data| CloudInit { user_data })
 }
 
 fn object(table: &Table<'_>, key: &'static str, example: &str) -> Option<Map<String, Json>> {
@@ -191,7 +254,7 @@ pub(in crate::recipe) fn tools_need_an_archive(base: &Base, steps: &[Placed<'_, 
         let StepKind::Provision(provision) = &step.kind else { continue };
         let name = provision.tool.name();
         let missing = match base {
-            _ if provision.from == ToolFrom::Image => continue,
+            _ if provision.from != ToolFrom::Archive => continue,
             Base::Debian(_) => continue,
             Base::Image(_) | Base::Oci(_) | Base::Containerfile(_) => {
                 format!("{name} is baked from the packages of a Debian or Ubuntu base, which this recipe does not have")

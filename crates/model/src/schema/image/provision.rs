@@ -93,6 +93,63 @@ pub struct CfengineStep {
     pub time_limit: Option<DurationText>,
 }
 
+/// Runs Chef's recipes while the image is baked.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChefStep {
+    /// What the step is called in progress and errors.
+    pub name: Option<String>,
+    /// The run list: `recipe[web]`, `role[base]`.
+    pub chef: Vec<String>,
+    /// Directories of cookbooks.
+    pub cookbooks: Vec<RecipePath>,
+    /// A directory of data bags.
+    pub data_bags: Option<RecipePath>,
+    /// A directory of roles.
+    pub roles: Option<RecipePath>,
+    /// The node's attributes.
+    pub attributes: Option<BTreeMap<String, Value>>,
+    /// Where Chef comes from; `host` where nothing is said.
+    pub tool: Option<ChefTool>,
+    /// What becomes of a step that changes something when it is carried out again; true where nothing is said.
+    pub idempotent: Option<Idempotent>,
+    /// Variables.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Whether there is a way out to the network; `off` where nothing is said.
+    pub network: Option<OnOff>,
+    /// The step is killed after this time; `30m` where nothing is said.
+    pub time_limit: Option<DurationText>,
+}
+
+/// Where Chef comes from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChefTool {
+    /// `/opt/cinc` or `/opt/chef` of the host. Nothing of it stays in the image.
+    Host,
+    /// The image has it installed.
+    Image,
+}
+
+/// Applies a user-data file of cloud-init while the image is baked.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloudInitStep {
+    /// What the step is called in progress and errors.
+    pub name: Option<String>,
+    /// The user-data file.
+    #[serde(rename = "cloud-init")]
+    pub cloud_init: RecipePath,
+    /// Where cloud-init comes from; `archive` where nothing is said.
+    pub tool: Option<Tool>,
+    /// Variables.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Whether there is a way out to the network; `off` where nothing is said.
+    pub network: Option<OnOff>,
+    /// The step is killed after this time; `30m` where nothing is said.
+    pub time_limit: Option<DurationText>,
+}
+
 /// Where a tool comes from.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

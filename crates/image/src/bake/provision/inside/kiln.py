@@ -89,6 +89,10 @@ class CallbackModule(CallbackBase):
         known = ("minutes", "seconds")
         if task.action in ("pause", "ansible.builtin.pause") and not any(key in task.args for key in known):
             question(str(task.args.get("prompt", "pause")), place(task))
+        say(dict({"event": "result", "state": "begun", "what": what(task, {})}, **place(task)))
+
+    def v2_playbook_on_handler_task_start(self, task):
+        self.v2_playbook_on_task_start(task, False)
 
     def v2_playbook_on_vars_prompt(self, varname, private=True, prompt=None, encrypt=None, confirm=False,
                                    salt_size=None, salt=None, default=None, unsafe=None):
