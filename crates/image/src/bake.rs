@@ -18,10 +18,12 @@ mod key;
 pub mod lock;
 mod mount_points;
 mod oci;
+mod over;
 mod owner;
 mod packages;
 mod remove;
 mod reproducible;
+mod resolve;
 mod run;
 mod source;
 
@@ -42,6 +44,7 @@ use crate::{
     registry::Registries,
     sandbox::{Sandbox, Stream},
     store::Store,
+    survey::{self, EnabledService},
 };
 
 /// What to do about `kiln.lock`.
@@ -136,6 +139,8 @@ pub struct Baked {
     pub seconds: f64,
     /// Every step.
     pub steps: Vec<StepOutcome>,
+    /// The packages that the recipe asks for, by their names: not those that they need.
+    pub packages: Vec<String>,
     /// What went into the image.
     pub inputs: BakeInputs,
 }
@@ -154,9 +159,26 @@ pub fn bake(
     let writing = store.writing()?;
     let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
     chain.all_steps()?;
-    let inputs = chain.inputs();
+    let (inputs, packages) = (chain.inputs(), chain.asked_for());
     let (image, suite, steps) = chain.finish()?;
     writing.settled()?;
     let name = request.recipe.name.clone();
-    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps, inputs })
+    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps, packages, inputs })
+}
+
+/// Carries out the recipe's steps, which are known to the next bake, and says which service units the packages that it asks for
+/// bring: what a recipe without `[service]` could run.
+pub fn units(
+    request: &BakeRequest<'_>,
+    store: &Store,
+    sandbox: &dyn Sandbox,
+    events: Events<'_>,
+) -> Result<Vec<EnabledService>, BakeError> {
+    let writing = store.writing()?;
+    let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
+    chain.all_steps()?;
+    let packages = chain.asked_for();
+    let position = chain.position()?;
+    writing.settled()?;
+    Ok(survey::units(&store.stored_tree(&position.tree)?, &packages)?)
 }

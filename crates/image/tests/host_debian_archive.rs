@@ -17,7 +17,7 @@ use debian_support::{
 };
 use jiff::{SignedDuration, Timestamp};
 use kiln_image::debian::{
-    self, ArchiveError, Archives, Event, FetchError, Use,
+    self, ArchiveError, Archives, Event, FetchError, KeyFiles, Use,
     http::{HttpError, Limits},
     keys::SignatureError,
     release::ReleaseError,
@@ -28,7 +28,7 @@ fn packages() -> Vec<Package> {
 }
 
 fn refresh(archive: &Archive, cache: &Path, now: Timestamp) -> Result<Archives, ArchiveError> {
-    Archives::refresh(&archive.base(), Some(&archive.key.keyring()), cache, Use::Network, now, &|_| ())
+    Archives::refresh(&archive.base(), &archive.keys(), cache, Use::Network, now, &|_| ())
 }
 
 /// What reading the archive at this time is refused with.
@@ -78,9 +78,9 @@ fn host_a_good_archive_is_read_resolved_and_fetched_and_then_works_without_netwo
     assert_eq!((last.files, last.bytes), (3, last.bytes_total));
 
     let before = archive.server.requests().len();
-    let keys = archive.key.keyring();
+    let keys = archive.keys();
     let offline =
-        Archives::refresh(&archive.base(), Some(&keys), cache.path(), Use::CacheOnly, Timestamp::now(), &|_| ());
+        Archives::refresh(&archive.base(), &keys, cache.path(), Use::CacheOnly, Timestamp::now(), &|_| ());
     assert_eq!(debian::resolve(&offline.unwrap(), &[], &["web".into()]).unwrap(), set);
     assert_eq!(debian::fetch(&set, &archive.base(), cache.path(), Use::CacheOnly, &|_| ()).unwrap(), paths);
     assert_eq!(archive.server.requests().len(), before);
@@ -88,7 +88,7 @@ fn host_a_good_archive_is_read_resolved_and_fetched_and_then_works_without_netwo
     archive.server.set("/dists/sid/InRelease", Answer::Status(503));
     let notes = Mutex::new(Vec::new());
     let events = |event| notes.lock().unwrap().push(event);
-    Archives::refresh(&archive.base(), Some(&keys), cache.path(), Use::Network, Timestamp::now(), &events).unwrap();
+    Archives::refresh(&archive.base(), &keys, cache.path(), Use::Network, Timestamp::now(), &events).unwrap();
     assert!(matches!(notes.lock().unwrap()[0], Event::Away { .. }));
 }
 
@@ -100,9 +100,9 @@ fn inside_a_network_with_a_proxy() {
     let Some(directory) = std::env::var_os(INSIDE) else { return };
     let directory = Path::new(&directory);
     let base = Archive::base_at(Server::PROXIED);
-    let keys = fs::read(directory.join("keys")).unwrap();
+    let keys = KeyFiles { keyring: Some(fs::read(directory.join("keys")).unwrap()), repositories: Vec::new() };
     let (cache, now) = (directory.join("cache"), Timestamp::now());
-    let archives = Archives::refresh(&base, Some(&keys), &cache, Use::Network, now, &|_| ()).unwrap();
+    let archives = Archives::refresh(&base, &keys, &cache, Use::Network, now, &|_| ()).unwrap();
     let set = debian::resolve(&archives, &[], &["web".into()]).unwrap();
     debian::fetch(&set, &base, &cache, Use::Network, &|_| ()).unwrap();
 }

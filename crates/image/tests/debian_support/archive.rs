@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
+use kiln_image::debian::KeyFiles;
 use kiln_model::{
     Digest,
     lock::LockedPackage,
@@ -188,6 +189,11 @@ impl Archive {
         self.server.set(&format!("/dists/{SUITE}/InRelease"), Answer::Body(bytes));
     }
 
+    /// Its key, as the recipe's `keyring`.
+    pub fn keys(&self) -> KeyFiles {
+        KeyFiles { keyring: Some(self.key.keyring()), repositories: Vec::new() }
+    }
+
     pub fn base(&self) -> DebianBase {
         Self::base_at(&self.server.address)
     }
@@ -201,6 +207,7 @@ impl Archive {
             security_mirror: None,
             components: vec!["main".into()],
             keyring: None,
+            repositories: Vec::new(),
         }
     }
 
