@@ -42,6 +42,7 @@ pub(crate) const KEYS: Keys = Keys {
 const ARCHIVE_ONLY: [&str; 1] = ["packages"];
 /// Suites whose names move from release to release.
 const MOVING: [&str; 7] = ["stable", "oldstable", "oldoldstable", "testing", "unstable", "devel", "rolling"];
+
 /// What the image starts from, and where packages come from.
 pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<(Base, Sources)> {
     let choice = table.one_of(&["debian", "ubuntu", "image", "oci", "containerfile"], "debian = \"bookworm\"")?;
