@@ -9,7 +9,6 @@ use kiln_image::{
     debian,
     registry::Registries,
     sandbox::Stream,
-    survey::EnabledService,
 };
 use kiln_model::{
     Lock, Recipe,
@@ -94,7 +93,7 @@ pub(crate) fn units(
     recipe: &Recipe,
     settings: Settings,
     ui: &Ui,
-) -> Result<Vec<EnabledService>, Failure> {
+) -> Result<bake::Units, Failure> {
     let places = HostPlaces::of(state)?;
     let store = Store::open(&places.store())?;
     let sandbox = StepSandbox::open(&places, needs_network(recipe))?;

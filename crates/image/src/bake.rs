@@ -166,19 +166,31 @@ pub fn bake(
     Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps, packages, inputs })
 }
 
-/// Carries out the recipe's steps, which are known to the next bake, and says which service units the packages that it asks for
-/// bring: what a recipe without `[service]` could run.
+/// The service units that packages bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Units {
+    /// Those of the packages that the recipe asks for.
+    pub asked: Vec<EnabledService>,
+    /// Where these bring none, those of the packages that they need and the base has not.
+    pub needed: Vec<EnabledService>,
+}
+
+/// Carries out the recipe's steps, which are known to the next bake, and says which service units its packages bring: what a
+/// recipe without `[service]` could run.
 pub fn units(
     request: &BakeRequest<'_>,
     store: &Store,
     sandbox: &dyn Sandbox,
     events: Events<'_>,
-) -> Result<Vec<EnabledService>, BakeError> {
+) -> Result<Units, BakeError> {
     let writing = store.writing()?;
     let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
-    chain.all_steps()?;
-    let packages = chain.asked_for();
+    chain.steps()?;
+    let (packages, needed) = (chain.asked_for(), chain.needed());
     let position = chain.position()?;
     writing.settled()?;
-    Ok(survey::units(&store.stored_tree(&position.tree)?, &packages)?)
+    let tree = store.stored_tree(&position.tree)?;
+    let asked = survey::units(&tree, &packages)?;
+    let needed = if asked.is_empty() { survey::units(&tree, &needed)? } else { Vec::new() };
+    Ok(Units { asked, needed })
 }

@@ -3,7 +3,7 @@
 mod packaged;
 mod proposal;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_image::bake::{Difference, LockMode, Reproducibility};
 use kiln_model::Recipe;
@@ -43,15 +43,21 @@ pub(super) fn run(context: &Context<'_>, arguments: &Bake) -> Result<Exit, Failu
 fn directory(arguments: &Bake) -> Result<&Path, Failure> {
     match arguments.what.as_slice() {
         [] => Ok(Path::new(".")),
-        [one] if !one.is_file() => Ok(one),
+        [one] if one.extension().is_none_or(|ending| ending != "deb") && !one.is_file() => Ok(one),
         [first, ..] => Err(Failure::Packaged {
             reason: format!("`{}` is no directory with a recipe, and no base is named for a package", first.display()),
             help: format!(
                 "a package is installed over a base: `kiln bake --base debian:bookworm {}`",
-                arguments.what.iter().map(|what| what.display().to_string()).collect::<Vec<_>>().join(" ")
+                words(&arguments.what)
             ),
         }),
     }
+}
+
+/// Words of a command line, as a shell reads them.
+fn words(words: &[PathBuf]) -> String {
+    let word = |word: &PathBuf| shell_words::quote(&word.display().to_string()).into_owned();
+    words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Bakes twice and says whether the layers are the same.

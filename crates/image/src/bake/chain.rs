@@ -277,9 +277,13 @@ impl<'a> Chain<'a> {
 
     /// The recipe's steps, and the last one.
     pub(super) fn all_steps(&mut self) -> Result<(), BakeError> {
-        let recipe = self.request.recipe;
-        recipe.steps.iter().try_for_each(|step| self.step(step))?;
-        self.mount_points(&recipe.manifest)
+        self.steps()?;
+        self.mount_points(&self.request.recipe.manifest)
+    }
+
+    /// The recipe's steps.
+    pub(super) fn steps(&mut self) -> Result<(), BakeError> {
+        self.request.recipe.steps.iter().try_for_each(|step| self.step(step))
     }
 
     /// Every step's name and layer, which are in the store, though no step is known by them.

@@ -45,6 +45,13 @@ impl Chain<'_> {
         }
         names
     }
+
+    /// Every other package that was installed for them.
+    pub(super) fn needed(&self) -> Vec<String> {
+        let asked = self.asked_for();
+        let all = self.lock.iter().flat_map(|lock| &lock.sets).flat_map(|set| &set.packages);
+        all.map(|package| package.name.clone()).filter(|name| !asked.contains(name)).collect()
+    }
 }
 
 /// The lock, as Kiln writes it, and everything that it names.

@@ -88,16 +88,16 @@ impl Deb {
             .ok_or_else(|| bad("its control.tar is packed in an unknown way"))?;
         let mut files = read_control(reader).map_err(failed)?.ok_or_else(|| bad("its control part is too large"))?;
         let (text, _) = files.remove("control").ok_or_else(|| bad("it has no control file"))?;
-        if text.len() > TEXT_LIMIT {
-            return Err(bad("its control file is longer than 1 MiB"));
-        }
-        let text = String::from_utf8(text).map_err(|_| bad("its control file is not text"))?;
-        let control = Paragraph::read_all(&text).into_iter().next().ok_or_else(|| bad("its control file is empty"))?;
-        let deb = Self { path: path.to_owned(), control, files, data };
-        match is_name(deb.name()) && is_name(deb.architecture()) && is_version(deb.version()) {
-            true => Ok(deb),
-            false => Err(bad("its control file names no package, version and architecture as Debian has them")),
-        }
+        let (control, path) = (read_text(path, text)?, path.to_owned());
+        Ok(Self { path, control, files, data })
+    }
+
+    /// A package of which there is only the control file.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_control(path: &Path, text: Vec<u8>) -> Result<Self, DebError> {
+        let data = Member { name: "data.tar".to_owned(), offset: 0, size: 0 };
+        let (control, path) = (read_text(path, text)?, path.to_owned());
+        Ok(Self { path, control, files: ControlFiles::new(), data })
     }
 
     /// `Package`
@@ -134,6 +134,23 @@ impl Deb {
             reason: "its data.tar is packed in an unknown way",
         })?;
         Ok(Box::new(reader.take(DATA_LIMIT)))
+    }
+}
+
+/// The control file's paragraph, which names a package, its version and its architecture.
+fn read_text(path: &Path, text: Vec<u8>) -> Result<Paragraph, DebError> {
+    let bad = |reason| DebError::Malformed { path: path.to_owned(), reason };
+    if text.len() > TEXT_LIMIT {
+        return Err(bad("its control file is longer than 1 MiB"));
+    }
+    let text = String::from_utf8(text).map_err(|_| bad("its control file is not text"))?;
+    let control = Paragraph::read_all(&text).into_iter().next().ok_or_else(|| bad("its control file is empty"))?;
+    let good = is_name(control.text("Package"))
+        && is_name(control.text("Architecture"))
+        && is_version(control.text("Version"));
+    match good {
+        true => Ok(control),
+        false => Err(bad("its control file names no package, version and architecture as Debian has them")),
     }
 }
 

@@ -8,7 +8,7 @@ use kiln_image::debian::KeyFiles;
 use kiln_model::{
     Digest,
     lock::LockedPackage,
-    recipe::{DebianBase, Distribution},
+    recipe::{DebianBase, Distribution, Repository},
 };
 use pgp::{
     composed::{CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey},
@@ -192,6 +192,17 @@ impl Archive {
     /// Its key, as the recipe's `keyring`.
     pub fn keys(&self) -> KeyFiles {
         KeyFiles { keyring: Some(self.key.keyring()), repositories: Vec::new() }
+    }
+
+    /// Itself as a repository of a recipe.
+    pub fn repository(&self, name: &str) -> Repository {
+        Repository {
+            name: name.parse().unwrap(),
+            url: self.server.address.clone(),
+            suite: SUITE.into(),
+            components: vec!["main".into()],
+            key: format!("{name}.asc"),
+        }
     }
 
     pub fn base(&self) -> DebianBase {

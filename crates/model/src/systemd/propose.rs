@@ -104,7 +104,7 @@ pub fn propose(unit: &Unit) -> Proposal {
         ..Service::new(command)
     };
     ask(unit, &mut questions);
-    Proposal { service, writable: writable(unit), questions }
+    Proposal { service, writable: writable(unit), questions }.sayable()
 }
 
 fn writable(unit: &Unit) -> Vec<(String, Kept)> {
@@ -131,6 +131,9 @@ fn command(unit: &Unit, questions: &mut Vec<String>) -> Vec<String> {
         Ok(words) => words.into_iter().filter(|word| !word.starts_with('$')).collect(),
         Err(_) => line.split_whitespace().map(str::to_owned).collect(),
     };
+    if words.is_empty() {
+        questions.push(format!("`{line}` starts nothing: what does?"));
+    }
     if line.contains('$') {
         questions.push(format!("`{line}` uses variables, which are left out"));
     }

@@ -10,7 +10,7 @@ mod recipe;
 
 use std::path::{Path, PathBuf};
 
-use kiln_image::survey::EnabledService;
+use kiln_image::bake::Units;
 use kiln_model::{ImageName, Recipe, id::nearest};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ pub(super) fn run(
     };
     let bare = project::recipe_of(directory, &written.recipe(&[]))?;
     let found = baking::units(&context.state, directory, &bare, settings, context.ui)?;
-    let proposals: Vec<_> = found.iter().map(Proposal::of).collect();
+    let proposals: Vec<_> = found.asked.iter().chain(&found.needed).map(Proposal::of).collect();
     let chosen = chosen(&proposals, &arguments.service, &found)?;
     let whole = whole(&written, &chosen, directory)?;
     if arguments.check_reproducible {
@@ -107,31 +107,33 @@ fn name(wanted: Option<&ImageName>, packages: &[Package]) -> Result<ImageName, F
 
 /// The call, as a comment in the recipe.
 fn said(base: &str, what: &[PathBuf]) -> String {
-    let what: Vec<_> = what.iter().map(|what| what.display().to_string()).collect();
-    format!("kiln bake --base {base} {}", what.join(" ")).chars().filter(|c| !c.is_control()).collect()
+    format!("kiln bake --base {base} {}", super::words(what)).chars().filter(|c| !c.is_control()).collect()
 }
 
-/// The units that become services: those that are asked for, or the only one there is.
-fn chosen<'p>(
-    proposals: &'p [Proposal],
-    asked: &[String],
-    found: &[EnabledService],
-) -> Result<Vec<&'p Proposal>, Failure> {
-    if asked.is_empty() {
+/// The units that become services: those that are named, or the only one of the packages that are asked for.
+fn chosen<'p>(proposals: &'p [Proposal], named: &[String], found: &Units) -> Result<Vec<&'p Proposal>, Failure> {
+    if named.is_empty() {
         return Ok(match proposals {
-            [only] if only.text.is_some() => vec![only],
+            [only] if only.text.is_some() && !found.asked.is_empty() => vec![only],
             _ => Vec::new(),
         });
     }
     let find = |wanted: &String| {
-        let named = |proposal: &&Proposal| [wanted.clone(), format!("{wanted}.service")].contains(&proposal.unit);
-        let known = || found.iter().map(|found| found.unit.as_str()).collect::<Vec<_>>().join(", ");
-        proposals.iter().find(named).filter(|proposal| proposal.text.is_some()).ok_or_else(|| Failure::Packaged {
+        let called = |proposal: &&Proposal| [wanted.clone(), format!("{wanted}.service")].contains(&proposal.unit);
+        let found = proposals.iter().find(called).filter(|proposal| proposal.text.is_some());
+        found.ok_or_else(|| Failure::Packaged {
             reason: format!("the packages bring no service `{wanted}` that can be understood"),
-            help: if found.is_empty() { "they bring none at all".to_owned() } else { format!("they bring {}", known()) },
+            help: match proposals {
+                [] => "they bring none at all".to_owned(),
+                some => format!("they bring {}", units(some)),
+            },
         })
     };
-    asked.iter().map(find).collect()
+    named.iter().map(find).collect()
+}
+
+fn units(proposals: &[Proposal]) -> String {
+    proposals.iter().map(|proposal| proposal.unit.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The recipe with its services, written and read again as any other.
@@ -153,10 +155,9 @@ fn next(proposals: &[Proposal], chosen: &[&Proposal], image: &str, to: Option<&P
     if chosen.is_empty() && proposals.is_empty() {
         lines.push("the packages bring no service unit: write a [service] into the recipe that `--to DIR` keeps".to_owned());
     } else if chosen.is_empty() {
-        lines.push("the packages bring several services, and the image runs none of them:".to_owned());
+        lines.push("the image runs nothing yet; its packages, and those that they need, bring:".to_owned());
         lines.extend(proposals.iter().map(proposal::shown));
-        let units: Vec<_> = proposals.iter().map(|proposal| proposal.unit.as_str()).collect();
-        lines.push(format!("choose with `--service UNIT`: {}", units.join(", ")));
+        lines.push(format!("choose with `--service UNIT`: {}", units(proposals)));
     }
     lines.push(format!("next: kiln test {image}"));
     match to {

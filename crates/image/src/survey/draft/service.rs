@@ -53,13 +53,18 @@ pub fn service_text(service: &EnabledService, ports: &[u16]) -> Option<ServiceTe
 /// `[writable]` for what these services write, and what a person must decide about it; nothing where they write nothing.
 pub fn writable_text<'s>(services: impl IntoIterator<Item = &'s EnabledService>) -> (String, Vec<String>) {
     let proposals = services.into_iter().filter_map(|service| service.proposal.as_ref());
-    let directories: BTreeMap<_, _> = proposals.flat_map(|proposal| proposal.writable.iter().cloned()).collect();
+    let with_owner = proposals.flat_map(|proposal| {
+        let owner = &proposal.service.user;
+        proposal.writable.iter().map(move |(path, kept)| (path.clone(), (*kept, owner.clone())))
+    });
+    let directories: BTreeMap<_, _> = with_owner.collect();
     let (mut text, mut questions) = (String::new(), Vec::new());
     if !directories.is_empty() {
         text.push_str("[writable]\n");
     }
-    for (path, kept) in directories {
-        let _ = writeln!(text, "{} = {{ ephemeral = \"1GiB\" }}", quoted(&path));
+    for (path, (kept, owner)) in directories {
+        let user = if owner == "root" { String::new() } else { format!(", user = {}", quoted(&owner)) };
+        let _ = writeln!(text, "{} = {{ ephemeral = \"1GiB\"{user} }}", quoted(&path));
         if kept == Kept::Perhaps {
             questions.push(format!("{path}: must what is in it outlive a server? Then make it a volume"));
         }
