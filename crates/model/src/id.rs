@@ -107,3 +107,23 @@ names! {
     /// A repository of packages beside the archives of a base (`[base.repository.vendor]`).
     RepositoryName = "name of a repository";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn unit_the_nearest_name_is_a_name_or_there_is_none() {
+        for (words, name) in [
+            ("Web Server_2", Some("web-server-2")),
+            ("lib32stdc++6", Some("lib32stdc--6")),
+            ("7zip.", Some("zip")),
+            ("ünï", Some("n")),
+            ("123", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(words).as_deref(), name, "{words}");
+        }
+        assert_eq!(nearest(&"a".repeat(100)).map(|name| name.len()), Some(63));
+    }
+}

@@ -438,6 +438,20 @@ mod tests {
     }
 
     #[test]
+    fn unit_a_file_is_locked_with_its_path_whatever_that_is() {
+        let mut lock = lock();
+        let file = LockedPackage { archive: FILE.into(), filename: "a b/ünï \"1\".deb".into(), ..package("app") };
+        lock.sets[0].packages.push(file.clone());
+        let read = Lock::parse(&lock.render()).expect("own text is readable");
+        assert_eq!((read.files().collect::<Vec<_>>(), &read), (vec![&file], &lock));
+        for path in ["../app.deb", "/app.deb", "a\u{7}.deb"] {
+            let away = LockedPackage { filename: path.into(), ..file.clone() };
+            lock.sets[0].packages = vec![away];
+            assert!(Lock::parse(&lock.render()).is_err(), "{path} is accepted");
+        }
+    }
+
+    #[test]
     fn unit_what_no_kiln_writes_is_refused() {
         let text = lock().render();
         for (from, to) in [

@@ -26,7 +26,7 @@ fn root_a_file_is_installed_with_what_it_needs_and_its_hash_is_locked() {
 #[test]
 fn root_a_changed_file_makes_the_lock_stale_and_only_its_step_is_run_again() {
     let world = World::new();
-    world.deb(&APP);
+    let first = std::fs::read(world.deb(&APP)).expect("readable");
     world.recipe("stale", "\n[[step]]\npackages = [\"./app.deb\"]\n\n[[step]]\nrun = \"cat /usr/share/app/about\"\n");
     let cached = |baked: &serde_json::Value| {
         let steps = baked["steps"].as_array().expect("steps");
@@ -46,9 +46,9 @@ fn root_a_changed_file_makes_the_lock_stale_and_only_its_step_is_run_again() {
     let fresh = world.good(&["bake"]);
     assert_eq!(cached(&fresh), [true; 4]);
     // The first file again is the first layer again.
-    world.deb(&APP);
+    std::fs::write(world.directory().join("app.deb"), first).expect("written");
     let back = world.good(&["bake"]);
-    assert_eq!(cached(&back)[..2], [true, true], "{back}");
+    assert_eq!(cached(&back), [true; 4], "{back}");
 }
 
 #[test]

@@ -223,11 +223,11 @@ fn read_control(reader: impl Read) -> io::Result<Option<ControlFiles>> {
     let mut files = ControlFiles::new();
     // One byte more than the limit tells a part that is too large from one that is cut off.
     let mut reader = reader.take(CONTROL_LIMIT + 1);
-    let read = entries(&mut reader, &mut files);
+    let read = entries(&mut reader, &mut files).and_then(|()| io::copy(&mut reader, &mut io::sink()));
     if reader.limit() == 0 || files.len() > FILES_LIMIT {
         return Ok(None);
     }
-    read.map(|()| Some(files))
+    read.map(|_| Some(files))
 }
 
 fn entries(reader: impl Read, files: &mut ControlFiles) -> io::Result<()> {

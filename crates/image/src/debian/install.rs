@@ -245,7 +245,9 @@ impl Installer<'_> {
 }
 
 /// What dpkg gives a `preinst` script: its package's control files in `tmp.ci`, and the variables of dpkg(1).
+/// Both streams are one, so that what a script said stands before what dpkg says of it.
 const PREAMBLE: &str = r#"set -eu
+exec 2>&1
 cd /
 preinst() {
     mv "/var/lib/dpkg/tmp.kiln/$3" /var/lib/dpkg/tmp.ci

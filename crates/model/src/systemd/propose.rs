@@ -245,6 +245,22 @@ mod tests {
     }
 
     #[test]
+    fn unit_what_a_recipe_cannot_say_is_left_out_and_asked() {
+        let found = of(
+            "ExecStart=bin/x\nUser=%i\nWorkingDirectory=~\nEnvironment=1=2 A=b\nKillSignal=9\nStateDirectory=a/b a ../c\nCacheDirectory=x",
+        );
+        assert_eq!((found.service.command.len(), found.service.user.as_str()), (0, "root"));
+        assert_eq!((found.service.working_directory.as_str(), found.service.stop.signal.as_str()), ("/", "SIGTERM"));
+        assert_eq!(found.service.environment.keys().collect::<Vec<_>>(), ["A"]);
+        let written: Vec<_> = found.writable.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(written, ["/var/lib/a", "/var/cache/x"]);
+        for asked in ["`bin/x`", "user is `%i`", "`~`", "`1`", "`9`", "/var/lib/../c"] {
+            assert!(found.questions.iter().any(|question| question.contains(asked)), "{asked}: {:?}", found.questions);
+        }
+        assert!(of("ExecStart=-").questions[0].contains("starts nothing"));
+    }
+
+    #[test]
     fn unit_what_cannot_be_decided_is_asked() {
         let found = of(
             "EnvironmentFile=-/etc/default/x\nExecStartPre=/bin/check\nExecStart=/usr/sbin/x -n %i $OPTS\nGroup=www\nDynamicUser=yes",
