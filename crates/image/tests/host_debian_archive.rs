@@ -16,13 +16,13 @@ use debian_support::{
     server::{Answer, Server},
 };
 use jiff::{SignedDuration, Timestamp};
-use kiln_model::recipe::DebianBase;
 use kiln_image::debian::{
     self, ArchiveError, Archives, Event, FetchError, KeyFiles, Use,
     http::{HttpError, Limits},
     keys::SignatureError,
     release::ReleaseError,
 };
+use kiln_model::recipe::DebianBase;
 
 fn packages() -> Vec<Package> {
     vec![Package::new("web", "Depends: lib\n"), Package::new("lib", ""), Package::new("base", "Essential: yes\n")]
@@ -80,8 +80,7 @@ fn host_a_good_archive_is_read_resolved_and_fetched_and_then_works_without_netwo
 
     let before = archive.server.requests().len();
     let keys = archive.keys();
-    let offline =
-        Archives::refresh(&archive.base(), &keys, cache.path(), Use::CacheOnly, Timestamp::now(), &|_| ());
+    let offline = Archives::refresh(&archive.base(), &keys, cache.path(), Use::CacheOnly, Timestamp::now(), &|_| ());
     assert_eq!(debian::resolve(&offline.unwrap(), &[], &["web".into()]).unwrap(), set);
     assert_eq!(debian::fetch(&set, &archive.base(), cache.path(), Use::CacheOnly, &|_| ()).unwrap(), paths);
     assert_eq!(archive.server.requests().len(), before);
@@ -347,7 +346,9 @@ fn host_a_repository_is_believed_by_its_own_key_alone() {
     let vendor = Archive::serve(vec![Package::new("app", "")]);
     let (base, keys) = with_vendor(&archive, &vendor);
     let refused = |keys: &KeyFiles| match refresh_both(&base, keys) {
-        Err(error @ ArchiveError::Release { source: ReleaseError::Signature(SignatureError::Foreign { .. }), .. }) => error,
+        Err(error @ ArchiveError::Release { source: ReleaseError::Signature(SignatureError::Foreign { .. }), .. }) => {
+            error
+        }
         other => panic!("{other:?}"),
     };
     // Neither key counts for the other one's archive.

@@ -153,7 +153,8 @@ fn host_ubuntus_archive_is_not_believed_by_debians_keys_nor_by_a_strangers() {
     let (ubuntu, cache) = (Ubuntu::start(), tempfile::tempdir().unwrap());
     all(&ubuntu);
     for base in [ubuntu.base(), DebianBase { distribution: Distribution::Debian, ..ubuntu.base() }] {
-        let refused = Archives::refresh(&base, &KeyFiles::default(), cache.path(), Use::Network, Timestamp::now(), &|_| ());
+        let refused =
+            Archives::refresh(&base, &KeyFiles::default(), cache.path(), Use::Network, Timestamp::now(), &|_| ());
         let error = refused.expect_err("signed by a stranger");
         assert!(matches!(&error, ArchiveError::Release { source: ReleaseError::Signature(_), .. }), "{error:?}");
     }

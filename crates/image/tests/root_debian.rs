@@ -88,7 +88,7 @@ fn base(suite: &str, packages: &[&str]) -> DebianBase {
         security_mirror: Some("http://deb.debian.org/debian-security".into()),
         components: vec!["main".into()],
         keyring: None,
-            repositories: Vec::new(),
+        repositories: Vec::new(),
     }
 }
 
@@ -133,7 +133,8 @@ fn root_a_base_with_nginx_is_complete_and_dpkg_agrees() {
 
 /// Resolves and installs more packages into a tree that has some.
 fn add(base: &DebianBase, tree: &Chroot, wanted: &[&str]) -> usize {
-    let archives = Archives::refresh(base, &KeyFiles::default(), &cache(), Use::Network, jiff::Timestamp::now(), &|_| ()).unwrap();
+    let archives =
+        Archives::refresh(base, &KeyFiles::default(), &cache(), Use::Network, jiff::Timestamp::now(), &|_| ()).unwrap();
     let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
     let root = debian::root::Root::new(tree.open().unwrap());
     let there = debian::database::installed_in(&root).unwrap();

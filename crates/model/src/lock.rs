@@ -338,8 +338,9 @@ impl LockedPackage {
             return Err(bad("package architecture", &self.architecture, "an architecture is made of a-z, 0-9 and -"));
         }
         if self.is_file() {
-            return check_recipe_path(&self.filename)
-                .map_err(|_| bad("package file", &self.filename, "a file beside the recipe has a relative path without `..`"));
+            return check_recipe_path(&self.filename).map_err(|_| {
+                bad("package file", &self.filename, "a file beside the recipe has a relative path without `..`")
+            });
         }
         let path = plain(&self.filename, "/+-.:~_%") && !self.filename.starts_with('/');
         if !path || self.filename.split('/').any(|part| part.is_empty() || part == "..") {

@@ -23,17 +23,17 @@ pub(crate) mod writable;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub(crate) use self::{
-    check::{argument, recipe_path as check_recipe_path, variable as check_variable},
-    command::{environment as read_environment, named_variable as read_variable},
-    service::PROTOCOLS,
-};
 pub use self::{
     archive::{Repository, Security, Sources},
     containerfile_base::ContainerfileBase,
     files::{FileKind, FileProblem, RecipeFiles},
     oci_base::{ImportLimits, OciBase},
     packages::deb_file,
+};
+pub(crate) use self::{
+    check::{argument, recipe_path as check_recipe_path, variable as check_variable},
+    command::{environment as read_environment, named_variable as read_variable},
+    service::PROTOCOLS,
 };
 use crate::{digest::Digest, fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 

@@ -75,8 +75,12 @@ fn unit_packages_and_repositories() {
         base("packages = [\"./missing.deb\", \"../app.deb\", \"/srv/app.deb\", \"page/app\", \"./page.deb\"]\n"),
         base("packages = [\"./app.deb\", \"app.deb\", \"./away.deb\", \"./b\\u0007.deb\"]\n"),
         base("[base.repository]\nmain = {}\nfile = { url = \"x\" }\n\"My Shop\" = 1\n"),
-        base("[base.repository.shop]\nurl = \"ftp://x\"\nsuite = \"a b\"\ncomponents = []\nkey = \"missing.asc\"\nkeyring = \"x\"\n"),
-        base("[base.repository.shop]\nurl = \"https://x\"\nsuite = \"../x\"\ncomponents = [\"main\"]\nkey = \"page\"\n"),
+        base(
+            "[base.repository.shop]\nurl = \"ftp://x\"\nsuite = \"a b\"\ncomponents = []\nkey = \"missing.asc\"\nkeyring = \"x\"\n",
+        ),
+        base(
+            "[base.repository.shop]\nurl = \"https://x\"\nsuite = \"../x\"\ncomponents = [\"main\"]\nkey = \"page\"\n",
+        ),
         base("repository = [\"https://x\"]\n"),
     ];
     let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();

@@ -8,7 +8,12 @@ const UNIT: &str = "[Unit]\nDescription=Waits\n[Service]\nExecStart=/usr/bin/app
 const PROGRAM: (&str, &str) = ("usr/bin/app", "#!/bin/sh\nexec sleep infinity\n");
 
 fn with_service(world: &World) {
-    world.deb(&Deb { file: "App 1.deb", name: "my-app2.x", files: &[("lib/systemd/system/my-app.service", UNIT), PROGRAM], ..APP });
+    world.deb(&Deb {
+        file: "App 1.deb",
+        name: "my-app2.x",
+        files: &[("lib/systemd/system/my-app.service", UNIT), PROGRAM],
+        ..APP
+    });
 }
 
 /// What is in the directory of the call.
@@ -101,19 +106,29 @@ fn root_packages_go_over_an_image_of_others() {
     // Debian as somebody else has packed it: without Kiln's manifest.
     let ground = world.good(&["bake", "--base", "debian:bookworm", "netbase"]);
     let saved = world.path("saved.tar");
-    world.good(&["save", &format!("netbase@{}", ground["image"].as_str().expect("a digest")), saved.to_str().expect("UTF-8")]);
+    world.good(&[
+        "save",
+        &format!("netbase@{}", ground["image"].as_str().expect("a digest")),
+        saved.to_str().expect("UTF-8"),
+    ]);
     let base = format!("oci-archive:{}", saved.display());
     with_service(&world);
     let baked = world.good(&["bake", "--base", &base, "./App 1.deb", "media-types", "--to", "kept"]);
     assert_eq!(baked["services"], serde_json::json!(["my-app.service"]));
     assert!(world.read(&baked, "/etc/mime.types").is_some());
     let lock = fs::read_to_string(world.directory().join("kept/kiln.lock")).expect("a lock");
-    assert!(lock.contains("[oci]") && lock.contains("suite = \"bookworm\"") && !lock.contains("name = \"netbase\""), "{lock}");
+    assert!(
+        lock.contains("[oci]") && lock.contains("suite = \"bookworm\"") && !lock.contains("name = \"netbase\""),
+        "{lock}"
+    );
     let again = world.good(&["bake", "kept", "--locked"]);
     assert!(again["steps"].as_array().expect("steps").iter().all(|step| step["cached"] == true), "{again}");
     world.good(&["lock", "kept", "--update"]);
     // An image without dpkg says so.
-    world.write("empty/image.toml", "name = \"small\"\n[base]\noci = \"oci-archive:small.tar\"\n[[step]]\npackages = [\"netbase\"]\n");
+    world.write(
+        "empty/image.toml",
+        "name = \"small\"\n[base]\noci = \"oci-archive:small.tar\"\n[[step]]\npackages = [\"netbase\"]\n",
+    );
     small(&world.directory().join("empty"));
     let told = world.kiln(&["bake", "empty"]);
     assert!(told.code == 2 && told.errors.contains("packages cannot be installed over"), "{}", told.errors);

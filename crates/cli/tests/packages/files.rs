@@ -17,7 +17,11 @@ fn root_a_file_is_installed_with_what_it_needs_and_its_hash_is_locked() {
         assert!(status.contains(&format!("Package: {package}\nStatus: install ok installed\n")), "{package}");
     }
     let sum = run(Command::new("sha256sum").arg(&file));
-    let line = format!("archive = \"file\", filename = \"app.deb\", size = {}, sha256 = \"sha256:{}\"", length(&file), &sum[..64]);
+    let line = format!(
+        "archive = \"file\", filename = \"app.deb\", size = {}, sha256 = \"sha256:{}\"",
+        length(&file),
+        &sum[..64]
+    );
     assert!(world.lock().contains(&line), "{line}\n{}", world.lock());
     let provenance = world.good(&["provenance", &format!("files@{}", baked["image"].as_str().expect("a digest"))]);
     assert!(provenance.to_string().contains(&sum[..64]), "what went into the image is told");
@@ -58,16 +62,25 @@ fn root_a_version_is_taken_exactly_and_files_go_over_an_image_of_this_host() {
     world.recipe("ground", "packages = [\"netbase\"]\n");
     let ground = world.good(&["bake"]);
     let ground = format!("ground@{}", ground["image"].as_str().expect("a digest"));
-    world.write("image.toml", &format!("name = \"over\"\n[base]\nimage = \"{ground}\"\n[[step]]\npackages = [\"./app.deb\", \"app=1.0\"]\n"));
+    world.write(
+        "image.toml",
+        &format!("name = \"over\"\n[base]\nimage = \"{ground}\"\n[[step]]\npackages = [\"./app.deb\", \"app=1.0\"]\n"),
+    );
     assert!(world.bad(2).contains("`./app.deb` and `app=1.0` are the same package, `app`"));
     world.write("image.toml", &format!("name = \"over\"\n[base]\nimage = \"{ground}\"\n[[step]]\npackages = [\"./app.deb\", \"netbase\", \"media-types=0\"]\n"));
     let told = world.bad(2);
     assert!(told.contains("there is no version `0` of package `media-types`; the archives have "), "{told}");
-    world.write("image.toml", &format!("name = \"over\"\n[base]\nimage = \"{ground}\"\n[[step]]\npackages = [\"./app.deb\", \"netbase\"]\n"));
+    world.write(
+        "image.toml",
+        &format!("name = \"over\"\n[base]\nimage = \"{ground}\"\n[[step]]\npackages = [\"./app.deb\", \"netbase\"]\n"),
+    );
     let baked = world.good(&["bake"]);
     let lock = world.lock();
     assert!(lock.contains(&format!("over = \"{}\"", ground.split('@').nth(1).expect("a digest"))), "{lock}");
-    assert!(lock.contains("version = \"2.0\"") && !lock.contains("name = \"netbase\""), "what is there is not locked: {lock}");
+    assert!(
+        lock.contains("version = \"2.0\"") && !lock.contains("name = \"netbase\""),
+        "what is there is not locked: {lock}"
+    );
     assert_eq!(world.read(&baked, "/usr/share/app/about").as_deref(), Some("the first\n"));
     // Another image below may have other packages: the lock is for this one.
     world.recipe("ground", "packages = [\"netbase\", \"media-types\"]\n");
@@ -75,7 +88,10 @@ fn root_a_version_is_taken_exactly_and_files_go_over_an_image_of_this_host() {
     let other = world.good(&["bake"]);
     world.write("kiln.lock", &lock);
     let other = format!("ground@{}", other["image"].as_str().expect("a digest"));
-    world.write("image.toml", &format!("name = \"over\"\n[base]\nimage = \"{other}\"\n[[step]]\npackages = [\"./app.deb\", \"netbase\"]\n"));
+    world.write(
+        "image.toml",
+        &format!("name = \"over\"\n[base]\nimage = \"{other}\"\n[[step]]\npackages = [\"./app.deb\", \"netbase\"]\n"),
+    );
     let refused = world.kiln(&["bake", "--locked"]);
     assert!(refused.code == 2 && refused.errors.contains("the lock is for sha256:"), "{}", refused.errors);
     world.good(&["lock"]);

@@ -75,7 +75,8 @@ impl Drop for Vendor {
     fn drop(&mut self) {
         for who in ["shop", "stranger"] {
             if self.home(who).exists() {
-                let told = Command::new("gpgconf").arg("--homedir").arg(self.home(who)).args(["--kill", "all"]).status();
+                let told =
+                    Command::new("gpgconf").arg("--homedir").arg(self.home(who)).args(["--kill", "all"]).status();
                 println!("gpg's agent of {who} was told to end: {told:?}");
             }
         }

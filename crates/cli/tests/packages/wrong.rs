@@ -66,7 +66,8 @@ fn root_a_control_file_of_100_megabytes_is_not_read() {
         fs::rename(tree.path().join("app.deb"), world.directory().join("app.deb")).expect("moved");
         let begun = std::time::Instant::now();
         let told = world.bad(2);
-        let says = if length == 2_000 { "its control file is longer than 1 MiB" } else { "its control part is too large" };
+        let says =
+            if length == 2_000 { "its control file is longer than 1 MiB" } else { "its control part is too large" };
         assert!(told.contains(says), "{told}");
         assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
     }
@@ -122,7 +123,8 @@ fn root_a_script_that_fails_is_named_with_its_package_and_its_last_lines() {
     for script in ["postinst", "preinst"] {
         let world = World::new();
         let path = format!("DEBIAN/{script}");
-        let text = "#!/bin/sh\nfor i in $(seq 100); do echo line $i; done\necho no database at db.example.org >&2\nexit 3\n";
+        let text =
+            "#!/bin/sh\nfor i in $(seq 100); do echo line $i; done\necho no database at db.example.org >&2\nexit 3\n";
         world.deb(&Deb { files: &[(&path, text)], fields: "Depends: netbase\n", ..APP });
         world.recipe("script", "\n[[step]]\nname = \"the app\"\npackages = [\"./app.deb\"]\n");
         let told = world.bad(1);

@@ -120,9 +120,7 @@ impl<'a> Chain<'a> {
         manner: Manner,
     ) -> Result<Self, BakeError> {
         match &request.recipe.base {
-            Base::Image(reference) => {
-                Self::from_image(Self::empty(request, store, sandbox, events, manner), reference)
-            }
+            Base::Image(reference) => Self::from_image(Self::empty(request, store, sandbox, events, manner), reference),
             Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, manner), base),
             Base::Oci(base) => Self::from_oci(Self::empty(request, store, sandbox, events, manner), base),
             Base::Containerfile(base) => {

@@ -40,7 +40,9 @@ impl Chain<'_> {
                     None => None,
                 };
                 let named = || wanted.split('=').next().unwrap_or(wanted).to_owned();
-                names.extend(name.map(|package| package.name.clone()).or_else(|| deb_file(wanted).is_none().then(named)));
+                names.extend(
+                    name.map(|package| package.name.clone()).or_else(|| deb_file(wanted).is_none().then(named)),
+                );
             }
         }
         names

@@ -146,11 +146,7 @@ pub(super) fn usable(
 }
 
 /// Whether the lock is the recipe's, and the files beside it are those that were locked.
-fn fits(
-    request: &BakeRequest<'_>,
-    lock: &Lock,
-    over: Option<Digest>,
-) -> Result<Result<(), Stale>, LockProblem> {
+fn fits(request: &BakeRequest<'_>, lock: &Lock, over: Option<Digest>) -> Result<Result<(), Stale>, LockProblem> {
     if let Err(stale) = lock.fits(request.recipe) {
         return Ok(Err(stale));
     }

@@ -16,8 +16,8 @@ use composefs::tree::{LeafContent, RegularFile, Stat};
 use composefs_oci::tar::TarItem;
 use kiln_model::{
     Digest,
-    oci::OciSource,
     lock::wanted,
+    oci::OciSource,
     recipe::{Base, ContainerfileBase, StepKind, deb_file},
 };
 

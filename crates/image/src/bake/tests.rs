@@ -317,7 +317,7 @@ pub(crate) fn debian(packages: &[&str], steps: Vec<Step>) -> Recipe {
         security_mirror: Some("http://deb.debian.org/debian-security".into()),
         components: vec!["main".into()],
         keyring: None,
-            repositories: Vec::new(),
+        repositories: Vec::new(),
     };
     Recipe { base: Base::Debian(base), ..recipe(steps) }
 }

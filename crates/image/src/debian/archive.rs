@@ -119,7 +119,9 @@ impl ArchiveError {
     /// What to try.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Release { source: ReleaseError::Signature(source), key: Some(_), .. } => Some(source.help_of_repository()),
+            Self::Release { source: ReleaseError::Signature(source), key: Some(_), .. } => {
+                Some(source.help_of_repository())
+            }
             Self::Release { source: ReleaseError::NoComponent { .. }, key: Some(_), .. } => {
                 Some("write the `suite` and `components` that the vendor's own line for apt has")
             }

@@ -120,8 +120,7 @@ fn repository(entry: &Entry<'_>, context: &Context<'_>) -> Option<Repository> {
     let example = "url = \"https://packages.example.org/debian\"";
     let url = table.required("url", example).and_then(|v| address(&v));
     let suite = table.required("suite", "suite = \"bookworm\"").and_then(|v| v.checked("\"bookworm\"", suite));
-    let components =
-        table.required("components", "components = [\"main\"]").and_then(|v| components(&v));
+    let components = table.required("components", "components = [\"main\"]").and_then(|v| components(&v));
     let key = table.required("key", "key = \"vendor.asc\"").and_then(|v| keyring(&v, context, KEY));
     Some(Repository { name: name?, url: url?, suite: suite?, components: components?, key: key? })
 }

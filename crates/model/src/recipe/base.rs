@@ -83,8 +83,9 @@ pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<(Base, So
     let base = match choice.key {
         "image" => choice.value.parsed::<ImageRef>("\"hello@stable\"").map(Base::Image),
         "oci" => oci_base::read(table, &choice.value, context).map(Base::Oci),
-        "containerfile" => containerfile_base::read(table, &choice.value, context)
-            .map(|base| Base::Containerfile(Box::new(base))),
+        "containerfile" => {
+            containerfile_base::read(table, &choice.value, context).map(|base| Base::Containerfile(Box::new(base)))
+        }
         "ubuntu" => of_archive(Distribution::Ubuntu, table, &choice.value, sources.as_ref(), context),
         _ => of_archive(Distribution::Debian, table, &choice.value, sources.as_ref(), context),
     };

@@ -153,7 +153,9 @@ fn next(proposals: &[Proposal], chosen: &[&Proposal], image: &str, to: Option<&P
         lines.extend(proposal.questions().map(|question| format!("  {} {question}", ui::careful())));
     }
     if chosen.is_empty() && proposals.is_empty() {
-        lines.push("the packages bring no service unit: write a [service] into the recipe that `--to DIR` keeps".to_owned());
+        lines.push(
+            "the packages bring no service unit: write a [service] into the recipe that `--to DIR` keeps".to_owned(),
+        );
     } else if chosen.is_empty() {
         lines.push("the image runs nothing yet; its packages, and those that they need, bring:".to_owned());
         lines.extend(proposals.iter().map(proposal::shown));
@@ -161,7 +163,9 @@ fn next(proposals: &[Proposal], chosen: &[&Proposal], image: &str, to: Option<&P
     }
     lines.push(format!("next: kiln test {image}"));
     match to {
-        Some(to) => lines.push(format!("then: kiln up {}   # its recipe and its fleet are yours to change", to.display())),
+        Some(to) => {
+            lines.push(format!("then: kiln up {}   # its recipe and its fleet are yours to change", to.display()))
+        }
         None => lines.push("`--to DIR` keeps the recipe with a fleet, for `kiln up DIR`".to_owned()),
     }
     lines.join("\n")

@@ -67,7 +67,8 @@ mod tests {
         let blamed = found(dpkg).expect("a script failed");
         assert_eq!((blamed.package.as_str(), blamed.script.as_str()), ("app", "postinst"));
         assert_eq!(blamed.output, "migrating\nno database");
-        let preinst = found("checking\nno memory\nthe preinst script of package app failed\n").expect("a script failed");
+        let preinst =
+            found("checking\nno memory\nthe preinst script of package app failed\n").expect("a script failed");
         assert_eq!((preinst.script.as_str(), preinst.output.as_str()), ("preinst", "checking\nno memory"));
     }
 

@@ -50,7 +50,6 @@ fn package(what: &Path, directory: &Path) -> Result<Package, Failure> {
         });
     }
     fs::copy(what, &to).map_err(|source| Failure::Read { path: what.to_owned(), source })?;
-    let local = Local::read(directory, file)
-        .map_err(|source| BakeError::from(LockProblem::Local(Box::new(source))))?;
+    let local = Local::read(directory, file).map_err(|source| BakeError::from(LockProblem::Local(Box::new(source))))?;
     Ok(Package { wanted: format!("./{file}"), name: local.name })
 }
