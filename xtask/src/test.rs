@@ -2,6 +2,7 @@
 
 mod clients;
 mod contract;
+mod deb;
 mod examples;
 mod followed;
 mod guest;

@@ -40,6 +40,15 @@ impl Settings {
         Self { lock: LockMode::Use, offline: false, fresh: false, shell_on_failure: false, stream: false };
 }
 
+/// Which steps are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// All of them.
+    All,
+    /// Those that were not known: the others were told of before.
+    New,
+}
+
 /// Bakes the recipe of a directory and shows how it goes.
 pub(crate) fn bake(
     state: &Path,
@@ -48,22 +57,48 @@ pub(crate) fn bake(
     settings: Settings,
     ui: &Ui,
 ) -> Result<Baked, Failure> {
+    ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
+    bake_on(state, directory, recipe, settings, (ui, Told::All))
+}
+
+/// The rest of a bake that [`units`] began.
+pub(crate) fn bake_on(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    settings: Settings,
+    (ui, told): (&Ui, Told),
+) -> Result<Baked, Failure> {
     let places = HostPlaces::of(state)?;
     let store = Store::open(&places.store())?;
     let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
-    let cache = places.cache();
-    let registries = registries::read(&places)?;
+    let (cache, registries) = (places.cache(), registries::read(&places)?);
     let request = request(directory, recipe, &cache, &registries, settings);
-    ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
-    // A shell that is opened in a broken tree has the terminal for itself.
-    let task = (!settings.shell_on_failure).then(|| ui.task("baking"));
-    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(task) };
+    let shown = Shown::new(ui, settings, "baking", told);
     let baked = bake::bake(&request, &store, &sandbox, &|event| shown.event(event))?;
     drop(shown);
     attest::provenance(&store, &Keys::open(&places.state)?, &baked).map_err(failure::attest)?;
     let (image, took) = (ui::short(&baked.image.to_string()).to_owned(), ui::seconds(baked.seconds));
     ui.note(&format!("  {} image {image} {}", ui::good(), ui::dim(&took)));
     Ok(baked)
+}
+
+/// Carries out the steps of a recipe and says which service units its packages bring.
+pub(crate) fn units(
+    state: &Path,
+    directory: &Path,
+    recipe: &Recipe,
+    settings: Settings,
+    ui: &Ui,
+) -> Result<bake::Units, Failure> {
+    let places = HostPlaces::of(state)?;
+    let store = Store::open(&places.store())?;
+    let sandbox = StepSandbox::open(&places, needs_network(recipe))?;
+    let (cache, registries) = (places.cache(), registries::read(&places)?);
+    let request = request(directory, recipe, &cache, &registries, settings);
+    ui.note(&format!("{} {}", ui::strong("bake"), recipe.name));
+    let shown = Shown::new(ui, settings, "baking", Told::All);
+    Ok(bake::units(&request, &store, &sandbox, &|event| shown.event(event))?)
 }
 
 /// Bakes the recipe of a directory twice, from nothing, and compares.
@@ -81,7 +116,7 @@ pub(crate) fn compare(
     let registries = registries::read(&places)?;
     let request = request(directory, recipe, &cache, &registries, settings);
     ui.note(&format!("{} {} twice", ui::strong("bake"), recipe.name));
-    let shown = Shown { ui, stream: settings.stream, task: Mutex::new(Some(ui.task("baking"))) };
+    let shown = Shown::new(ui, settings, "baking", Told::All);
     Ok(bake::check_reproducible(&request, &store, &sandbox, &|event| shown.event(event))?)
 }
 
@@ -115,6 +150,7 @@ pub(crate) fn lock(
     ui: &Ui,
 ) -> Result<Option<Lock>, Failure> {
     let places = HostPlaces::of(state)?;
+    let store = Store::open(&places.store())?;
     let request = BakeRequest {
         recipe,
         directory,
@@ -126,8 +162,8 @@ pub(crate) fn lock(
         shell_on_failure: false,
         now: jiff::Timestamp::now(),
     };
-    let shown = Shown { ui, stream: false, task: Mutex::new(Some(ui.task("resolving the packages"))) };
-    Ok(bake::lock::lock(&request, &|event| shown.event(event))?)
+    let shown = Shown::new(ui, Settings::USUAL, "resolving the packages", Told::All);
+    Ok(bake::lock::lock(&request, &store, &|event| shown.event(event))?)
 }
 
 /// What `kiln bake --json` prints: a contract that others script against.
@@ -154,10 +190,17 @@ fn needs_network(recipe: &Recipe) -> bool {
 struct Shown<'a> {
     ui: &'a Ui,
     stream: bool,
+    told: Told,
     task: Mutex<Option<Task>>,
 }
 
-impl Shown<'_> {
+impl<'a> Shown<'a> {
+    fn new(ui: &'a Ui, settings: Settings, what: &str, told: Told) -> Self {
+        // A shell that is opened in a broken tree has the terminal for itself.
+        let task = (!settings.shell_on_failure).then(|| ui.task(what));
+        Self { ui, stream: settings.stream, told, task: Mutex::new(task) }
+    }
+
     fn event(&self, event: BakeEvent) {
         match event {
             BakeEvent::Started { index, count, name } => self.started(index, count, &name),
@@ -226,6 +269,9 @@ impl Shown<'_> {
     }
 
     fn done(&self, step: &StepOutcome) {
+        if self.told == Told::New && step.cached {
+            return;
+        }
         if self.stream && self.ui.json() {
             let mut line = step_json(step);
             line["event"] = json!("bake_step");

@@ -10,11 +10,13 @@ use kiln_model::{
     oci::OciReference,
 };
 
+mod bake;
 mod drill;
 mod migrate;
 mod taken;
 mod volume;
 
+pub use bake::{Bake, Lock};
 pub use drill::{DrillGroup, DrillTarget};
 pub use migrate::{Import, Survey};
 pub use taken::Taken;
@@ -188,40 +190,6 @@ pub struct Up {
     /// Let go what would be lost, although it is more than the fleet says
     #[arg(long)]
     pub accept_loss: bool,
-}
-
-/// `kiln bake`
-#[derive(Debug, Args)]
-pub struct Bake {
-    /// Directory with image.toml
-    #[arg(default_value = ".", value_name = "DIR")]
-    pub directory: PathBuf,
-    /// Bake without the network, from what is cached
-    #[arg(long)]
-    pub offline: bool,
-    /// Fail where kiln.lock is missing or does not fit, instead of resolving
-    #[arg(long)]
-    pub locked: bool,
-    /// Run every step, also those whose layer is there
-    #[arg(long)]
-    pub fresh: bool,
-    /// Open a shell in the tree of a step that failed
-    #[arg(long, conflicts_with = "json")]
-    pub shell_on_failure: bool,
-    /// Bake twice with another clock, host name, directory and file order, and name the first difference
-    #[arg(long, conflicts_with_all = ["shell_on_failure", "fresh"])]
-    pub check_reproducible: bool,
-}
-
-/// `kiln lock`
-#[derive(Debug, Args)]
-pub struct Lock {
-    /// Directory with image.toml
-    #[arg(default_value = ".", value_name = "DIR")]
-    pub directory: PathBuf,
-    /// Take the newest versions, also where the lock fits
-    #[arg(long)]
-    pub update: bool,
 }
 
 /// `kiln test`

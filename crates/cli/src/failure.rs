@@ -96,6 +96,14 @@ pub enum Failure {
         /// Why.
         reason: String,
     },
+    /// Packages are named, and it is not said well on what they are to be installed.
+    #[error("{reason}")]
+    Packaged {
+        /// Why nothing can be baked.
+        reason: String,
+        /// What to write.
+        help: String,
+    },
     /// Something is in the way.
     #[error("{} is there already", path.display())]
     Exists {
@@ -210,7 +218,7 @@ impl Failure {
             Self::NoOrder { .. } | Self::NoEnvironment { .. } | Self::NoVariable(_) | Self::OtherImage { .. } => {
                 Exit::Usage
             }
-            Self::NoImport { .. } => Exit::Usage,
+            Self::NoImport { .. } | Self::Packaged { .. } => Exit::Usage,
             Self::Wrong(_) | Self::NoFile { .. } | Self::Misfit { .. } | Self::Exists { .. } | Self::Unknown { .. } => {
                 Exit::Usage
             }
@@ -294,6 +302,8 @@ impl Failure {
             Self::NoImport { .. } => {
                 Some("name a Containerfile that is there, or an image: `kiln import debian:bookworm`, `kiln import oci:DIR:TAG`".into())
             }
+            Self::Packaged { help, .. } => Some(help.clone()),
+            Self::Bake(error) => bake_help(error).map(str::to_owned),
             Self::Exists { .. } => Some("choose another directory: nothing is overwritten".into()),
             Self::Unknown { kind: "file", .. } => None,
             Self::Unknown { .. } => Some("`kiln images` and `kiln status` show what there is".into()),
@@ -365,6 +375,14 @@ fn delivery_help(error: &DeliveryError) -> Option<&'static str> {
     }
 }
 
+fn bake_help(error: &BakeError) -> Option<&'static str> {
+    match error {
+        BakeError::Lock(problem) => problem.help(),
+        BakeError::Fetch { source, .. } => source.help(),
+        _ => None,
+    }
+}
+
 fn bake_exit(error: &BakeError) -> Exit {
     match error {
         BakeError::Lock(problem) => match **problem {
@@ -372,6 +390,8 @@ fn bake_exit(error: &BakeError) -> Exit {
             LockProblem::Parse { .. }
             | LockProblem::Missing(_)
             | LockProblem::Stale { .. }
+            | LockProblem::Local(_)
+            | LockProblem::NoArchive { .. }
             | LockProblem::Resolve { .. } => Exit::Usage,
         },
         BakeError::Oci { source, .. } => match **source {

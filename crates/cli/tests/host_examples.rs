@@ -1,6 +1,9 @@
 //! The examples and the template are right, and have the form of the published schemas.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use kiln::project;
 use kiln_model::schema::{fleet::FleetToml, image::ImageToml};
@@ -27,7 +30,20 @@ fn host_every_example_is_right() {
     let mut directories: Vec<PathBuf> = paths.filter(|path| path.is_dir()).collect();
     directories.sort();
     assert!(directories.len() >= 4, "{directories:?}");
-    directories.iter().for_each(|directory| check(directory));
+    directories.iter().for_each(|directory| check(built(directory).as_ref().map_or(directory, |copy| copy.path())));
+}
+
+/// A copy with the package that is built from the example's sources, if it has any.
+fn built(directory: &Path) -> Option<tempfile::TempDir> {
+    if !directory.join("package/DEBIAN/control").exists() {
+        return None;
+    }
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    let run = |command: &mut Command| assert!(command.status().expect("it runs").success(), "{command:?}");
+    run(Command::new("cp").arg("-r").arg(directory.join(".")).arg(copy.path()));
+    let mut build = Command::new("dpkg-deb");
+    run(build.args(["--root-owner-group", "--build"]).arg(copy.path().join("package")).arg(copy.path()));
+    Some(copy)
 }
 
 #[test]

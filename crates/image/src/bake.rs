@@ -18,11 +18,13 @@ mod key;
 pub mod lock;
 mod mount_points;
 mod oci;
+mod over;
 mod owner;
 mod packages;
 mod provision;
 mod remove;
 mod reproducible;
+mod resolve;
 mod run;
 mod secrets;
 mod source;
@@ -47,6 +49,7 @@ use crate::{
     registry::Registries,
     sandbox::{Sandbox, Stream},
     store::Store,
+    survey::{self, EnabledService},
 };
 
 /// What to do about `kiln.lock`.
@@ -148,6 +151,8 @@ pub struct Baked {
     pub seconds: f64,
     /// Every step.
     pub steps: Vec<StepOutcome>,
+    /// The packages that the recipe asks for, by their names: not those that they need.
+    pub packages: Vec<String>,
     /// What went into the image.
     pub inputs: BakeInputs,
 }
@@ -166,9 +171,38 @@ pub fn bake(
     let writing = store.writing()?;
     let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
     chain.all_steps()?;
-    let inputs = chain.inputs();
+    let (inputs, packages) = (chain.inputs(), chain.asked_for());
     let (image, suite, steps) = chain.finish()?;
     writing.settled()?;
     let name = request.recipe.name.clone();
-    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps, inputs })
+    Ok(Baked { image, name, suite, seconds: started.elapsed().as_secs_f64(), steps, packages, inputs })
+}
+
+/// The service units that packages bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Units {
+    /// Those of the packages that the recipe asks for.
+    pub asked: Vec<EnabledService>,
+    /// Where these bring none, those of the packages that they need and the base has not.
+    pub needed: Vec<EnabledService>,
+}
+
+/// Carries out the recipe's steps, which are known to the next bake, and says which service units its packages bring: what a
+/// recipe without `[service]` could run.
+pub fn units(
+    request: &BakeRequest<'_>,
+    store: &Store,
+    sandbox: &dyn Sandbox,
+    events: Events<'_>,
+) -> Result<Units, BakeError> {
+    let writing = store.writing()?;
+    let mut chain = Chain::start(request, store, sandbox, events, Manner::USUAL)?;
+    chain.steps()?;
+    let (packages, needed) = (chain.asked_for(), chain.needed());
+    let position = chain.position()?;
+    writing.settled()?;
+    let tree = store.stored_tree(&position.tree)?;
+    let asked = survey::units(&tree, &packages)?;
+    let needed = if asked.is_empty() { survey::units(&tree, &needed)? } else { Vec::new() };
+    Ok(Units { asked, needed })
 }

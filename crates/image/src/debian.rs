@@ -19,6 +19,7 @@ pub mod http;
 pub mod index;
 pub mod install;
 pub mod keys;
+pub mod local;
 pub mod phases;
 pub mod relation;
 pub mod release;
@@ -27,10 +28,11 @@ pub mod root;
 pub mod unpack;
 pub mod version;
 
-pub use archive::{Archive, ArchiveError, Archives};
+pub use archive::{Archive, ArchiveError, Archives, KeyFiles};
 pub use fetch::{FetchError, fetch};
 pub use install::{InstallError, Options, install};
-pub use resolve::{Installed, ResolveError, installed_from, resolve};
+pub use local::{Local, LocalError};
+pub use resolve::{Installed, ResolveError, resolve};
 
 /// What happens, for people to see.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use std::{
 };
 
 use kiln_model::{
-    ByteSize, Digest, ImageDigest, Suite,
-    recipe::{Distribution, ImportLimits},
+    ByteSize, Digest, ImageDigest, Recipe, Suite,
+    recipe::{Distribution, FileKind, FileProblem, ImportLimits, RecipeFiles},
+    systemd::{Unit, propose},
 };
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
         source,
     },
     registry,
+    survey::{self, EnabledService},
 };
 
 /// A manifest or index, as a registry, layout or archive gives it.
@@ -146,12 +148,72 @@ pub fn deb(bytes: &[u8]) {
     on_disk(bytes, |path| {
         let Ok(deb) = Deb::open(path) else { return };
         drop(deb.info_name());
+        // A package of nobody's archive: what it says of itself is read as an index.
+        let text = debian::local::paragraph(&deb, bytes.len() as u64, &Digest::of(bytes));
+        let index = Index::parse(text.as_bytes()).expect("its fields were checked");
+        assert!(index.named(deb.name()).any(|found| found.version() == deb.version()));
         let Ok(data) = deb.data() else { return };
         let mut archive = tar::Archive::new(data.take(8 << 20));
         for entry in archive.entries().into_iter().flatten().map_while(Result::ok) {
             drop((entry.path_bytes(), entry.link_name_bytes()));
         }
     });
+}
+
+/// A package's control file, by itself: most of what a package of somebody else says stands there.
+pub fn deb_control(bytes: &[u8]) {
+    let Ok(deb) = Deb::of_control(Path::new("app.deb"), bytes.to_vec()) else { return };
+    let text = debian::local::paragraph(&deb, 1, &Digest::of(bytes));
+    let index = Index::parse(text.as_bytes()).expect("its fields were checked");
+    let package = index.packages().next().expect("one package");
+    assert_eq!((package.name(), package.version()), (deb.name(), deb.version()));
+    let source = debian::resolve::Source { archive: kiln_model::lock::FILE, index: &index };
+    let wanted = [format!("{}={}", deb.name(), deb.version())];
+    match debian::resolve::resolve_among(&[source], &[], &wanted) {
+        Ok(set) => assert!(set.iter().all(|package| package.name == deb.name())),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// A unit file of systemd, alone and as a drop-in over another one: what is proposed for it is a recipe.
+pub fn systemd(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut units: Vec<_> = Unit::parse(&text).into_iter().collect();
+    let mut under = Unit::parse("[Service]\nExecStart=/bin/app\nUser=app\n").expect("a unit");
+    units.extend(under.overlay(&text).is_ok().then_some(under));
+    for unit in &units {
+        let proposal = propose(unit);
+        assert!(!proposal.service.command.is_empty() || !proposal.questions.is_empty(), "what starts it is asked");
+        let description = unit.last("Unit", "Description").unwrap_or_default().to_owned();
+        let service = EnabledService {
+            unit: "app.service".to_owned(),
+            path: "/lib/systemd/system/app.service".to_owned(),
+            package: None,
+            description,
+            proposal: Some(proposal),
+        };
+        let service_text = survey::service_text(&service, &[80]).map_or_else(String::new, |found| found.text);
+        let (writable, _) = survey::writable_text([&service]);
+        let recipe = format!("name = \"app\"\n[base]\ndebian = \"bookworm\"\n{service_text}{writable}");
+        if let Err(wrong) = Recipe::parse(&recipe, "image.toml", &NoFiles) {
+            panic!("{}", wrong.render(false, 100));
+        }
+    }
+}
+
+/// A recipe's directory with nothing in it.
+struct NoFiles;
+
+impl RecipeFiles for NoFiles {
+    fn kind(&self, _: &str) -> Result<Option<FileKind>, FileProblem> {
+        Ok(None)
+    }
+    fn read(&self, _: &str, _: u64) -> Result<Vec<u8>, FileProblem> {
+        Err(FileProblem::Outside)
+    }
+    fn list(&self, _: &str) -> Result<Vec<String>, FileProblem> {
+        Ok(Vec::new())
+    }
 }
 
 /// What a registry says of itself, and Docker's file of credentials.
@@ -202,6 +264,8 @@ mod tests {
         corpus("packages", packages);
         corpus("in_release", in_release);
         corpus("deb", deb);
+        corpus("deb_control", deb_control);
+        corpus("systemd", systemd);
         corpus("registry", registry);
     }
 }

@@ -38,7 +38,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-use self::{collect::Inventory, distro::Distro, package::Package};
+pub(crate) use self::distro::Distro;
+use self::{collect::Inventory, package::Package};
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

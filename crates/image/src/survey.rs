@@ -22,12 +22,14 @@ mod scheduled;
 mod secret;
 mod services;
 mod system;
+mod units;
 mod users;
 mod walk;
 
-pub use draft::{Draft, DraftFile, Left, copy, draft};
+pub use draft::{Draft, DraftFile, Left, ServiceText, copy, draft, service_text, writable_text};
 pub use listening::{Listening, listening};
 pub use secret::Secret;
+pub use units::units;
 
 /// What is on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

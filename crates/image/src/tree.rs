@@ -77,7 +77,12 @@ impl Store {
     /// An image's tree.
     pub fn tree(&self, image: &ImageDigest) -> Result<ImageTree, StoreError> {
         let entry = self.index().image(image)?.ok_or(StoreError::NotFound(*image))?;
-        Ok(ImageTree { tree: load(self.repo(), &entry.tree)?, repo: self.repo().clone() })
+        self.stored_tree(&entry.tree)
+    }
+
+    /// The tree with this metadata image.
+    pub(crate) fn stored_tree(&self, hex: &str) -> Result<ImageTree, StoreError> {
+        Ok(ImageTree { tree: load(self.repo(), hex)?, repo: self.repo().clone() })
     }
 }
 

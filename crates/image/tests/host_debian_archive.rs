@@ -17,18 +17,19 @@ use debian_support::{
 };
 use jiff::{SignedDuration, Timestamp};
 use kiln_image::debian::{
-    self, ArchiveError, Archives, Event, FetchError, Use,
+    self, ArchiveError, Archives, Event, FetchError, KeyFiles, Use,
     http::{HttpError, Limits},
     keys::SignatureError,
     release::ReleaseError,
 };
+use kiln_model::recipe::DebianBase;
 
 fn packages() -> Vec<Package> {
     vec![Package::new("web", "Depends: lib\n"), Package::new("lib", ""), Package::new("base", "Essential: yes\n")]
 }
 
 fn refresh(archive: &Archive, cache: &Path, now: Timestamp) -> Result<Archives, ArchiveError> {
-    Archives::refresh(&archive.base(), Some(&archive.key.keyring()), cache, Use::Network, now, &|_| ())
+    Archives::refresh(&archive.base(), &archive.keys(), cache, Use::Network, now, &|_| ())
 }
 
 /// What reading the archive at this time is refused with.
@@ -78,9 +79,8 @@ fn host_a_good_archive_is_read_resolved_and_fetched_and_then_works_without_netwo
     assert_eq!((last.files, last.bytes), (3, last.bytes_total));
 
     let before = archive.server.requests().len();
-    let keys = archive.key.keyring();
-    let offline =
-        Archives::refresh(&archive.base(), Some(&keys), cache.path(), Use::CacheOnly, Timestamp::now(), &|_| ());
+    let keys = archive.keys();
+    let offline = Archives::refresh(&archive.base(), &keys, cache.path(), Use::CacheOnly, Timestamp::now(), &|_| ());
     assert_eq!(debian::resolve(&offline.unwrap(), &[], &["web".into()]).unwrap(), set);
     assert_eq!(debian::fetch(&set, &archive.base(), cache.path(), Use::CacheOnly, &|_| ()).unwrap(), paths);
     assert_eq!(archive.server.requests().len(), before);
@@ -88,7 +88,7 @@ fn host_a_good_archive_is_read_resolved_and_fetched_and_then_works_without_netwo
     archive.server.set("/dists/sid/InRelease", Answer::Status(503));
     let notes = Mutex::new(Vec::new());
     let events = |event| notes.lock().unwrap().push(event);
-    Archives::refresh(&archive.base(), Some(&keys), cache.path(), Use::Network, Timestamp::now(), &events).unwrap();
+    Archives::refresh(&archive.base(), &keys, cache.path(), Use::Network, Timestamp::now(), &events).unwrap();
     assert!(matches!(notes.lock().unwrap()[0], Event::Away { .. }));
 }
 
@@ -100,9 +100,9 @@ fn inside_a_network_with_a_proxy() {
     let Some(directory) = std::env::var_os(INSIDE) else { return };
     let directory = Path::new(&directory);
     let base = Archive::base_at(Server::PROXIED);
-    let keys = fs::read(directory.join("keys")).unwrap();
+    let keys = KeyFiles { keyring: Some(fs::read(directory.join("keys")).unwrap()), repositories: Vec::new() };
     let (cache, now) = (directory.join("cache"), Timestamp::now());
-    let archives = Archives::refresh(&base, Some(&keys), &cache, Use::Network, now, &|_| ()).unwrap();
+    let archives = Archives::refresh(&base, &keys, &cache, Use::Network, now, &|_| ()).unwrap();
     let set = debian::resolve(&archives, &[], &["web".into()]).unwrap();
     debian::fetch(&set, &base, &cache, Use::Network, &|_| ()).unwrap();
 }
@@ -310,4 +310,75 @@ fn host_redirects_are_followed_and_an_absent_mirror_is_told() {
     assert!(matches!(error, FetchError::Transfer { source: HttpError::Connect { .. }, .. }), "{error:?}");
     let error = debian::fetch(&locked, &base, empty.path(), Use::CacheOnly, &|_| ()).unwrap_err();
     assert!(matches!(error, FetchError::NotCached { .. }));
+}
+
+/// A base with a repository of somebody else, and the keys of both.
+fn with_vendor(archive: &Archive, vendor: &Archive) -> (DebianBase, KeyFiles) {
+    let base = DebianBase { repositories: vec![vendor.repository("vendor")], ..archive.base() };
+    let keys = KeyFiles { repositories: vec![vendor.key.keyring()], ..archive.keys() };
+    (base, keys)
+}
+
+fn refresh_both(base: &DebianBase, keys: &KeyFiles) -> Result<Archives, ArchiveError> {
+    let cache = tempfile::tempdir().unwrap();
+    Archives::refresh(base, keys, cache.path(), Use::Network, Timestamp::now(), &|_| ())
+}
+
+#[test]
+fn host_packages_of_a_repository_are_resolved_and_fetched_with_those_of_the_archive() {
+    let archive = Archive::serve(packages());
+    let vendor = Archive::serve(vec![Package::new("app", "Depends: lib\n")]);
+    let (base, keys) = with_vendor(&archive, &vendor);
+    let archives = refresh_both(&base, &keys).unwrap();
+    assert_eq!(archives.locked().iter().map(|locked| locked.name.clone()).collect::<Vec<_>>(), ["main", "vendor"]);
+    let set = debian::resolve(&archives, &[], &["app".into()]).unwrap();
+    let from: Vec<_> = set.iter().map(|package| format!("{} {}", package.archive, package.name)).collect();
+    assert_eq!(from, ["vendor app", "main base", "main lib"]);
+    let cache = tempfile::tempdir().unwrap();
+    let paths = debian::fetch(&set, &base, cache.path(), Use::Network, &|_| ()).unwrap();
+    assert_eq!(fs::read(&paths[0]).unwrap(), vendor.packages[0].file);
+    assert!(vendor.server.requests().iter().all(|asked| !asked.contains("lib")), "each is asked for its own only");
+}
+
+#[test]
+fn host_a_repository_is_believed_by_its_own_key_alone() {
+    let archive = Archive::serve(packages());
+    let vendor = Archive::serve(vec![Package::new("app", "")]);
+    let (base, keys) = with_vendor(&archive, &vendor);
+    let refused = |keys: &KeyFiles| match refresh_both(&base, keys) {
+        Err(error @ ArchiveError::Release { source: ReleaseError::Signature(SignatureError::Foreign { .. }), .. }) => {
+            error
+        }
+        other => panic!("{other:?}"),
+    };
+    // Neither key counts for the other one's archive.
+    let swapped = KeyFiles { repositories: vec![archive.key.keyring()], ..keys.clone() };
+    let error = refused(&swapped);
+    assert!(error.to_string().ends_with("is not accepted by `key = \"vendor.asc\"`"), "{error}");
+    assert!(error.help().unwrap().contains("only its own `key` counts"), "{:?}", error.help());
+    archive.serve_release(vendor.key.sign(&archive.release));
+    assert!(refused(&keys).help().unwrap().contains("`keyring`"));
+    archive.serve_release(archive.key.sign(&archive.release));
+    // Without its key nothing is believed of it, not even what the archive's key signed.
+    vendor.serve_release(archive.key.sign(&vendor.release));
+    let error = refresh_both(&base, &archive.keys()).unwrap_err();
+    assert!(matches!(&error, ArchiveError::Key { name, .. } if name == "vendor"), "{error:?}");
+}
+
+#[test]
+fn host_a_repository_that_is_not_signed_is_refused() {
+    let archive = Archive::serve(packages());
+    let vendor = Archive::serve(vec![Package::new("app", "")]);
+    let (base, keys) = with_vendor(&archive, &vendor);
+    vendor.serve_release(vendor.release.clone().into_bytes());
+    let error = refresh_both(&base, &keys).unwrap_err();
+    let missing = matches!(
+        error,
+        ArchiveError::Release { source: ReleaseError::Signature(SignatureError::Missing), key: Some(_), .. }
+    );
+    assert!(missing && error.help().unwrap().contains("not signed"), "{error:?}");
+    vendor.server.set("/dists/sid/InRelease", Answer::Status(404));
+    let error = refresh_both(&base, &keys).unwrap_err();
+    assert!(matches!(error, ArchiveError::Unsigned { .. }), "{error:?}");
+    assert!(error.help().unwrap().contains("./app.deb"), "what can be done instead is said");
 }

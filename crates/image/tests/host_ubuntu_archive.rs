@@ -9,7 +9,7 @@ use debian_support::{
     server::{Answer, Server},
 };
 use jiff::Timestamp;
-use kiln_image::debian::{self, ArchiveError, Archives, Use, deb::Deb, release::ReleaseError};
+use kiln_image::debian::{self, ArchiveError, Archives, KeyFiles, Use, deb::Deb, release::ReleaseError};
 use kiln_model::{
     Digest,
     recipe::{DebianBase, Distribution},
@@ -92,12 +92,13 @@ impl Ubuntu {
             security_mirror: Some(self.server.address.clone()),
             components,
             keyring: None,
+            repositories: Vec::new(),
         }
     }
 
     fn refresh(&self, cache: &std::path::Path) -> Result<Archives, ArchiveError> {
-        let keys = self.key.keyring();
-        Archives::refresh(&self.base(), Some(&keys), cache, Use::Network, Timestamp::now(), &|_| ())
+        let keys = KeyFiles { keyring: Some(self.key.keyring()), repositories: Vec::new() };
+        Archives::refresh(&self.base(), &keys, cache, Use::Network, Timestamp::now(), &|_| ())
     }
 }
 
@@ -152,7 +153,8 @@ fn host_ubuntus_archive_is_not_believed_by_debians_keys_nor_by_a_strangers() {
     let (ubuntu, cache) = (Ubuntu::start(), tempfile::tempdir().unwrap());
     all(&ubuntu);
     for base in [ubuntu.base(), DebianBase { distribution: Distribution::Debian, ..ubuntu.base() }] {
-        let refused = Archives::refresh(&base, None, cache.path(), Use::Network, Timestamp::now(), &|_| ());
+        let refused =
+            Archives::refresh(&base, &KeyFiles::default(), cache.path(), Use::Network, Timestamp::now(), &|_| ());
         let error = refused.expect_err("signed by a stranger");
         assert!(matches!(&error, ArchiveError::Release { source: ReleaseError::Signature(_), .. }), "{error:?}");
     }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use kiln_image::debian::{self, Archives, Options, Script, Tree, Use};
+use kiln_image::debian::{self, Archives, KeyFiles, Options, Script, Tree, Use};
 use kiln_model::{
     Digest,
     recipe::{DebianBase, Distribution},
@@ -88,6 +88,7 @@ fn base(suite: &str, packages: &[&str]) -> DebianBase {
         security_mirror: Some("http://deb.debian.org/debian-security".into()),
         components: vec!["main".into()],
         keyring: None,
+        repositories: Vec::new(),
     }
 }
 
@@ -103,7 +104,7 @@ const EPOCH: i64 = 1_700_000_000;
 fn bake(base: &DebianBase, directory: &Path) -> Chroot {
     let (cache, now) = (cache(), jiff::Timestamp::now());
     let start = Instant::now();
-    let archives = Archives::refresh(base, None, &cache, Use::Network, now, &|_| ()).unwrap();
+    let archives = Archives::refresh(base, &KeyFiles::default(), &cache, Use::Network, now, &|_| ()).unwrap();
     let refreshed = start.elapsed();
     let set = debian::resolve(&archives, &[], &base.packages).unwrap();
     let resolved = start.elapsed();
@@ -132,7 +133,8 @@ fn root_a_base_with_nginx_is_complete_and_dpkg_agrees() {
 
 /// Resolves and installs more packages into a tree that has some.
 fn add(base: &DebianBase, tree: &Chroot, wanted: &[&str]) -> usize {
-    let archives = Archives::refresh(base, None, &cache(), Use::Network, jiff::Timestamp::now(), &|_| ()).unwrap();
+    let archives =
+        Archives::refresh(base, &KeyFiles::default(), &cache(), Use::Network, jiff::Timestamp::now(), &|_| ()).unwrap();
     let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
     let root = debian::root::Root::new(tree.open().unwrap());
     let there = debian::database::installed_in(&root).unwrap();

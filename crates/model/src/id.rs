@@ -29,6 +29,15 @@ fn check(kind: &'static str, text: &str) -> Result<(), InvalidName> {
     if good { Ok(()) } else { Err(InvalidName { kind, text: text.escape_debug().take(80).collect(), rule: RULE }) }
 }
 
+/// The name that is nearest to some words: `Web Server_2` gives `web-server-2`. None where there is no letter in them.
+pub fn nearest(words: &str) -> Option<String> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let words: String = words.chars().map(plain).collect();
+    let words = words.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    let cut: String = words.chars().take(63).collect();
+    Some(cut.trim_end_matches('-').to_owned()).filter(|name| check("name", name).is_ok())
+}
+
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $kind:literal;)*) => {$(
         $(#[$doc])*
@@ -95,4 +104,26 @@ names! {
     KeyName = "key name";
     /// An environment of a fleet: what differs there stands in a file of its own (`fleet.staging.toml`).
     EnvironmentName = "environment name";
+    /// A repository of packages beside the archives of a base (`[base.repository.vendor]`).
+    RepositoryName = "name of a repository";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn unit_the_nearest_name_is_a_name_or_there_is_none() {
+        for (words, name) in [
+            ("Web Server_2", Some("web-server-2")),
+            ("lib32stdc++6", Some("lib32stdc--6")),
+            ("7zip.", Some("zip")),
+            ("ünï", Some("n")),
+            ("123", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(words).as_deref(), name, "{words}");
+        }
+        assert_eq!(nearest(&"a".repeat(100)).map(|name| name.len()), Some(63));
+    }
 }

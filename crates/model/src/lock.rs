@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    recipe::{Base, ContainerfileBase, Recipe, StepKind, provision::ToolFrom},
+    recipe::{Base, ContainerfileBase, Recipe, Repository, StepKind, check_recipe_path, provision::ToolFrom},
 };
 
 /// The version this program writes and the only one it reads.
@@ -22,6 +22,12 @@ pub const MAX_BYTES: usize = 16 << 20;
 pub const MAX_IMAGES: usize = 1000;
 /// A lock with more packages than this is refused.
 pub const MAX_PACKAGES: usize = 20_000;
+/// The [`LockedPackage::archive`] of a file beside the recipe.
+pub const FILE: &str = "file";
+/// What the archives of a base are called.
+const OWN: [&str; 3] = ["main", "updates", "security"];
+/// What no repository of a recipe can be called.
+pub(crate) const RESERVED: [&str; 4] = ["main", "updates", "security", FILE];
 
 /// The exact packages of a bake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +35,12 @@ pub const MAX_PACKAGES: usize = 20_000;
 pub struct Lock {
     /// Format: [`VERSION`].
     pub version: u32,
-    /// Code name of the Debian suite the recipe starts from.
+    /// Code name of the suite that packages come from.
     #[serde(default)]
     pub suite: Option<String>,
+    /// The image of this host that the packages are installed over: what they need beside it was resolved for this one.
+    #[serde(default)]
+    pub over: Option<Digest>,
     /// The OCI image the recipe starts from.
     #[serde(default)]
     pub oci: Option<LockedOci>,
@@ -63,7 +72,8 @@ pub struct LockedOci {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedArchive {
-    /// `main` (the recipe's `mirror`), `updates` (`mirror` as well) or `security` (its `security_mirror`).
+    /// `main` (the recipe's `mirror`), `updates` (`mirror` as well), `security` (its `security_mirror`), or the name of one of the
+    /// recipe's repositories.
     pub name: String,
     /// The suite below `dists/`: `bookworm`, `bookworm-updates`, `bookworm-security`.
     pub suite: String,
@@ -94,9 +104,9 @@ pub struct LockedPackage {
     pub version: String,
     /// `amd64`, `all`.
     pub architecture: String,
-    /// The [`LockedArchive::name`] it comes from.
+    /// The [`LockedArchive::name`] it comes from, or [`FILE`].
     pub archive: String,
-    /// Path below the archive's address.
+    /// Path below the archive's address, or beside the recipe.
     pub filename: String,
     /// Bytes of the file.
     pub size: u64,
@@ -153,6 +163,24 @@ pub enum Stale {
         /// In the recipe.
         wanted: usize,
     },
+    /// Other repositories.
+    #[error("the lock was made with the repositories [{locked}], the recipe has [{wanted}]")]
+    Repositories {
+        /// In the lock: name and suite of each.
+        locked: String,
+        /// In the recipe.
+        wanted: String,
+    },
+    /// A package's file is another one now.
+    #[error("`{path}` has changed: the lock was made with {locked}, the file is {found} now")]
+    File {
+        /// Beside the recipe.
+        path: String,
+        /// In the lock: bytes and SHA-256.
+        locked: String,
+        /// What is there.
+        found: String,
+    },
     /// Other packages.
     #[error("the lock was made for the packages [{locked}], the recipe wants [{wanted}]")]
     Packages {
@@ -192,6 +220,9 @@ impl Lock {
         if let Some(suite) = &self.suite {
             line(&mut out, &[("suite", quoted(suite))]);
         }
+        if let Some(over) = &self.over {
+            line(&mut out, &[("over", quoted(&over.to_string()))]);
+        }
         if let Some(oci) = &self.oci {
             out.push_str("\n[oci]\n");
             line(&mut out, &[("source", quoted(&oci.source)), ("manifest", quoted(&oci.manifest.to_string()))]);
@@ -224,15 +255,17 @@ impl Lock {
 
     /// Whether this lock is the recipe's: same base, same wanted lists.
     pub fn fits(&self, recipe: &Recipe) -> Result<(), Stale> {
-        let locked = (self.suite.clone(), self.oci.as_ref().map(|oci| oci.source.clone()));
-        let wanted_base = match &recipe.base {
-            Base::Debian(base) => (Some(base.suite.clone()), None),
-            Base::Oci(base) => (None, Some(base.source.to_string())),
+        let (locked, wanted_base) = match &recipe.base {
+            Base::Debian(base) => (self.suite.clone(), Some(base.suite.clone())),
+            Base::Oci(base) => (self.oci.as_ref().map(|oci| oci.source.clone()), Some(base.source.to_string())),
             Base::Containerfile(base) => return self.fits_images(base),
-            Base::Image(_) => locked.clone(),
+            // Which one it is now, only the store knows.
+            Base::Image(_) => (None, None),
         };
-        if locked != wanted_base {
-            let shown = |(suite, oci): (Option<String>, Option<String>)| suite.or(oci).unwrap_or("nothing".to_owned());
+        let other = matches!(recipe.base, Base::Debian(_)) && (self.oci.is_some() || self.over.is_some());
+        if locked != wanted_base || other {
+            let shown = |base: Option<String>| base.unwrap_or("nothing".to_owned());
+            let locked = self.oci.as_ref().map(|oci| oci.source.clone()).or(locked);
             return Err(Stale::Base { locked: shown(locked), wanted: shown(wanted_base) });
         }
         let wanted = wanted(recipe);
@@ -241,6 +274,9 @@ impl Lock {
         }
         if let Some((set, wanted)) = self.sets.iter().zip(&wanted).find(|(set, wanted)| set.wanted != **wanted) {
             return Err(Stale::Packages { locked: set.wanted.join(", "), wanted: wanted.join(", ") });
+        }
+        if !wanted.is_empty() {
+            self.fits_repositories(repositories(recipe))?;
         }
         match wanted_tools(recipe).into_iter().find(|wanted| self.tool(wanted).is_none()) {
             None => Ok(()),
@@ -251,6 +287,21 @@ impl Lock {
     /// The packages of a configuration tool.
     pub fn tool(&self, wanted: &[&str]) -> Option<&LockedSet> {
         self.tools.iter().find(|set| set.wanted == wanted)
+    }
+
+    fn fits_repositories(&self, wanted: &[Repository]) -> Result<(), Stale> {
+        let locked = self.archives.iter().filter(|archive| !OWN.contains(&archive.name.as_str()));
+        let locked: Vec<_> = locked.map(|archive| format!("{} {}", archive.name, archive.suite)).collect();
+        let wanted: Vec<_> = wanted.iter().map(|wanted| format!("{} {}", wanted.name, wanted.suite)).collect();
+        match locked == wanted {
+            true => Ok(()),
+            false => Err(Stale::Repositories { locked: locked.join(", "), wanted: wanted.join(", ") }),
+        }
+    }
+
+    /// The packages that are files beside the recipe.
+    pub fn files(&self) -> impl Iterator<Item = &LockedPackage> {
+        self.sets.iter().flat_map(|set| &set.packages).filter(|package| package.is_file())
     }
 
     /// Whether the images are those that the Containerfile names.
@@ -275,7 +326,7 @@ impl Lock {
         }
         for package in packages() {
             package.check()?;
-            if !self.archives.iter().any(|archive| archive.name == package.archive) {
+            if !package.is_file() && !self.archives.iter().any(|archive| archive.name == package.archive) {
                 return Err(bad("package archive", &package.archive, "no [[archive]] has this name"));
             }
         }
@@ -284,6 +335,11 @@ impl Lock {
 }
 
 impl LockedPackage {
+    /// Whether it is a file beside the recipe.
+    pub fn is_file(&self) -> bool {
+        self.archive == FILE
+    }
+
     fn check(&self) -> Result<(), LockError> {
         let plain = |text: &str, extra: &str| {
             !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
@@ -300,6 +356,11 @@ impl LockedPackage {
         }
         if !plain(&self.architecture, "-") {
             return Err(bad("package architecture", &self.architecture, "an architecture is made of a-z, 0-9 and -"));
+        }
+        if self.is_file() {
+            return check_recipe_path(&self.filename).map_err(|_| {
+                bad("package file", &self.filename, "a file beside the recipe has a relative path without `..`")
+            });
         }
         let path = plain(&self.filename, "/+-.:~_%") && !self.filename.starts_with('/');
         if !path || self.filename.split('/').any(|part| part.is_empty() || part == "..") {
@@ -319,6 +380,13 @@ impl LockedPackage {
             self.size,
             quoted(&self.sha256.to_string()),
         )
+    }
+}
+
+fn repositories(recipe: &Recipe) -> &[Repository] {
+    match &recipe.base {
+        Base::Debian(base) => &base.repositories,
+        Base::Image(_) | Base::Oci(_) | Base::Containerfile(_) => &recipe.sources.repositories,
     }
 }
 
@@ -387,6 +455,7 @@ mod tests {
         Lock {
             version: VERSION,
             suite: Some("bookworm".into()),
+            over: None,
             oci: None,
             images: Vec::new(),
             archives: vec![LockedArchive {
@@ -405,6 +474,20 @@ mod tests {
         let text = lock().render();
         insta::assert_snapshot!(text);
         assert_eq!(Lock::parse(&text).expect("own text is readable"), lock());
+    }
+
+    #[test]
+    fn unit_a_file_is_locked_with_its_path_whatever_that_is() {
+        let mut lock = lock();
+        let file = LockedPackage { archive: FILE.into(), filename: "a b/ünï \"1\".deb".into(), ..package("app") };
+        lock.sets[0].packages.push(file.clone());
+        let read = Lock::parse(&lock.render()).expect("own text is readable");
+        assert_eq!((read.files().collect::<Vec<_>>(), &read), (vec![&file], &lock));
+        for path in ["../app.deb", "/app.deb", "a\u{7}.deb"] {
+            let away = LockedPackage { filename: path.into(), ..file.clone() };
+            lock.sets[0].packages = vec![away];
+            assert!(Lock::parse(&lock.render()).is_err(), "{path} is accepted");
+        }
     }
 
     #[test]

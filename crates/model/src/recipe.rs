@@ -3,6 +3,7 @@
 //! [`Recipe`] is the parsed form: every path, name, size and duration has been checked and defaults are filled in. The
 //! text form, its diagnostics and its JSON Schema live in the submodules.
 
+pub(crate) mod archive;
 pub(crate) mod base;
 pub(crate) mod binding;
 pub(crate) mod check;
@@ -13,6 +14,7 @@ pub mod descend;
 pub(crate) mod file;
 mod files;
 mod oci_base;
+mod packages;
 pub mod provision;
 pub(crate) mod service;
 pub(crate) mod step;
@@ -22,15 +24,17 @@ pub(crate) mod writable;
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub use self::{
+    archive::{Repository, Security, Sources},
+    containerfile_base::ContainerfileBase,
+    files::{FileKind, FileProblem, RecipeFiles},
+    oci_base::{ImportLimits, OciBase},
+    packages::deb_file,
+};
 pub(crate) use self::{
     check::{argument, recipe_path as check_recipe_path, variable as check_variable},
     command::{environment as read_environment, named_variable as read_variable},
     service::PROTOCOLS,
-};
-pub use self::{
-    containerfile_base::ContainerfileBase,
-    files::{FileKind, FileProblem, RecipeFiles},
-    oci_base::{ImportLimits, OciBase},
 };
 use crate::{digest::Digest, fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
@@ -41,6 +45,8 @@ pub struct Recipe {
     pub name: ImageName,
     /// What the image starts from.
     pub base: Base,
+    /// Where the packages come from that are installed over an image; those of a Debian base stand in it.
+    pub sources: Sources,
     /// In the order written.
     pub steps: Vec<Step>,
     /// Services and writable paths.
@@ -95,6 +101,13 @@ impl Distribution {
             Self::Ubuntu => "http://security.ubuntu.com/ubuntu",
         }
     }
+    /// The code names of its suites that are known.
+    pub fn suites(self) -> &'static [&'static str] {
+        match self {
+            Self::Debian => &["bullseye", "bookworm", "trixie", "forky", "duke", "sid"],
+            Self::Ubuntu => &["focal", "jammy", "noble", "oracular", "plucky", "questing", "resolute"],
+        }
+    }
     /// The components that anybody may use: of Ubuntu, most packages are in `universe`.
     pub fn components(self) -> &'static [&'static str] {
         match self {
@@ -111,7 +124,7 @@ pub struct DebianBase {
     pub distribution: Distribution,
     /// Code name: `bookworm`, `trixie`, `noble`.
     pub suite: String,
-    /// Package names, or `name=version`.
+    /// `name`, `name=version`, or `./FILE.deb` ([`deb_file`]).
     pub packages: Vec<String>,
     /// Archive address without a trailing `/`; [`Distribution::mirror`] by default.
     pub mirror: String,
@@ -121,6 +134,8 @@ pub struct DebianBase {
     pub components: Vec<String>,
     /// OpenPGP keyring file, relative to the recipe, in place of the keys shipped with Kiln.
     pub keyring: Option<String>,
+    /// Further repositories, each with its own key.
+    pub repositories: Vec<Repository>,
 }
 
 /// One step of a recipe: one layer of the image.
@@ -159,9 +174,9 @@ pub enum StepKind {
         /// Program and arguments; one text in the recipe becomes `/bin/sh -euc TEXT`.
         command: Vec<String>,
     },
-    /// Installs Debian packages from the base's archive, as locked.
+    /// Installs Debian packages, as locked.
     Packages {
-        /// Names, or `name=version`.
+        /// `name`, `name=version`, or `./FILE.deb` ([`deb_file`]).
         names: Vec<String>,
     },
     /// Removes paths.

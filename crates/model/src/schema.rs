@@ -65,8 +65,8 @@ texts! {
     RecipePath = "^[^/]";
     /// A user's name or number.
     UserText = "^([A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,5})$";
-    /// A Debian package: `name` or `name=version`.
-    PackageText = "^[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?$";
+    /// A Debian package: `name`, `name=version`, or a `.deb` file beside the recipe.
+    PackageText = "^([a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?|[^/].*\\.deb)$";
     /// An image: `name`, `name@channel` or `name@sha256:…`.
     ImageText = "^[a-z]([a-z0-9-]*[a-z0-9])?(@(sha256:[0-9a-f]{64}|[a-z]([a-z0-9-]*[a-z0-9])?))?$";
     /// A name of images, or how their names begin and `*`: `shop`, `web-*`, `*`.

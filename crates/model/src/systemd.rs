@@ -4,6 +4,7 @@
 //! Form: `systemd.syntax(7)`, `systemd.service(5)`, `systemd.exec(5)`, `systemd.kill(5)`.
 
 mod propose;
+mod sayable;
 mod unit;
 
 pub use propose::{Kept, Proposal, propose};

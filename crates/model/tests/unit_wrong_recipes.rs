@@ -52,12 +52,10 @@ fn unit_base() {
         "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nkeyring = \"missing.gpg\"\n",
         "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nimage = \"web\"\n",
         "name = \"hello\"\n[base]\nimage = \"web@sha256:12\"\npackages = [\"nginx\"]\n",
-        "name = \"hello\"\n[base]\nimage = \"web\"\n[[step]]\npackages = [\"nginx\"]\n",
         "name = \"hello\"\n[base]\noci = \"Debian:bookworm\"\nmax_size = \"1B\"\nmax_files = 0\nmax_ratio = \"200\"\n",
         "name = \"hello\"\n[base]\noci = \"oci:missing\"\nkeyring = \"keys.gpg\"\n",
         "name = \"hello\"\n[base]\noci = \"oci-archive:../image.tar\"\n",
         "name = \"hello\"\n[base]\ndebian = \"bookworm\"\nmax_size = \"1GiB\"\n",
-        "name = \"hello\"\n[base]\noci = \"debian:bookworm\"\n[[step]]\npackages = [\"nginx\"]\n",
         "name = \"hello\"\n[base]\nubuntu = \"nobel\"\n",
         "name = \"hello\"\n[base]\nubuntu = \"devel\"\n",
         "name = \"hello\"\n[base]\nubuntu = \"noble\"\ndebian = \"bookworm\"\n",
@@ -66,7 +64,27 @@ fn unit_base() {
         "name = \"hello\"\n[base]\ncontainerfile = \"../Dockerfile\"\ncontext = \"/\"\nnetwork = true\nargs = { \"1\" = 2 }\nsecrets = { a = \"missing\" }\n",
         "name = \"hello\"\n[base]\ncontainerfile = \"Dockerfile\"\nimage = \"web\"\n",
         "name = \"hello\"\n[base]\ndebian = \"bookworm\"\ntarget = \"x\"\nargs = {}\n",
+        "name = \"hello\"\n[base]\ncontainerfile = \"Missingfile\"\nmirror = \"http://x\"\nrepository = {}\n",
     ]));
+}
+
+#[test]
+fn unit_packages_and_repositories() {
+    let base = |rest: &str| format!("name = \"hello\"\n[base]\ndebian = \"bookworm\"\n{rest}");
+    let pieces = [
+        base("packages = [\"./missing.deb\", \"../app.deb\", \"/srv/app.deb\", \"page/app\", \"./page.deb\"]\n"),
+        base("packages = [\"./app.deb\", \"app.deb\", \"./away.deb\", \"./b\\u0007.deb\"]\n"),
+        base("[base.repository]\nmain = {}\nfile = { url = \"x\" }\n\"My Shop\" = 1\n"),
+        base(
+            "[base.repository.shop]\nurl = \"ftp://x\"\nsuite = \"a b\"\ncomponents = []\nkey = \"missing.asc\"\nkeyring = \"x\"\n",
+        ),
+        base(
+            "[base.repository.shop]\nurl = \"https://x\"\nsuite = \"../x\"\ncomponents = [\"main\"]\nkey = \"page\"\n",
+        ),
+        base("repository = [\"https://x\"]\n"),
+    ];
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(shown(&pieces));
 }
 
 #[test]

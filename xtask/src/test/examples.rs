@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     clients,
     contract::Contract,
+    deb::{self, Notice},
     guestbook::Guestbook,
     project::{self, Project},
     wiki::{self, Wiki},
@@ -66,6 +67,7 @@ fn run_one(kiln: &Path, work: &Path, example: &Path) -> Outcome {
     let (copy, state) = (work.join(name), work.join("state"));
     demo::copy_fresh(example, &copy)?;
     demo::free_ports(&copy)?;
+    deb::build(&copy)?;
     if name == "wiki" {
         wiki::make_uploads(&copy)?;
     }
@@ -124,6 +126,7 @@ fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
     let project = Project { kiln, state, directory: example };
     match example.file_name().and_then(OsStr::to_str) {
         Some("hello") => Contract(project).check()?,
+        Some("deb") => Notice(project).a_package_becomes_servers_and_its_next_build_replaces_them()?,
         Some("guestbook") => Guestbook(project).replacing_under_load_fails_no_request_and_loses_no_row()?,
         Some("wiki") => Wiki(project).replacing_under_load_loses_no_page_and_no_file()?,
         Some("postgres") => Written(project).postgres_loses_no_commit()?,

@@ -8,7 +8,7 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use kiln_image::{Store, bake};
-use kiln_model::{ImageName, Recipe, oci::OciSource};
+use kiln_model::{ImageName, Recipe, id::nearest, oci::OciSource};
 use serde_json::json;
 
 use super::Context;
@@ -114,9 +114,5 @@ fn name_of(from: &From, directory: &Path) -> ImageName {
             real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
         }
     };
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let words: String = words.chars().map(plain).collect();
-    let words = words.trim_matches(|c: char| !c.is_ascii_lowercase());
-    let cut: String = words.chars().take(63).collect();
-    cut.trim_end_matches('-').parse().unwrap_or_else(|_| "imported".parse().expect("a name"))
+    nearest(&words).and_then(|name| name.parse().ok()).unwrap_or_else(|| "imported".parse().expect("a name"))
 }

@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use kiln_model::{
-    Digest, ImageDigest, ImageManifest, SuiteDigest,
+    Digest, ImageDigest, ImageManifest, Lock as LockFile, SuiteDigest,
     evidence::Material,
+    fleet::ImageRef,
     lock::LockedSet,
     recipe::{Base, DebianBase, OciBase, Step, StepKind},
 };
@@ -16,6 +18,7 @@ use super::{
     BakeError, BakeEvent, BakeRequest, Events, StepOutcome, copy, inputs,
     key::Key,
     lock, mount_points,
+    over::Over,
     packages::{self, Below, Packages},
     remove, run, secrets,
     source::Source,
@@ -85,10 +88,10 @@ pub(super) struct Chain<'a> {
     pub(super) manner: Manner,
     /// `SOURCE_DATE_EPOCH`, seconds.
     pub(super) epoch: i64,
-    /// The archive of a Debian base, and the sets of packages that are not installed yet.
-    debian: Option<(&'a DebianBase, VecDeque<LockedSet>)>,
-    /// The archive of a Debian base, and the packages of each configuration tool.
-    pub(super) tools: Option<(&'a DebianBase, Vec<LockedSet>)>,
+    /// Where packages come from, and the sets of them that are not installed yet.
+    pub(super) debian: Option<(Arc<DebianBase>, VecDeque<LockedSet>)>,
+    /// What was locked.
+    pub(super) lock: Option<LockFile>,
     /// Variables of the base, for `run` steps.
     pub(super) environment: BTreeMap<String, String>,
     /// What a Containerfile says of how the image is run.
@@ -117,10 +120,7 @@ impl<'a> Chain<'a> {
         manner: Manner,
     ) -> Result<Self, BakeError> {
         match &request.recipe.base {
-            Base::Image(reference) => {
-                let image = store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(reference.to_string()))?;
-                Self::from_image(Self::empty(request, store, sandbox, events, manner), &image.digest)
-            }
+            Base::Image(reference) => Self::from_image(Self::empty(request, store, sandbox, events, manner), reference),
             Base::Debian(base) => Self::from_debian(Self::empty(request, store, sandbox, events, manner), base),
             Base::Oci(base) => Self::from_oci(Self::empty(request, store, sandbox, events, manner), base),
             Base::Containerfile(base) => {
@@ -131,7 +131,6 @@ impl<'a> Chain<'a> {
 
     fn from_oci(mut chain: Self, base: &'a OciBase) -> Result<Self, BakeError> {
         let (opened, lock) = super::oci::open(chain.request, base, chain.events)?;
-        chain.materials.extend(inputs::of_lock(&lock));
         chain.start_at(opened.found.config.created.map_or(0, |created| created.as_second().max(0)));
         // Known by its metadata image, so that known layers over it need not be read.
         chain.stored()?;
@@ -143,6 +142,9 @@ impl<'a> Chain<'a> {
             chain.say_what_would_run(&execution);
         }
         chain.settle()?;
+        chain.packages_over(&base.source.to_string(), Over::Oci(Box::new(lock.clone())))?;
+        let lock = chain.lock.get_or_insert(lock);
+        chain.materials.extend(inputs::of_lock(lock));
         Ok(chain)
     }
 
@@ -210,10 +212,10 @@ impl<'a> Chain<'a> {
         chain.materials.extend(inputs::of_lock(&lock));
         chain.start_at(lock.archives.iter().map(|archive| archive.date.as_second()).max().unwrap_or(0));
         chain.count += 1;
-        chain.tools = Some((base, lock.tools));
-        let mut sets: VecDeque<_> = lock.sets.into();
+        let mut sets: VecDeque<_> = lock.sets.clone().into();
         let set = sets.pop_front().map(|set| set.packages).unwrap_or_default();
-        chain.debian = Some((base, sets));
+        chain.debian = Some((Arc::new(base.clone()), sets));
+        chain.lock = Some(lock);
         let step = format!("debian {}", base.suite);
         let wanted = Packages { step: &step, base, set: &set };
         let key = wanted.key(&chain.key);
@@ -221,8 +223,13 @@ impl<'a> Chain<'a> {
         Ok(chain)
     }
 
-    fn from_image(mut chain: Self, image: &ImageDigest) -> Result<Self, BakeError> {
-        chain.go_to_image(image)?;
+    fn from_image(mut chain: Self, reference: &ImageRef) -> Result<Self, BakeError> {
+        let named = reference.to_string();
+        let image = chain.store.resolve(reference)?.ok_or_else(|| BakeError::NoBaseImage(named.clone()))?.digest;
+        chain.go_to_image(&image)?;
+        chain.packages_over(&named, Over::Image(image.0))?;
+        let locked: Vec<_> = chain.lock.iter().flat_map(inputs::of_lock).collect();
+        chain.materials.extend(locked);
         Ok(chain)
     }
 
@@ -242,7 +249,7 @@ impl<'a> Chain<'a> {
             manner,
             epoch: 0,
             debian: None,
-            tools: None,
+            lock: None,
             environment: BTreeMap::new(),
             execution: None,
             networked: Vec::new(),
@@ -268,9 +275,13 @@ impl<'a> Chain<'a> {
 
     /// The recipe's steps, and the last one.
     pub(super) fn all_steps(&mut self) -> Result<(), BakeError> {
-        let recipe = self.request.recipe;
-        recipe.steps.iter().try_for_each(|step| self.step(step))?;
-        self.mount_points(&recipe.manifest)
+        self.steps()?;
+        self.mount_points(&self.request.recipe.manifest)
+    }
+
+    /// The recipe's steps.
+    pub(super) fn steps(&mut self) -> Result<(), BakeError> {
+        self.request.recipe.steps.iter().try_for_each(|step| self.step(step))
     }
 
     /// Every step's name and layer, which are in the store, though no step is known by them.
@@ -312,9 +323,10 @@ impl<'a> Chain<'a> {
 
     fn packages(&mut self, name: &str) -> Result<(), BakeError> {
         let wrong = |reason: &str| BakeError::Step { step: name.to_owned(), reason: reason.to_owned() };
-        let (base, sets) = self.debian.as_mut().ok_or_else(|| wrong("packages need a base with `debian = …`"))?;
+        let (base, sets) = self.debian.as_mut().ok_or_else(|| wrong("no lock knows its packages"))?;
+        let base = base.clone();
         let set = sets.pop_front().ok_or_else(|| wrong("the lock has no packages for it"))?.packages;
-        let wanted = Packages { step: name, base, set: &set };
+        let wanted = Packages { step: name, base: &base, set: &set };
         let key = wanted.key(&self.key);
         self.perform(name, key, packages::TIME_LIMIT, |chain, lower| wanted.layer(chain, lower, Below::Tree))
     }

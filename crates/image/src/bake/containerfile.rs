@@ -56,7 +56,7 @@ pub(super) fn lock(
     if wanted.is_empty() {
         return Ok((Vec::new(), None));
     }
-    let locked = lock_file::usable(request, events)?;
+    let locked = lock_file::usable(request, None, events)?;
     let mut found = Vec::new();
     for (index, source) in wanted.into_iter().enumerate() {
         let expected = locked.as_ref().and_then(|lock| lock.images.get(index)).map(|image| image.manifest);
@@ -71,7 +71,7 @@ pub(super) fn lock(
             let images = found.iter().map(of).collect();
             let version = kiln_model::lock::VERSION;
             let (archives, sets, tools) = (Vec::new(), Vec::new(), Vec::new());
-            let lock = Lock { version, suite: None, oci: None, images, archives, sets, tools };
+            let lock = Lock { version, suite: None, over: None, oci: None, images, archives, sets, tools };
             lock_file::write_lock(request, &lock)?;
             lock
         }

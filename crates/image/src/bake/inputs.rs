@@ -4,6 +4,7 @@ use kiln_model::{
     Digest, ImageDigest, ImageName, Lock,
     evidence::{BakeInputs, Material},
     lock::{LockedOci, LockedPackage},
+    recipe::deb_file,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -25,6 +26,33 @@ impl Chain<'_> {
             materials: [Material::new("image.toml", recipe.text)].into_iter().chain(self.materials.clone()).collect(),
             networked: self.networked.iter().cloned().chain(networked.map(|step| step.name.clone())).collect(),
         }
+    }
+}
+
+impl Chain<'_> {
+    /// The packages that the recipe asks for, by their names.
+    pub(super) fn asked_for(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for set in self.lock.iter().flat_map(|lock| &lock.sets) {
+            for wanted in &set.wanted {
+                let name = match deb_file(wanted) {
+                    Some(path) => set.packages.iter().find(|package| package.is_file() && package.filename == path),
+                    None => None,
+                };
+                let named = || wanted.split('=').next().unwrap_or(wanted).to_owned();
+                names.extend(
+                    name.map(|package| package.name.clone()).or_else(|| deb_file(wanted).is_none().then(named)),
+                );
+            }
+        }
+        names
+    }
+
+    /// Every other package that was installed for them.
+    pub(super) fn needed(&self) -> Vec<String> {
+        let asked = self.asked_for();
+        let all = self.lock.iter().flat_map(|lock| &lock.sets).flat_map(|set| &set.packages);
+        all.map(|package| package.name.clone()).filter(|name| !asked.contains(name)).collect()
     }
 }
 
@@ -51,6 +79,9 @@ fn of_oci(base: &LockedOci) -> Material {
 }
 
 fn of_package(package: &LockedPackage) -> Material {
+    if package.is_file() {
+        return Material::new(package.filename.clone(), package.sha256);
+    }
     let purl = Purl::new("deb", &package.name, &package.version).namespace(Some("debian"));
     let purl = purl.qualifier("arch", &package.architecture);
     Material::new(package.name.clone(), package.sha256).at(purl.to_string())

@@ -7,13 +7,16 @@ use std::{
 };
 
 use kiln_model::{
-    Lock, Recipe,
-    lock::{LockedSet, wanted, wanted_tools},
+    Digest, Lock,
+    lock::{Stale, wanted},
     recipe::{Base, DebianBase},
 };
 
-use super::{BakeError, BakeEvent, BakeRequest, Events, LockMode};
-use crate::debian::{self, Archives, Use};
+use super::{BakeError, BakeEvent, BakeRequest, Events, LockMode, over, resolve};
+use crate::{
+    debian::{self, Archives, KeyFiles, Use},
+    store::Store,
+};
 
 /// The file's name, in the recipe's directory.
 pub const FILE: &str = "kiln.lock";
@@ -62,6 +65,17 @@ pub enum LockProblem {
         #[source]
         source: Box<debian::ArchiveError>,
     },
+    /// A package's file beside the recipe cannot be installed.
+    #[error("a package of the recipe cannot be installed")]
+    Local(#[source] Box<debian::LocalError>),
+    /// The tree of the base does not say which archive its packages come from.
+    #[error("packages cannot be installed over {base}: {reason}")]
+    NoArchive {
+        /// The base, as the recipe names it.
+        base: String,
+        /// Why not.
+        reason: String,
+    },
     /// There is no such set of packages.
     #[error("the packages of {suite} cannot be installed as the recipe wants them")]
     Resolve {
@@ -73,10 +87,28 @@ pub enum LockProblem {
     },
 }
 
-/// The lock of a recipe over a Debian base, read or made and written; other bases have none.
-pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock>, BakeError> {
+impl LockProblem {
+    /// What to try.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Archives { source, .. } => source.help(),
+            Self::Local(source) => source.help(),
+            Self::NoArchive { .. } => Some(
+                "packages go over images of Debian and Ubuntu, whose /etc/os-release and dpkg database say what they are; others \
+                 have their own tools, in a `run` step",
+            ),
+            Self::Resolve { source, .. } => source.help(),
+            _ => None,
+        }
+    }
+}
+
+/// The lock of a recipe, read or made and written; there is none where nothing is to be locked.
+pub fn lock(request: &BakeRequest<'_>, store: &Store, events: Events<'_>) -> Result<Option<Lock>, BakeError> {
+    let packages = !wanted(request.recipe).is_empty();
     match &request.recipe.base {
         Base::Debian(base) => lock_of(request, base, events).map(Some),
+        Base::Oci(_) | Base::Image(_) if packages => over::lock(request, store, events),
         Base::Oci(base) => super::oci::open(request, base, events).map(|(_, lock)| Some(lock)),
         Base::Containerfile(base) => super::containerfile::lock(request, base, events).map(|(_, lock)| lock),
         Base::Image(_) => Ok(None),
@@ -85,20 +117,24 @@ pub fn lock(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock
 
 /// The lock of a recipe over this base.
 pub(super) fn lock_of(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> Result<Lock, BakeError> {
-    if let Some(lock) = usable(request, events)? {
+    if let Some(lock) = usable(request, None, events)? {
         return Ok(lock);
     }
-    let lock = resolve(request, base, events)?;
+    let lock = Lock { suite: Some(base.suite.clone()), ..resolve::fresh(request, base, &[], events)? };
     write_lock(request, &lock)?;
     Ok(lock)
 }
 
-/// The lock that is there, if it is to be used and is the recipe's.
-pub(super) fn usable(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Option<Lock>, LockProblem> {
+/// The lock that is there, if it is to be used and is the recipe's: `over` is the image of this host that packages go over.
+pub(super) fn usable(
+    request: &BakeRequest<'_>,
+    over: Option<Digest>,
+    events: Events<'_>,
+) -> Result<Option<Lock>, LockProblem> {
     let path = request.directory.join(FILE);
     let found = read(&path)?;
     match (request.lock, found) {
-        (LockMode::Use | LockMode::Frozen, Some(lock)) => match lock.fits(request.recipe) {
+        (LockMode::Use | LockMode::Frozen, Some(lock)) => match fits(request, &lock, over)? {
             Ok(()) => return Ok(Some(lock)),
             Err(source) if request.lock == LockMode::Frozen => return Err(LockProblem::Stale { path, source }),
             Err(stale) => events(BakeEvent::Warning(format!("{FILE} is written anew: {stale}"))),
@@ -107,6 +143,27 @@ pub(super) fn usable(request: &BakeRequest<'_>, events: Events<'_>) -> Result<Op
         (LockMode::Use | LockMode::Update, _) => {}
     }
     Ok(None)
+}
+
+/// Whether the lock is the recipe's, and the files beside it are those that were locked.
+fn fits(request: &BakeRequest<'_>, lock: &Lock, over: Option<Digest>) -> Result<Result<(), Stale>, LockProblem> {
+    if let Err(stale) = lock.fits(request.recipe) {
+        return Ok(Err(stale));
+    }
+    if lock.over != over {
+        let shown = |image: Option<Digest>| image.map_or("no image of this host".to_owned(), |image| image.to_string());
+        return Ok(Err(Stale::Base { locked: shown(lock.over), wanted: shown(over) }));
+    }
+    for package in lock.files() {
+        let (size, found) = debian::local::digest(request.directory, &package.filename)
+            .map_err(|source| LockProblem::Local(Box::new(source)))?;
+        if (size, found) != (package.size, package.sha256) {
+            let said = |size: u64, digest: Digest| format!("{size} bytes, {digest}");
+            let (locked, found) = (said(package.size, package.sha256), said(size, found));
+            return Ok(Err(Stale::File { path: format!("./{}", package.filename), locked, found }));
+        }
+    }
+    Ok(Ok(()))
 }
 
 pub(super) fn write_lock(request: &BakeRequest<'_>, lock: &Lock) -> Result<(), LockProblem> {
@@ -124,48 +181,28 @@ fn read(path: &Path) -> Result<Option<Lock>, LockProblem> {
         .map_err(|source| LockProblem::Parse { path: path.to_owned(), source: Box::new(source) })
 }
 
-fn resolve(request: &BakeRequest<'_>, base: &DebianBase, events: Events<'_>) -> Result<Lock, LockProblem> {
-    let suite = || base.suite.clone();
-    let keyring = keyring(request.directory, base)?;
-    let forward = |event| events(BakeEvent::Debian(event));
-    let archives = Archives::refresh(base, keyring.as_deref(), request.cache, network(request), request.now, &forward)
-        .map_err(|source| LockProblem::Archives { suite: suite(), source: Box::new(source) })?;
-    let sets = resolve_sets(&archives, request.recipe)
-        .map_err(|source| LockProblem::Resolve { suite: suite(), source: Box::new(source) })?;
-    let tools = resolve_tools(&archives, request.recipe)
-        .map_err(|source| LockProblem::Resolve { suite: suite(), source: Box::new(source) })?;
-    let version = kiln_model::lock::VERSION;
-    let archives = archives.locked();
-    Ok(Lock { version, suite: Some(suite()), oci: None, images: Vec::new(), archives, sets, tools })
-}
-
-/// Each list beside what the lists before it brought.
-fn resolve_sets(archives: &Archives, recipe: &Recipe) -> Result<Vec<LockedSet>, debian::ResolveError> {
-    let (mut installed, mut sets) = (Vec::new(), Vec::new());
-    for wanted in wanted(recipe) {
-        let packages = debian::resolve(archives, &installed, wanted)?;
-        installed.extend(debian::installed_from(archives, &packages));
-        sets.push(LockedSet { wanted: wanted.to_vec(), packages });
-    }
-    Ok(sets)
-}
-
-/// Each tool in a tree of its own.
-fn resolve_tools(archives: &Archives, recipe: &Recipe) -> Result<Vec<LockedSet>, debian::ResolveError> {
-    let tool = |wanted: &[&str]| {
-        let wanted: Vec<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
-        Ok(LockedSet { packages: debian::resolve(archives, &[], &wanted)?, wanted })
+/// What the archives of a base offer.
+pub(super) fn archives(
+    request: &BakeRequest<'_>,
+    base: &DebianBase,
+    events: Events<'_>,
+) -> Result<Archives, LockProblem> {
+    let keys = KeyFiles {
+        keyring: base.keyring.as_deref().map(|path| key_file(request.directory, path)).transpose()?,
+        repositories: base
+            .repositories
+            .iter()
+            .map(|repository| key_file(request.directory, &repository.key))
+            .collect::<Result<_, _>>()?,
     };
-    wanted_tools(recipe).into_iter().map(tool).collect()
+    let forward = |event| events(BakeEvent::Debian(event));
+    Archives::refresh(base, &keys, request.cache, network(request), request.now, &forward)
+        .map_err(|source| LockProblem::Archives { suite: base.suite.clone(), source: Box::new(source) })
 }
 
-fn keyring(directory: &Path, base: &DebianBase) -> Result<Option<Vec<u8>>, LockProblem> {
-    let Some(keyring) = &base.keyring else { return Ok(None) };
-    let path = directory.join(keyring);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(source) => Err(LockProblem::File { action: "read", path, source }),
-    }
+fn key_file(directory: &Path, path: &str) -> Result<Vec<u8>, LockProblem> {
+    let path = directory.join(path);
+    fs::read(&path).map_err(|source| LockProblem::File { action: "read", path, source })
 }
 
 pub(super) fn network(request: &BakeRequest<'_>) -> Use {

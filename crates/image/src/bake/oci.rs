@@ -11,7 +11,7 @@ use std::{
 
 use kiln_model::{
     Digest, Lock,
-    lock::LockedOci,
+    lock::{LockedOci, wanted},
     oci::OciSource,
     recipe::{ImportLimits, OciBase},
 };
@@ -52,7 +52,7 @@ impl Place {
 /// Finds the image that the lock names, or the one that the recipe names now, which is locked then.
 pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>) -> Result<(Opened, Lock), BakeError> {
     let failed = |source| BakeError::Oci { base: base.source.to_string(), source: Box::new(source) };
-    let locked = lock::usable(request, events)?;
+    let locked = lock::usable(request, None, events)?;
     let expected = locked.as_ref().and_then(|lock| lock.oci.as_ref()).map(|oci| oci.manifest);
     let opened = find(request, &base.source, expected).map_err(failed)?;
     let lock = match locked {
@@ -60,16 +60,13 @@ pub(super) fn open(request: &BakeRequest<'_>, base: &OciBase, events: Events<'_>
         None => {
             let oci = LockedOci { source: base.source.to_string(), manifest: opened.found.id };
             let version = kiln_model::lock::VERSION;
-            let lock = Lock {
-                version,
-                suite: None,
-                oci: Some(oci),
-                images: Vec::new(),
-                archives: Vec::new(),
-                sets: Vec::new(),
-                tools: Vec::new(),
-            };
-            lock::write_lock(request, &lock)?;
+            let oci = Some(oci);
+            let (images, archives, sets, tools) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let lock = Lock { version, suite: None, over: None, oci, images, archives, sets, tools };
+            // Where packages go over it, the lock is not whole yet.
+            if wanted(request.recipe).is_empty() {
+                lock::write_lock(request, &lock)?;
+            }
             lock
         }
     };

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::{
-    BakeError, BakeEvent,
+    BakeError, BakeEvent, LockProblem,
     chain::Chain,
     key::Key,
     lock,
@@ -56,6 +56,10 @@ impl Packages<'_> {
     pub(super) fn layer(&self, chain: &Chain<'_>, lower: &str, below: Below) -> Result<Made, BakeError> {
         let forward = |event| (chain.events)(BakeEvent::Debian(event));
         let network = lock::network(chain.request);
+        for package in self.set.iter().filter(|package| package.is_file()) {
+            debian::local::keep(chain.request.directory, package, chain.request.cache)
+                .map_err(|source| LockProblem::Local(Box::new(source)))?;
+        }
         let debs = debian::fetch(self.set, self.base, chain.request.cache, network, &forward)
             .map_err(|source| BakeError::Fetch { step: self.step.to_owned(), source: Box::new(source) })?;
         let work = Work::new(chain.store)?;

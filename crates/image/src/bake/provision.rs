@@ -61,7 +61,7 @@ pub(super) struct Provisioning<'a> {
     step: &'a Step,
     what: &'a Provision,
     inputs: Inputs,
-    tool: Option<ToolTree<'a>>,
+    tool: Option<ToolTree>,
     host: Option<HostTool>,
 }
 

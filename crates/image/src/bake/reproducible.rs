@@ -16,8 +16,9 @@ use composefs::tree::{LeafContent, RegularFile, Stat};
 use composefs_oci::tar::TarItem;
 use kiln_model::{
     Digest,
+    lock::wanted,
     oci::OciSource,
-    recipe::{Base, ContainerfileBase, StepKind},
+    recipe::{Base, ContainerfileBase, StepKind, deb_file},
 };
 
 use super::{BakeError, BakeEvent, BakeRequest, Events, Manner, chain::Chain, lock};
@@ -152,12 +153,15 @@ impl Copy {
             _ => Vec::new(),
         });
         let base = match &request.recipe.base {
-            Base::Debian(base) => base.keyring.iter().cloned().collect(),
+            Base::Debian(_) | Base::Image(_) => Vec::new(),
             Base::Oci(base) => on_disk(&base.source).into_iter().collect(),
             Base::Containerfile(base) => of_containerfile(base),
-            Base::Image(_) => Vec::new(),
         };
-        for path in sources.chain(base.iter().map(String::as_str)).chain([lock::FILE]) {
+        let packages = wanted(request.recipe).into_iter().flatten().filter_map(|wanted| deb_file(wanted));
+        let archives = &request.recipe.sources;
+        let keys = archives.keyring.iter().chain(archives.repositories.iter().map(|repository| &repository.key));
+        let read = sources.chain(packages).chain(keys.map(String::as_str));
+        for path in read.chain(base.iter().map(String::as_str)).chain([lock::FILE]) {
             let (from, to) = (request.directory.join(path), copy.0.path().join(path));
             if !from.exists() {
                 continue;

@@ -174,6 +174,7 @@ pub(crate) fn recipe(steps: Vec<Step>) -> Recipe {
     Recipe {
         name,
         base: Base::Image("sample".parse().expect("a reference")),
+        sources: Default::default(),
         steps,
         manifest,
         suite: Suite::default(),
@@ -338,6 +339,7 @@ pub(crate) fn debian(packages: &[&str], steps: Vec<Step>) -> Recipe {
         security_mirror: Some("http://deb.debian.org/debian-security".into()),
         components: vec!["main".into()],
         keyring: None,
+        repositories: Vec::new(),
     };
     Recipe { base: Base::Debian(base), ..recipe(steps) }
 }

@@ -6,6 +6,7 @@
 //! accepted files are taken, checked again, and a note is passed on.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -31,6 +32,23 @@ pub enum ArchiveError {
     /// The recipe's keyring.
     #[error("cannot use the keyring")]
     Keyring(#[from] KeyringError),
+    /// The key of a repository.
+    #[error("cannot use `key = \"{key}\"` of the repository `{name}`")]
+    Key {
+        /// The repository.
+        name: String,
+        /// The file.
+        key: String,
+        /// Why.
+        #[source]
+        source: KeyringError,
+    },
+    /// A repository has no `InRelease`.
+    #[error("the repository {archive} is not signed: it has no InRelease")]
+    Unsigned {
+        /// Address and suite.
+        archive: String,
+    },
     /// A file could not be fetched.
     #[error("cannot fetch the index of {archive}")]
     Fetch {
@@ -50,10 +68,12 @@ pub enum ArchiveError {
         source: Option<HttpError>,
     },
     /// The archive's `InRelease` is not accepted.
-    #[error("{archive} is not accepted")]
+    #[error("{archive} is not accepted{}", by_its_key(key))]
     Release {
         /// Mirror and suite.
         archive: String,
+        /// The file of keys that alone count for it, if it is a repository of the recipe.
+        key: Option<String>,
         /// Why.
         #[source]
         source: ReleaseError,
@@ -91,11 +111,25 @@ pub enum ArchiveError {
     },
 }
 
+fn by_its_key(key: &Option<String>) -> String {
+    key.as_ref().map(|key| format!(" by `key = \"{key}\"`")).unwrap_or_default()
+}
+
 impl ArchiveError {
     /// What to try.
     pub fn help(&self) -> Option<&'static str> {
         match self {
+            Self::Release { source: ReleaseError::Signature(source), key: Some(_), .. } => {
+                Some(source.help_of_repository())
+            }
+            Self::Release { source: ReleaseError::NoComponent { .. }, key: Some(_), .. } => {
+                Some("write the `suite` and `components` that the vendor's own line for apt has")
+            }
             Self::Release { source, .. } => Some(source.help()),
+            Self::Unsigned { .. } => Some(
+                "are `url` and `suite` right? Nothing is installed from a repository that is not signed; its .deb files can be \
+                 named themselves (`packages = [\"./app.deb\"]`), which are locked by their hash",
+            ),
             Self::Fetch { source: HttpError::Status { status: 404, .. }, .. } => {
                 Some("check `mirror` and the suite's code name under [base]")
             }
@@ -103,16 +137,26 @@ impl ArchiveError {
                 Some("check the network, the mirror's address and the proxy variables")
             }
             Self::Keyring(_) => Some("`keyring` names a file made by `gpg --export`, binary or armoured"),
+            Self::Key { .. } => Some("`key` names the OpenPGP file that the vendor publishes, binary or armoured"),
             Self::Index { .. } | Self::Unpack { .. } | Self::Cache { .. } => None,
         }
     }
 }
 
+/// The contents of the files of keys that a recipe names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// `keyring`, in place of the keys shipped with Kiln.
+    pub keyring: Option<Vec<u8>>,
+    /// `key` of each repository, in their order.
+    pub repositories: Vec<Vec<u8>>,
+}
+
 /// One archive of a base, verified.
 #[derive(Debug)]
 pub struct Archive {
-    /// `main`, `updates` or `security`: as a lock names it.
-    pub name: &'static str,
+    /// `main`, `updates`, `security`, or a repository's name: as a lock names it.
+    pub name: String,
     /// Mirror address, without a trailing `/`.
     pub mirror: String,
     /// `bookworm`, `bookworm-updates`, `bookworm-security`.
@@ -138,19 +182,28 @@ impl Archives {
     /// Reads the archives of a base: from the network, or as they were last seen where it is away or not to be used.
     pub fn refresh(
         base: &DebianBase,
-        keyring: Option<&[u8]>,
+        keys: &KeyFiles,
         cache_dir: &Path,
         network: Use,
         now: Timestamp,
         events: Events<'_>,
     ) -> Result<Self, ArchiveError> {
-        let keys = keyring.map_or_else(|| Keyring::shipped(base.distribution), Keyring::parse)?;
+        let own = keys.keyring.as_deref().map_or_else(|| Keyring::shipped(base.distribution), Keyring::parse)?;
+        let of_repositories = base.repositories.iter().enumerate().map(|(at, repository)| {
+            // Without a key of its own nothing is believed of it, whoever else signed it.
+            let bytes = keys.repositories.get(at).map_or(&[][..], Vec::as_slice);
+            let failed = |source| {
+                let (name, key) = (repository.name.to_string(), repository.key.clone());
+                ArchiveError::Key { name, key, source }
+            };
+            Ok((repository.name.to_string(), Keyring::parse(bytes).map_err(failed)?))
+        });
         let reader = Reader {
             client: Client::new(Limits::default()),
             lists: cache_dir.join("lists"),
             distribution: base.distribution,
-            components: &base.components,
-            keys,
+            keys: own,
+            of_repositories: of_repositories.collect::<Result<_, ArchiveError>>()?,
             network,
             now,
             events,
@@ -167,7 +220,7 @@ impl Archives {
     /// The archives' states, as a lock keeps them.
     pub fn locked(&self) -> Vec<LockedArchive> {
         let locked = |archive: &Archive| LockedArchive {
-            name: archive.name.to_owned(),
+            name: archive.name.clone(),
             suite: archive.suite.clone(),
             date: archive.date,
             in_release: archive.release,
@@ -185,15 +238,26 @@ fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The archives of a base: where they are and what a lock calls them.
+/// The archives of a base, then its repositories: where they are and what a lock calls them.
 pub(super) fn places(base: &DebianBase) -> Vec<Place> {
-    let place = |name, mirror: &str, suite| Place { name, mirror: mirror.trim_end_matches('/').to_owned(), suite };
+    let place = |name: &str, mirror: &str, suite| Place {
+        name: name.to_owned(),
+        mirror: mirror.trim_end_matches('/').to_owned(),
+        suite,
+        components: base.components.clone(),
+        key: None,
+    };
     let mut places = vec![place("main", &base.mirror, base.suite.clone())];
     if has_updates(&base.suite) {
         places.push(place("updates", &base.mirror, format!("{}-updates", base.suite)));
         let security = base.security_mirror.as_deref();
         places.extend(security.map(|mirror| place("security", mirror, format!("{}-security", base.suite))));
     }
+    places.extend(base.repositories.iter().map(|repository| Place {
+        components: repository.components.clone(),
+        key: Some(repository.key.clone()),
+        ..place(repository.name.as_str(), &repository.url, repository.suite.clone())
+    }));
     places
 }
 
@@ -206,8 +270,9 @@ struct Reader<'a> {
     client: Client,
     lists: PathBuf,
     distribution: Distribution,
-    components: &'a [String],
     keys: Keyring,
+    /// The keys of each repository, by its name.
+    of_repositories: BTreeMap<String, Keyring>,
     network: Use,
     now: Timestamp,
     events: Events<'a>,
@@ -215,9 +280,12 @@ struct Reader<'a> {
 
 /// Where one archive is, for addresses and messages.
 pub(super) struct Place {
-    pub name: &'static str,
+    pub name: String,
     pub mirror: String,
     pub suite: String,
+    components: Vec<String>,
+    /// The file of a repository's keys.
+    key: Option<String>,
 }
 
 impl Place {
@@ -235,13 +303,13 @@ impl Reader<'_> {
     fn archive(&self, place: Place) -> Result<Archive, ArchiveError> {
         let (bytes, release) = self.release(&place)?;
         let mut indexes = Vec::new();
-        for component in self.components {
+        for component in &place.components {
             let files = release.package_indexes(component).map_err(|source| refused(&place, source))?;
             for file in files {
                 indexes.push(self.index(&place, &release, &file)?);
             }
         }
-        let Place { name, mirror, suite } = place;
+        let Place { name, mirror, suite, .. } = place;
         Ok(Archive { name, mirror, suite, date: release.date, release: Digest::of(&bytes), indexes })
     }
 
@@ -255,6 +323,9 @@ impl Reader<'_> {
             Use::CacheOnly => return self.cached_release(place, cached(), None),
         };
         let bytes = match fetched {
+            Err(HttpError::Status { status: 404, .. }) if place.key.is_some() => {
+                return Err(ArchiveError::Unsigned { archive: place.to_string() });
+            }
             Err(error) if error.is_away() => return self.cached_release(place, cached(), Some(error)),
             Err(source) => return Err(ArchiveError::Fetch { archive: place.to_string(), source }),
             Ok(bytes) => bytes,
@@ -275,7 +346,12 @@ impl Reader<'_> {
     }
 
     fn open(&self, bytes: &[u8], place: &Place) -> Result<Release, ReleaseError> {
-        Release::open(bytes, (self.distribution, &place.suite), &self.keys, self.now)
+        // Others name their suites as Debian does, by role or by code name.
+        let (keys, naming) = match self.of_repositories.get(&place.name) {
+            Some(keys) => (keys, Distribution::Debian),
+            None => (&self.keys, self.distribution),
+        };
+        Release::open(bytes, (naming, &place.suite), keys, self.now)
     }
 
     fn cached_release(
@@ -356,7 +432,7 @@ fn alone(path: &Path) -> io::Result<fs::File> {
 }
 
 fn refused(place: &Place, source: ReleaseError) -> ArchiveError {
-    ArchiveError::Release { archive: place.to_string(), source }
+    ArchiveError::Release { archive: place.to_string(), key: place.key.clone(), source }
 }
 
 /// Unpacks an index to at most the size its archive names.

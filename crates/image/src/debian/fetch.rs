@@ -88,7 +88,7 @@ impl FetchError {
             Self::Transfer { .. } => Some("check the network, the mirror's address and the proxy variables"),
             Self::NotCached { .. } => Some("bake once with the network to fill the cache"),
             Self::NoArchive { .. } => {
-                Some("the lock was made with a `security_mirror`: set it, or run `kiln lock --update`")
+                Some("the lock was made with a `security_mirror` or a repository: set it, or run `kiln lock --update`")
             }
             Self::Cache { .. } => None,
         }
@@ -121,9 +121,9 @@ pub fn fetch_within(
     limits: Limits,
     events: Events<'_>,
 ) -> Result<Vec<PathBuf>, FetchError> {
-    let pool = cache_dir.join("pool");
+    let pool = pool(cache_dir);
     fs::create_dir_all(&pool).map_err(|source| FetchError::Cache { path: pool.clone(), source })?;
-    let paths: Vec<PathBuf> = packages.iter().map(|p| pool.join(format!("{}.deb", p.sha256.hex()))).collect();
+    let paths: Vec<PathBuf> = packages.iter().map(|package| place(&pool, package)).collect();
     let missing: Vec<(&LockedPackage, &Path)> = packages
         .iter()
         .zip(&paths)
@@ -141,7 +141,17 @@ pub fn fetch_within(
     Ok(paths)
 }
 
-fn is_there(package: &LockedPackage, path: &Path) -> bool {
+/// Where packages are kept.
+pub(super) fn pool(cache_dir: &Path) -> PathBuf {
+    cache_dir.join("pool")
+}
+
+/// A package's place among them.
+pub(super) fn place(pool: &Path, package: &LockedPackage) -> PathBuf {
+    pool.join(format!("{}.deb", package.sha256.hex()))
+}
+
+pub(super) fn is_there(package: &LockedPackage, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.len() == package.size)
 }
 

@@ -8,9 +8,12 @@
 
 use std::{io, path::PathBuf};
 
+mod blame;
+
 use rayon::prelude::*;
 use rustix::fs::Mode;
 
+use self::blame::Blamed;
 use super::{
     Event, Events, Script, Tree, cleanup, database,
     deb::{Deb, DebError},
@@ -50,7 +53,17 @@ pub enum InstallError {
         /// Version in the tree.
         installed: String,
     },
-    /// A package's script, or dpkg.
+    /// A script of a package.
+    #[error("the {script} script of package `{package}` failed{}", said(output))]
+    MaintainerScript {
+        /// The package.
+        package: String,
+        /// `preinst`, `postinst`, `trigger`.
+        script: String,
+        /// The last lines before it ended.
+        output: String,
+    },
+    /// dpkg, or what a script was run with.
     #[error("cannot {name}")]
     Script {
         /// What ran.
@@ -65,6 +78,13 @@ pub enum InstallError {
         /// Name and state.
         packages: Vec<String>,
     },
+}
+
+fn said(output: &str) -> String {
+    match output {
+        "" => "; it wrote nothing".to_owned(),
+        output => format!("; the end of what it wrote:\n{output}"),
+    }
 }
 
 /// How to install.
@@ -172,7 +192,8 @@ impl Installer<'_> {
                 pending.extend(self.preinst_lines(phase));
                 pending.extend(self.first_lines(phase));
             }
-            pending.push("dpkg --configure -a".to_owned());
+            // What comes after a script that failed would only hide what it said.
+            pending.push("dpkg --abort-after=1 --configure -a".to_owned());
         }
         self.script(pending, phases.last().map_or(0, Vec::len))
     }
@@ -216,12 +237,17 @@ impl Installer<'_> {
         let name = "configure the packages".to_owned();
         let command = ["/bin/sh", "-c", &text].map(str::to_owned).to_vec();
         let script = Script { name: name.clone(), command, environment: environment(self.options) };
-        self.tree.run(&script).map_err(|source| InstallError::Script { name, source })
+        self.tree.run(&script).map_err(|source| match blame::found(&source.to_string()) {
+            Some(Blamed { package, script, output }) => InstallError::MaintainerScript { package, script, output },
+            None => InstallError::Script { name, source },
+        })
     }
 }
 
 /// What dpkg gives a `preinst` script: its package's control files in `tmp.ci`, and the variables of dpkg(1).
+/// Both streams are one, so that what a script said stands before what dpkg says of it.
 const PREAMBLE: &str = r#"set -eu
+exec 2>&1
 cd /
 preinst() {
     mv "/var/lib/dpkg/tmp.kiln/$3" /var/lib/dpkg/tmp.ci

@@ -92,6 +92,29 @@ pub enum SignatureError {
     },
 }
 
+impl SignatureError {
+    /// What to try where a repository of the recipe is signed so.
+    pub fn help_of_repository(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::Unreadable(_) => {
+                "nothing is installed from a repository that is not signed: is `url` right, and does a proxy or a login page answer \
+                 in its place?"
+            }
+            Self::Foreign { .. } => {
+                "only its own `key` counts for a repository: put the key there that the vendor signs with, after comparing its \
+                 fingerprint with what the vendor publishes"
+            }
+            Self::KeyExpired { .. } | Self::KeyRevoked { .. } | Self::KeyUnfit { .. } => {
+                "ask the vendor for the key that it signs with now, and put it into `key`"
+            }
+            Self::Future { .. } => "set this machine's clock",
+            Self::Bad { .. } | Self::Expired { .. } | Self::WeakHash { .. } => {
+                "it was changed on its way or is badly kept: nothing was installed from it; tell the vendor"
+            }
+        }
+    }
+}
+
 /// A clock on another machine may be a little ahead.
 const CLOCK_SKEW: i64 = 300;
 

@@ -91,6 +91,16 @@ pub enum ResolveError {
         /// Who wants it.
         needed_by: Vec<String>,
     },
+    /// Two words of one list mean the same package.
+    #[error("`{first}` and `{second}` are the same package, `{name}`")]
+    Twice {
+        /// The package.
+        name: String,
+        /// One of them, as the recipe has it.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// Not a package name.
     #[error("`{0}` is not a package name: write `name` or `name=version`")]
     InvalidName(String),
@@ -138,14 +148,14 @@ pub fn resolve(
     wanted: &[String],
 ) -> Result<Vec<LockedPackage>, ResolveError> {
     let sources: Vec<Source<'_>> =
-        archives.indexes().map(|(archive, index)| Source { archive: archive.name, index }).collect();
+        archives.indexes().map(|(archive, index)| Source { archive: &archive.name, index }).collect();
     resolve_among(&sources, installed, wanted)
 }
 
 /// An index and the name of the archive that a lock shall say it comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
-    /// `main`, `updates`, `security`
+    /// `main`, `updates`, `security`, a repository's name, or that of a file.
     pub archive: &'a str,
     /// Its packages.
     pub index: &'a Index,
@@ -168,10 +178,10 @@ pub fn resolve_among(
 }
 
 /// The resolved packages of a set as they will be when installed: for resolving a later step's packages beside them.
-pub fn installed_from(archives: &Archives, set: &[LockedPackage]) -> Vec<Installed> {
+pub fn installed_from(sources: &[Source<'_>], set: &[LockedPackage]) -> Vec<Installed> {
     let find = |locked: &LockedPackage| {
-        let versions = archives.0.iter().flat_map(|archive| &archive.indexes).flat_map(|i| i.named(&locked.name));
-        versions.into_iter().find(|package| package.version() == locked.version).map(Installed::from)
+        let mut versions = sources.iter().flat_map(|source| source.index.named(&locked.name));
+        versions.find(|package| package.version() == locked.version).map(Installed::from)
     };
     set.iter().map(|locked| find(locked).unwrap_or_else(|| bare(locked))).collect()
 }

@@ -9,17 +9,19 @@ const LIMIT: u64 = 64 << 10;
 
 /// A distribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Distro {
+pub(crate) struct Distro {
     /// `debian`.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// `12`.
-    pub(super) version: Option<String>,
+    pub(crate) version: Option<String>,
+    /// `bookworm`.
+    pub(crate) codename: Option<String>,
     /// `Debian GNU/Linux 12 (bookworm)`.
-    pub(super) title: Option<String>,
+    pub(crate) title: Option<String>,
 }
 
 impl Distro {
-    pub(super) fn of(tree: &ImageTree) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn of(tree: &ImageTree) -> Result<Option<Self>, StoreError> {
         for path in ["/etc/os-release", "/usr/lib/os-release"] {
             if let Some(bytes) = tree.read(Path::new(path), LIMIT)? {
                 return Ok(Self::parse(&String::from_utf8_lossy(&bytes)));
@@ -36,11 +38,12 @@ impl Distro {
         let is_id =
             |id: &String| id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
         let id = value("ID").filter(is_id)?;
-        Some(Self { id, version: value("VERSION_ID"), title: value("PRETTY_NAME") })
+        let (version, codename) = (value("VERSION_ID"), value("VERSION_CODENAME"));
+        Some(Self { id, version, codename, title: value("PRETTY_NAME") })
     }
 
     /// `debian-12`.
-    pub(super) fn tag(&self) -> String {
+    pub(crate) fn tag(&self) -> String {
         match &self.version {
             Some(version) => format!("{}-{version}", self.id),
             None => self.id.clone(),

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use kiln_model::{ByteSize, ImageName, duration, loss::counted, systemd::Kept};
+use kiln_model::{ByteSize, ImageName, loss::counted};
 use toml::Value;
 
 use super::{Change, EnabledService, Kind, Listening, Survey, Unowned, User};
 
 mod copy;
+mod service;
 
 pub use copy::{Left, copy};
+use service::understood;
+pub use service::{ServiceText, service_text, writable_text};
 
 /// Directories whose content is somebody's data rather than a part of the server.
 const DATA: [&str; 7] = ["/home/", "/root/", "/srv/", "/var/lib/", "/var/mail/", "/var/spool/", "/var/www/"];
@@ -165,51 +168,22 @@ impl Draft {
     }
 
     fn service(&mut self, service: &EnabledService, listening: Option<&[Listening]>) {
-        let name = service.unit.trim_end_matches(".service").replace(['@', '.', '_'], "-").to_lowercase();
-        let Some(proposal) = service.proposal.as_ref().filter(|proposal| !proposal.service.command.is_empty()) else {
+        let ports = understood(service).map_or_else(Vec::new, |found| ports_of(&found.service.command[0], listening));
+        let Some(ServiceText { text, questions, .. }) = service_text(service, &ports) else {
             self.questions
                 .push(format!("{}: its file {} could not be understood; what starts it?", service.unit, service.path));
             return;
         };
-        let wanted = &proposal.service;
-        let command = Value::from(wanted.command.iter().map(|word| Value::from(word.as_str())).collect::<Vec<_>>());
-        let _ = writeln!(
-            self.recipe,
-            "\n# {} ({})\n[service.{name}]\ncommand = {command}",
-            service.description, service.unit
-        );
-        if wanted.user != "root" {
-            let _ = writeln!(self.recipe, "user = {}", quoted(&wanted.user));
-        }
-        if wanted.working_directory != "/" {
-            let _ = writeln!(self.recipe, "working_directory = {}", quoted(&wanted.working_directory));
-        }
-        if !wanted.environment.is_empty() {
-            let pairs = wanted.environment.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
-            let _ = writeln!(self.recipe, "environment = {{ {} }}", pairs.collect::<Vec<_>>().join(", "));
-        }
-        let ports = ports_of(&wanted.command[0], listening);
-        if !ports.is_empty() {
-            let _ = writeln!(self.recipe, "ports = {ports:?}");
-        }
-        let (signal, grace) = (quoted(&wanted.stop.signal), quoted(&duration::format(wanted.stop.grace)));
-        let _ = writeln!(self.recipe, "stop = {{ signal = {signal}, grace = {grace} }}");
-        self.questions.extend(proposal.questions.iter().map(|question| format!("service {name}: {question}")));
+        let _ = write!(self.recipe, "\n{text}");
+        self.questions.extend(questions);
     }
 
     fn writable(&mut self, survey: &Survey) {
-        let proposals = survey.services.iter().filter_map(|service| service.proposal.as_ref());
-        let directories: BTreeMap<_, _> = proposals.flat_map(|proposal| proposal.writable.iter().cloned()).collect();
-        if directories.is_empty() {
-            return;
+        let (text, questions) = writable_text(&survey.services);
+        if !text.is_empty() {
+            let _ = write!(self.recipe, "\n{text}");
         }
-        self.recipe.push_str("\n[writable]\n");
-        for (path, kept) in directories {
-            let _ = writeln!(self.recipe, "{} = {{ ephemeral = \"1GiB\" }}", quoted(&path));
-            if kept == Kept::Perhaps {
-                self.questions.push(format!("{path}: must what is in it outlive a server? Then make it a volume"));
-            }
-        }
+        self.questions.extend(questions);
     }
 
     fn tests(&mut self, survey: &Survey, listening: Option<&[Listening]>) {

@@ -10,21 +10,27 @@ use crate::debian::root::Root;
 /// Where links enable units.
 const ENABLED: &str = "/etc/systemd/system";
 /// Where units are, those that count first (`systemd.unit(5)`).
-const UNITS: [&str; 4] =
+pub(super) const UNITS: [&str; 4] =
     ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// What serves a machine rather than those who use it, and has no place in an immutable server.
-const OF_THE_MACHINE: &[&str] = &[
+pub(super) const OF_THE_MACHINE: &[&str] = &[
     "apparmor.service",
     "apt-daily.service",
     "apt-daily-upgrade.service",
     "console-setup.service",
+    "dpkg-db-backup.service",
+    "e2scrub_all.service",
     "e2scrub_reap.service",
+    "fstrim.service",
     "getty@tty1.service",
     "keyboard-setup.service",
     "lm-sensors.service",
+    "logrotate.service",
+    "man-db.service",
     "networking.service",
     "NetworkManager.service",
     "ModemManager.service",
+    "pam_namespace.service",
     "rsyslog.service",
     "systemd-networkd.service",
     "systemd-pstore.service",

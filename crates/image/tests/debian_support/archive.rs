@@ -4,10 +4,11 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
+use kiln_image::debian::KeyFiles;
 use kiln_model::{
     Digest,
     lock::LockedPackage,
-    recipe::{DebianBase, Distribution},
+    recipe::{DebianBase, Distribution, Repository},
 };
 use pgp::{
     composed::{CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey},
@@ -188,6 +189,22 @@ impl Archive {
         self.server.set(&format!("/dists/{SUITE}/InRelease"), Answer::Body(bytes));
     }
 
+    /// Its key, as the recipe's `keyring`.
+    pub fn keys(&self) -> KeyFiles {
+        KeyFiles { keyring: Some(self.key.keyring()), repositories: Vec::new() }
+    }
+
+    /// Itself as a repository of a recipe.
+    pub fn repository(&self, name: &str) -> Repository {
+        Repository {
+            name: name.parse().unwrap(),
+            url: self.server.address.clone(),
+            suite: SUITE.into(),
+            components: vec!["main".into()],
+            key: format!("{name}.asc"),
+        }
+    }
+
     pub fn base(&self) -> DebianBase {
         Self::base_at(&self.server.address)
     }
@@ -201,6 +218,7 @@ impl Archive {
             security_mirror: None,
             components: vec!["main".into()],
             keyring: None,
+            repositories: Vec::new(),
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), (
 const RESTARTS: [(&str, Restart); 3] =
     [("never", Restart::Never), ("on-failure", Restart::OnFailure), ("once", Restart::Once)];
 /// Signals that ask a program to end; SIGKILL is what comes after the grace.
-const SIGNALS: [(&str, &str); 9] = [
+pub(crate) const SIGNALS: [(&str, &str); 9] = [
     ("SIGTERM", "SIGTERM"),
     ("SIGQUIT", "SIGQUIT"),
     ("SIGINT", "SIGINT"),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    FileKind, Step, StepKind, base, check, command,
+    FileKind, Step, StepKind, check, command, packages,
     provision::text as provision,
     text::{Context, Placed},
 };
@@ -96,7 +96,7 @@ fn read(value: &Value<'_>, context: &Context<'_>) -> Option<Step> {
     let (keys, kind) = match verb.key {
         "copy" => (COPY, copy(&table, &verb.value, context)),
         "run" => (RUN, command::read(&verb.value, command::Text::Shell).map(|command| StepKind::Run { command })),
-        "packages" => (PACKAGES, packages(&verb.value)),
+        "packages" => (PACKAGES, installed(&verb.value, context)),
         "remove" => (REMOVE, remove(&verb.value)),
         tool => provision::read(tool, &table, &verb.value, context),
     };
@@ -174,8 +174,8 @@ fn present(value: &Value<'_>, path: String, context: &Context<'_>) -> Option<(St
     }
 }
 
-fn packages(value: &Value<'_>) -> Option<StepKind> {
-    let names = base::package_list(value)?;
+fn installed(value: &Value<'_>, context: &Context<'_>) -> Option<StepKind> {
+    let names = packages::list(value, context)?;
     if names.is_empty() {
         return value.place.report("this step installs nothing", "name at least one package: `packages = [\"nginx\"]`");
     }

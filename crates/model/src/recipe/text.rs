@@ -59,7 +59,7 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
     let around =
         test::Around { context, services: services.as_ref(), schema: schema.as_ref(), bindings: bindings.as_ref() };
     let suite = test::read_all(root, &around);
-    if let (Some(base), Some(steps)) = (&base, &steps) {
+    if let (Some((base, _)), Some(steps)) = (&base, &steps) {
         packages_need_an_archive(base, steps);
         super::provision::text::tools_need_an_archive(base, steps);
     }
@@ -75,32 +75,19 @@ fn read(root: &Table<'_>, context: &Context<'_>) -> Option<Recipe> {
         ..ImageManifest::new(name.clone()?, services)
     };
     let steps = steps?.into_iter().map(|(step, _)| step).collect();
-    Some(Recipe { name: name?, base: base?, steps, manifest, suite: suite?, text: Digest::of(b"") })
+    let (base, sources) = base?;
+    Some(Recipe { name: name?, base, sources, steps, manifest, suite: suite?, text: Digest::of(b"") })
 }
 
 fn packages_need_an_archive(base: &Base, steps: &[Placed<'_, Step>]) {
-    let (what, help) = match base {
-        Base::Debian(_) => return,
-        Base::Containerfile(_) => (
-            "what a Containerfile says, whose archives no lock knows".to_owned(),
-            "install them in a `RUN` of the Containerfile, or start from `debian = \"bookworm\"`".to_owned(),
-        ),
-        Base::Image(image) => (
-            format!("the image `{image}`"),
-            format!("install the packages in the recipe of `{}`, or start from `debian = \"bookworm\"`", image.name),
-        ),
-        Base::Oci(base) => (
-            format!("the OCI image `{}`, whose archives no lock knows", base.source),
-            "start from `debian = \"bookworm\"`; or install them with the image's own tools in a `run` step with \
-             `network = true` (on a Debian or Ubuntu image: `apt-get`), which gives what the archive has that day"
-                .to_owned(),
-        ),
-    };
+    if !matches!(base, Base::Containerfile(_)) {
+        return;
+    }
     for (step, place) in steps {
         if matches!(step.kind, StepKind::Packages { .. }) {
             place.report::<()>(
-                format!("a `packages` step needs a Debian or Ubuntu base, and this recipe starts from {what}"),
-                help.clone(),
+                "this recipe starts from what a Containerfile says, whose packages no lock knows",
+                "install them in a `RUN` of the Containerfile, or bake it first and start from that image: `image = \"…\"`",
             );
         }
     }

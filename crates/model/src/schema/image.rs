@@ -20,7 +20,7 @@ pub use self::test::{
 use super::{DurationText, ImagePath, ImageText, ModeText, PackageText, RecipePath, SizeText, UrlPath, UserText};
 use crate::{
     config::ConfigKey,
-    id::{BindingName, ImageName, ServiceName, SharedName, VolumeName},
+    id::{BindingName, ImageName, RepositoryName, ServiceName, SharedName, VolumeName},
     manifest::{BindingTest, Protocol, Restart},
     volume::ScaleFrom,
 };
@@ -113,7 +113,7 @@ pub struct DebianBase {
     /// The code name: `bookworm`.
     #[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"))]
     pub debian: String,
-    /// Packages beside the essential ones.
+    /// Packages beside the essential ones: `name`, `name=version`, or `./FILE.deb` beside the recipe.
     pub packages: Option<Vec<PackageText>>,
     /// Address of the archive; `http://deb.debian.org/debian` where nothing is said.
     #[schemars(regex(pattern = "^https?://"))]
@@ -126,6 +126,8 @@ pub struct DebianBase {
     pub components: Option<Vec<String>>,
     /// OpenPGP keyring that signs the archive, in place of the Debian archive keys shipped with Kiln.
     pub keyring: Option<RecipePath>,
+    /// Further repositories, each signed by its own key.
+    pub repository: Option<BTreeMap<RepositoryName, Repository>>,
 }
 
 /// An Ubuntu suite.
@@ -135,7 +137,7 @@ pub struct UbuntuBase {
     /// The code name: `noble`.
     #[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"))]
     pub ubuntu: String,
-    /// Packages beside the essential ones.
+    /// Packages beside the essential ones: `name`, `name=version`, or `./FILE.deb` beside the recipe.
     pub packages: Option<Vec<PackageText>>,
     /// Address of the archive; `http://archive.ubuntu.com/ubuntu` where nothing is said.
     #[schemars(regex(pattern = "^https?://"))]
@@ -148,6 +150,8 @@ pub struct UbuntuBase {
     pub components: Option<Vec<String>>,
     /// OpenPGP keyring that signs the archive, in place of the Ubuntu archive key shipped with Kiln.
     pub keyring: Option<RecipePath>,
+    /// Further repositories, each signed by its own key.
+    pub repository: Option<BTreeMap<RepositoryName, Repository>>,
 }
 
 /// Another Kiln image.
@@ -156,6 +160,18 @@ pub struct UbuntuBase {
 pub struct ImageBase {
     /// `name`, `name@channel` or `name@sha256:…`.
     pub image: ImageText,
+    /// Address of the archive that packages come from; that of the image's suite where nothing is said.
+    #[schemars(regex(pattern = "^https?://"))]
+    pub mirror: Option<String>,
+    /// Address of its security archive, or false to leave security updates out.
+    pub security_mirror: Option<SecurityMirror>,
+    /// Components of the archive.
+    #[schemars(length(min = 1))]
+    pub components: Option<Vec<String>>,
+    /// OpenPGP keyring that signs the archive, in place of the keys shipped with Kiln.
+    pub keyring: Option<RecipePath>,
+    /// Further repositories, each signed by its own key.
+    pub repository: Option<BTreeMap<RepositoryName, Repository>>,
 }
 
 /// An OCI image of somebody else.
@@ -174,6 +190,18 @@ pub struct OciBase {
     /// A layer may unpack to so many times its packed size; 200 where nothing is said.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ratio: Option<u64>,
+    /// Address of the archive that packages come from; that of the image's suite where nothing is said.
+    #[schemars(regex(pattern = "^https?://"))]
+    pub mirror: Option<String>,
+    /// Address of its security archive, or false to leave security updates out.
+    pub security_mirror: Option<SecurityMirror>,
+    /// Components of the archive.
+    #[schemars(length(min = 1))]
+    pub components: Option<Vec<String>>,
+    /// OpenPGP keyring that signs the archive, in place of the keys shipped with Kiln.
+    pub keyring: Option<RecipePath>,
+    /// Further repositories, each signed by its own key.
+    pub repository: Option<BTreeMap<RepositoryName, Repository>>,
 }
 
 /// What a Containerfile (Dockerfile) says.
@@ -200,6 +228,22 @@ pub struct ContainerfileBase {
     /// A layer or archive may unpack to so many times its packed size; 200 where nothing is said.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ratio: Option<u64>,
+}
+
+/// A repository of somebody else.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// Its address.
+    #[schemars(regex(pattern = "^https?://"))]
+    pub url: String,
+    /// Its suite below `dists/`.
+    pub suite: String,
+    /// Its components.
+    #[schemars(length(min = 1))]
+    pub components: Vec<String>,
+    /// The OpenPGP file, armoured or binary, of the keys that sign it; they count for nothing else.
+    pub key: RecipePath,
 }
 
 /// An address, or false.
@@ -279,7 +323,7 @@ pub struct RunStep {
 pub struct PackagesStep {
     /// What the step is called in progress and errors.
     pub name: Option<String>,
-    /// Their names.
+    /// `name`, `name=version`, or `./FILE.deb` beside the recipe.
     #[schemars(length(min = 1))]
     pub packages: Vec<PackageText>,
     /// The step is killed after this time; `30m` where nothing is said.

@@ -10,7 +10,8 @@ use crate::{
         drill, healing, logs, loss, overlay, rollout, scaling, shared, source, text as fleet_text, volume, window,
     },
     recipe::{
-        base, binding, config, file, provision::text as provision, service, step, test, text as recipe_text, writable,
+        archive, base, binding, config, file, provision::text as provision, service, step, test, text as recipe_text,
+        writable,
     },
     text::Keys,
 };
@@ -34,6 +35,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     let schema = of::<image::ImageToml>().to_value();
     agree(&schema, recipe_text::KEYS, &[""]);
     agree(&schema, base::KEYS, &["DebianBase", "UbuntuBase", "ImageBase", "OciBase", "ContainerfileBase"]);
+    agree(&schema, archive::REPOSITORY, &["Repository"]);
     agree(&schema, step::COPY, &["CopyStep"]);
     agree(&schema, step::RUN, &["RunStep"]);
     agree(&schema, step::PACKAGES, &["PackagesStep"]);

@@ -104,7 +104,7 @@ pub fn propose(unit: &Unit) -> Proposal {
         ..Service::new(command)
     };
     ask(unit, &mut questions);
-    Proposal { service, writable: writable(unit), questions }
+    Proposal { service, writable: writable(unit), questions }.sayable()
 }
 
 fn writable(unit: &Unit) -> Vec<(String, Kept)> {
@@ -131,6 +131,9 @@ fn command(unit: &Unit, questions: &mut Vec<String>) -> Vec<String> {
         Ok(words) => words.into_iter().filter(|word| !word.starts_with('$')).collect(),
         Err(_) => line.split_whitespace().map(str::to_owned).collect(),
     };
+    if words.is_empty() {
+        questions.push(format!("`{line}` starts nothing: what does?"));
+    }
     if line.contains('$') {
         questions.push(format!("`{line}` uses variables, which are left out"));
     }
@@ -239,6 +242,22 @@ mod tests {
         let other = of("Type=forking\nExecStart=-/usr/sbin/old -d");
         assert_eq!(other.service.command, ["/usr/sbin/old", "-d"]);
         assert!(other.questions[0].contains("Type=forking"), "{:?}", other.questions);
+    }
+
+    #[test]
+    fn unit_what_a_recipe_cannot_say_is_left_out_and_asked() {
+        let found = of(
+            "ExecStart=bin/x\nUser=%i\nWorkingDirectory=~\nEnvironment=1=2 A=b\nKillSignal=9\nStateDirectory=a/b a ../c\nCacheDirectory=x",
+        );
+        assert_eq!((found.service.command.len(), found.service.user.as_str()), (0, "root"));
+        assert_eq!((found.service.working_directory.as_str(), found.service.stop.signal.as_str()), ("/", "SIGTERM"));
+        assert_eq!(found.service.environment.keys().collect::<Vec<_>>(), ["A"]);
+        let written: Vec<_> = found.writable.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(written, ["/var/lib/a", "/var/cache/x"]);
+        for asked in ["`bin/x`", "user is `%i`", "`~`", "`1`", "`9`", "/var/lib/../c"] {
+            assert!(found.questions.iter().any(|question| question.contains(asked)), "{asked}: {:?}", found.questions);
+        }
+        assert!(of("ExecStart=-").questions[0].contains("starts nothing"));
     }
 
     #[test]

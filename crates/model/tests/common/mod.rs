@@ -25,6 +25,9 @@ impl Default for Files {
             ("app.conf.j2", b"workers {{ config.workers }};\n"),
             ("broken.j2", b"a\n{% if %}\n"),
             ("stray.j2", b"{{ config.worker }}\n"),
+            ("app.deb", b"!<arch>\n"),
+            ("page.deb/", b""),
+            ("keys/vendor.asc", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
             ("pipe", b""),
             ("away", b""),
         ]))
@@ -36,7 +39,7 @@ impl RecipeFiles for Files {
         let path = path.trim_start_matches("./").trim_end_matches('/');
         match path {
             "pipe" => Ok(Some(FileKind::Other)),
-            "away" => Err(FileProblem::Outside),
+            "away" | "away.deb" => Err(FileProblem::Outside),
             _ if self.0.contains_key(format!("{path}/").as_str()) => Ok(Some(FileKind::Directory)),
             _ => Ok(self.0.contains_key(path).then_some(FileKind::File)),
         }

@@ -3,7 +3,7 @@
 //! It is a layer of the store like any other, known by its packages, so that recipes with the same lock share it. No image
 //! has it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use kiln_model::{
     Digest,
@@ -25,26 +25,26 @@ const CHEF: [&str; 2] = ["/opt/cinc", "/opt/chef"];
 const VERSION: &str = "version-manifest.txt";
 
 /// A tool that can be baked.
-pub(super) struct ToolTree<'a> {
+pub(super) struct ToolTree {
     step: String,
-    base: &'a DebianBase,
+    base: Arc<DebianBase>,
     set: Vec<LockedPackage>,
     /// Stands for its packages.
     pub(super) key: Digest,
 }
 
-impl<'a> ToolTree<'a> {
+impl ToolTree {
     /// The packages that the lock has for it.
-    pub(super) fn locked(chain: &Chain<'a>, step: &str, tool: &Tool) -> Result<Self, BakeError> {
+    pub(super) fn locked(chain: &Chain<'_>, step: &str, tool: &Tool) -> Result<Self, BakeError> {
         let wrong = |reason: String| BakeError::Step { step: step.to_owned(), reason };
         let name = tool.name();
-        let (base, lock) = chain.tools.as_ref().ok_or_else(|| {
+        let (base, _) = chain.debian.as_ref().ok_or_else(|| {
             wrong(format!("{name} is baked from the packages of a Debian base; write `tool = \"image\"`"))
         })?;
-        let set = lock.iter().find(|set| set.wanted == tool.packages());
+        let set = chain.lock.as_ref().and_then(|lock| lock.tool(tool.packages()));
         let set = set.ok_or_else(|| wrong(format!("the lock has no packages of {name}")))?.packages.clone();
-        let step = format!("the tool {name}");
-        let key = Packages { step: &step, base, set: &set }.key(&chain.key);
+        let (step, base) = (format!("the tool {name}"), Arc::clone(base));
+        let key = Packages { step: &step, base: &base, set: &set }.key(&chain.key);
         Ok(Self { step, base, set, key })
     }
 
@@ -58,7 +58,7 @@ impl<'a> ToolTree<'a> {
         };
         let mut own = Chain::empty(&request, chain.store, chain.sandbox, &events, Manner::USUAL);
         own.start_at(chain.epoch);
-        let wanted = Packages { step: &self.step, base: self.base, set: &self.set };
+        let wanted = Packages { step: &self.step, base: &self.base, set: &self.set };
         let key = wanted.key(&own.key);
         let make = |own: &Chain<'_>, lower: &str| wanted.layer(own, lower, Below::Nothing);
         own.perform(&self.step, key, packages::TIME_LIMIT, make)?;

@@ -38,6 +38,8 @@ pub fn package(job: &Job<'_>, at: usize) -> Result<Contents, UnpackError> {
     for entry in archive.entries().map_err(damaged)? {
         writer.entry(entry.map_err(damaged)?)?;
     }
+    // The tar ends before what it is packed in, which compares its checksum only at its own end.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
     Ok(writer.contents)
 }
 

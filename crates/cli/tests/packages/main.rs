@@ -1,0 +1,8 @@
+//! Packages with the real programs: `dpkg-deb` makes them, `gpg` signs their repository, `kiln` installs them over Debian.
+
+mod bare;
+mod files;
+mod repository;
+mod services;
+mod world;
+mod wrong;
