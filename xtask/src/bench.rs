@@ -25,6 +25,7 @@ mod memory;
 mod metadata;
 mod peers;
 mod planner;
+mod provision;
 mod registry;
 mod replace;
 mod report;
@@ -48,7 +49,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, containerfile, import, replace, gateway, heal, memory,
-    /// many, metadata, volume, handover, logs, goss, planner, soak, survey.
+    /// many, metadata, volume, handover, logs, goss, planner, provision, soak, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -94,6 +95,7 @@ const ALL: &[(&str, Run)] = &[
     ("logs", logs::run),
     ("goss", goss::run),
     ("planner", planner::run),
+    ("provision", provision::run),
     ("soak", soak::run),
     ("survey", survey::run),
 ];

@@ -265,6 +265,7 @@ mod tests {
         corpus("in_release", in_release);
         corpus("deb", deb);
         corpus("deb_control", deb_control);
+        corpus("provision", provision);
         corpus("systemd", systemd);
         corpus("registry", registry);
     }
