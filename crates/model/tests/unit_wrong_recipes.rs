@@ -115,6 +115,18 @@ fn unit_files() {
 }
 
 #[test]
+fn unit_tool_steps() {
+    insta::assert_snapshot!(shown(&[
+        "[[step]]\nansible = \"sit.yml\"\ntool = \"host\"\nidempotent = \"maybe\"\ngroups = [\"a b\"]\nvariables = 7\n",
+        "[[step]]\npuppet = \"page\"\nmodules = [\"nothing\"]\nfacts = { \"A\" = \"x\" }\n",
+        "[[step]]\ncfengine = \"page\"\nbundles = \"web\"\nrun = \"true\"\n",
+        "[[step]]\nchef = \"web\"\n",
+        "[[step]]\nchef = [\"recipe[we b]\"]\ntool = \"archive\"\nroles = [\"a\"]\n",
+        "[[step]]\ncloud-init = \"page\"\nidempotent = true\n",
+    ]));
+}
+
+#[test]
 fn unit_steps() {
     insta::assert_snapshot!(shown(&[
         "[[step]]\nto = \"/srv\"\n",

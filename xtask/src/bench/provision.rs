@@ -90,7 +90,9 @@ fn step(kiln: &Kiln) -> Outcome<f64> {
 
 fn playbook(round: usize) -> String {
     let file = |number| {
-        format!("  - name: file {number}\n    copy: {{ dest: /srv/{number}, content: \"{{{{ greeting }}}} {round}\\n\" }}\n")
+        format!(
+            "  - name: file {number}\n    copy: {{ dest: /srv/{number}, content: \"{{{{ greeting }}}} {round}\\n\" }}\n"
+        )
     };
     let files: String = (0..FILES).map(file).collect();
     format!(

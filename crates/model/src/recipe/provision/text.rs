@@ -160,7 +160,7 @@ fn cfengine(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>) -> Opt
 
 fn chef(table: &Table<'_>, source: &Value<'_>, context: &Context<'_>) -> Option<Chef> {
     let example = "[\"recipe[web]\"]";
-    let items: Vec<_> = source.list(example)?.iter().map(|item| item.checked("\"recipe[web]\"", run_item)).collect();
+    let items: Vec<_> = source.list(example)?.iter().map(|item| item.checked(example, run_item)).collect();
     let run_list = match items.into_iter().collect::<Option<Vec<_>>>() {
         Some(list) if list.is_empty() => source.wrong("a list with something in it", example),
         list => list,
