@@ -225,7 +225,7 @@ async fn host_what_does_not_become_ready_is_not_held_and_holds_no_healing_back()
     let control = world.open().await;
     up(&control, wanted(1, spared(2, 0))).await;
     // From now on nothing of the release works any more.
-    world.engine.set_manners(|manners| drop(manners.exits.insert(release(1))));
+    world.engine.set_manners(|manners| manners.exits = BTreeSet::from([release(1)]));
     control.apply(wanted(1, spared(2, 1))).await.unwrap();
     until("a spare has failed", async || {
         let audited = world.engine.deeds();
