@@ -31,6 +31,7 @@ mod report;
 mod soak;
 mod survey;
 mod volume;
+mod wear;
 mod whole;
 
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, containerfile, import, replace, gateway, heal, memory,
-    /// many, metadata, volume, handover, logs, goss, planner, soak, survey.
+    /// many, metadata, volume, handover, logs, goss, planner, soak, wear, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -95,6 +96,7 @@ const ALL: &[(&str, Run)] = &[
     ("goss", goss::run),
     ("planner", planner::run),
     ("soak", soak::run),
+    ("wear", wear::run),
     ("survey", survey::run),
 ];
 

@@ -94,6 +94,10 @@ async fn perf_soak() {
             }
         }
         let whole = async || {
+            // Who was killed is not seen to be at once.
+            if world.engine.running().len() < (GROUPS * EACH) as usize {
+                return false;
+            }
             let status = control.status().await.unwrap();
             status.groups.iter().all(|group| group.ready == EACH && group.servers.len() == EACH as usize)
         };
