@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use super::{
     Bench,
     kiln::Kiln,
@@ -22,6 +24,8 @@ const KILLED: u32 = 5_000;
 const SERVERS: u32 = 20;
 /// What was asked for is done, and what is made ahead is there again, after this time.
 const REST: Duration = Duration::from_secs(5);
+/// Who was killed is replaced within this time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is counted, and by how much it may be more at the end.
 const COUNTED: [(&str, &str, f64); 11] = [
@@ -50,8 +54,9 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let place = Place::of(&kiln)?;
     let (begun, mut killed, mut middle) = (Instant::now(), 0, None);
     while killed < KILLED {
-        killed += kill_half(&kiln)?;
-        kiln.settled(SERVERS)?;
+        let victims = kill_half(&kiln)?;
+        killed += victims.len() as u32;
+        replaced(&kiln, &victims)?;
         if middle.is_none() && killed >= KILLED / 2 {
             middle = Some((killed, place.count()?));
         }
@@ -78,13 +83,28 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     COUNTED.iter().map(row).collect()
 }
 
-/// Kills half of the servers, at once.
-fn kill_half(kiln: &Kiln) -> Outcome<u32> {
+/// Kills half of the servers, at once. Says which.
+fn kill_half(kiln: &Kiln) -> Outcome<Vec<u64>> {
     let servers = kiln.ready_servers()?;
-    let pids: Vec<String> = servers.iter().filter_map(|server| Some(server["pid"].as_u64()?.to_string())).collect();
-    let half = &pids[..(SERVERS as usize / 2).min(pids.len())];
-    output(Command::new("kill").arg("-KILL").args(half))?;
-    Ok(half.len() as u32)
+    let pids = servers.iter().filter_map(|server| server["pid"].as_u64());
+    let half: Vec<u64> = pids.take(SERVERS as usize / 2).collect();
+    output(Command::new("kill").arg("-KILL").args(half.iter().map(u64::to_string)))?;
+    Ok(half)
+}
+
+/// Waits until others are in their place: that they are dead is not seen at once.
+fn replaced(kiln: &Kiln, victims: &[u64]) -> Outcome {
+    let begun = Instant::now();
+    loop {
+        kiln.settled(SERVERS)?;
+        let there = |server: &Value| server["pid"].as_u64().is_some_and(|pid| victims.contains(&pid));
+        if !kiln.servers()?.iter().any(there) {
+            return kiln.settled(SERVERS);
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err("servers that were killed are still there".into());
+        }
+    }
 }
 
 /// Where everything is that belongs to one state directory.
