@@ -49,6 +49,8 @@ pub fn run(bench: &Bench) -> Outcome<Vec<Row>> {
     let kiln = Kiln::fresh(bench, "wear", "hello")?;
     let healing = "healing = { always = 100, within = \"1s\" }";
     kiln.edit("fleet.toml", "count = 3", &format!("count = {SERVERS}\nspares = 2\n{healing}"))?;
+    // Two of ten are replaced by what was ready and stood still.
+    kiln.edit("image.toml", "[service.web]\n", "[service.web]\nhold_ready = \"1h\"\n")?;
     kiln.up()?;
     kiln.keep_downloads(bench)?;
     let place = Place::of(&kiln)?;
