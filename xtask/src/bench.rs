@@ -32,6 +32,7 @@ mod report;
 mod soak;
 mod survey;
 mod volume;
+mod wear;
 mod whole;
 
 use std::path::PathBuf;
@@ -49,7 +50,7 @@ use report::Row;
 #[derive(Args)]
 pub struct Options {
     /// Only those whose name contains this: launch, delivery, whole, bake, containerfile, import, replace, gateway, heal, memory,
-    /// many, metadata, volume, handover, logs, goss, planner, provision, soak, survey.
+    /// many, metadata, volume, handover, logs, goss, planner, provision, soak, wear, survey.
     only: Option<String>,
     /// Take the median of so many.
     #[arg(long, default_value_t = 5)]
@@ -97,6 +98,7 @@ const ALL: &[(&str, Run)] = &[
     ("planner", planner::run),
     ("provision", provision::run),
     ("soak", soak::run),
+    ("wear", wear::run),
     ("survey", survey::run),
 ];
 

@@ -20,6 +20,7 @@ mod slots;
 mod spares;
 mod trace;
 mod view;
+mod warm;
 mod wish;
 
 pub(crate) use begin::destroy;
@@ -33,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kiln_api::{Event, status::GroupStatus};
 use kiln_engine::{EngineError, Observed, StopOutcome, Times};
 use kiln_model::{
@@ -236,6 +238,8 @@ struct Server {
     waiting: Option<Box<slots::Waiting>>,
     /// The task that waits for it to become ready, and then watches whether it still works.
     watch: Option<tokio::task::AbortHandle>,
+    /// When it was taken, if it was a spare. Its services may be older.
+    taken_at: Option<Timestamp>,
     /// Whether a drill destroys it. Not on disk: what ends with the daemon counts for nothing anyhow.
     drill: bool,
 }
@@ -350,6 +354,7 @@ impl GroupTask {
     /// Runs until the group was removed and is gone.
     pub async fn run(mut self) {
         self.shared.logs.policy(&self.row.name, self.row.spec.logs.as_ref());
+        let mut live = self.shared.live.watch(&self.row.name);
         loop {
             let wake = self.pass().await;
             if self.is_gone() {
@@ -359,6 +364,8 @@ impl GroupTask {
             tokio::select! {
                 count = self.inbox.recv_many(&mut messages, usize::MAX) => if count == 0 { return },
                 () = tokio::time::sleep(wake) => self.tick(),
+                // The next pass looks for servers that began with other values.
+                Ok(()) = live.changed() => {}
             }
             messages.into_iter().for_each(|message| self.take(message));
         }

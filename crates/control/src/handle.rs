@@ -279,6 +279,7 @@ impl Control {
             book: Book::new(std::mem::take(&mut loaded.volumes)),
             drills: Drills::new(std::mem::take(&mut loaded.drills)),
             starts: Arc::new(Semaphore::new(engine.starts_at_once())),
+            warming: Semaphore::new((engine.starts_at_once() / 4).max(1)),
             logs,
             engine,
             releases,
@@ -418,7 +419,7 @@ impl Control {
             unmade: BTreeSet::new(),
             healing: wish.spec.healing,
             spares: wish.spec.spares,
-            spare_age: group::spare_age(&wish.spec),
+            spare_age: group::spare_age(&wish.spec, None),
             admissions: BTreeMap::new(),
         };
         group::forecast(&self.shared, name, wish, desired, &GroupObserved::default(), None).await

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub engine: Arc<dyn Engine>,
     /// Turns of starting: more at once than the engine can use make every one late.
     pub starts: Arc<Semaphore>,
+    /// Turns of starting what is held then, fewer than [`Self::starts`]: a launch must find the engine free.
+    pub warming: Semaphore,
     pub releases: Arc<dyn Releases>,
     pub secrets: Option<Arc<SecretStore>>,
     pub traffic: Arc<dyn Traffic>,

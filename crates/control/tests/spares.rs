@@ -2,11 +2,21 @@
 
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use kiln_api::status::GroupStatus;
 use kiln_control::Control;
-use kiln_model::{Group, ServerId, fleet::Strategy, plan::SPARE_AGE};
+use kiln_model::{
+    Group, ServerId,
+    config::{ConfigSchema, ConfigValue},
+    fleet::Strategy,
+    plan::SPARE_AGE,
+};
 use kiln_testkit::{Manners, fake::Deed};
 use world::{Countdown, World, group, release, running, settle, until, up, wanted, web};
 
@@ -145,21 +155,106 @@ async fn host_the_plan_says_which_launches_are_of_spares() {
     assert_eq!(words, ["launch", "route", "done", "spare"]);
 }
 
+/// A world whose servers may be held when they are ready.
+fn holding(manners: Manners) -> World {
+    let world = World::new(manners);
+    world.shelf.holds_ready.store(true, Ordering::SeqCst);
+    world
+}
+
+#[tokio::test]
+async fn host_what_was_ready_before_it_was_held_serves_at_once() {
+    // Services take so long that nobody takes them for ones that ran already.
+    let world = holding(Manners { ready: Duration::from_millis(600), ..quick() });
+    let control = world.open().await;
+    up(&control, wanted(1, spared(2, 1))).await;
+    let held = all_held(&control, 1).await;
+    assert_eq!(world.engine.frozen().iter().map(|seen| seen.server.to_string()).collect::<BTreeSet<_>>(), held);
+    assert!(world.engine.staged().is_empty() && world.engine.servers().len() == 2);
+    let launched = control.group_status(&web()).await.unwrap();
+    let started = |status: &GroupStatus| {
+        status.servers.iter().find(|server| held.contains(&server.id)).unwrap().started_at.clone()
+    };
+    let backends: BTreeSet<String> = world.gate.backends().iter().map(|b| b.server.to_string()).collect();
+    assert!(backends.len() == 2 && backends.is_disjoint(&held), "a spare gets no traffic");
+
+    let begun = tokio::time::Instant::now();
+    world.engine.kill(&victim(&world));
+    until("it takes the place", async || !in_state(&control, "ready").await.is_disjoint(&held)).await;
+    assert!(begun.elapsed() < Duration::from_millis(500), "it was ready: {:?}", begun.elapsed());
+    let status = control.group_status(&web()).await.unwrap();
+    assert_eq!(started(&status), started(&launched), "it is as old as its services");
+    assert!(all_held(&control, 1).await.is_disjoint(&held), "what was taken is no spare again");
+}
+
+#[tokio::test]
+async fn host_live_values_that_changed_make_anew_what_began_with_others() {
+    let world = holding(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, spared(1, 1))).await;
+    let first = all_held(&control, 1).await;
+    let values = BTreeMap::from([("level".parse().unwrap(), ConfigValue::Text("high".to_owned()))]);
+    control.live().apply(&web(), &ConfigSchema::default(), values).await.unwrap();
+    // At once, not when the group looks again by itself.
+    let begun = tokio::time::Instant::now();
+    until("another is held", async || {
+        held(&control).await == 1 && in_state(&control, "spare").await.is_disjoint(&first)
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let used = |id: &String| world.engine.running().iter().any(|seen| seen.server.as_str() == id);
+    assert!(!first.iter().any(used));
+}
+
+#[tokio::test]
+async fn host_what_is_held_longer_than_its_recipe_says_is_made_anew() {
+    let world = holding(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, spared(1, 1))).await;
+    let first = all_held(&control, 1).await;
+    *world.clock.lock().unwrap() = Some(Timestamp::now() + Duration::from_secs(3600));
+    until("another is held", async || {
+        held(&control).await == 1 && in_state(&control, "spare").await.is_disjoint(&first)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn host_what_does_not_become_ready_is_not_held_and_holds_no_healing_back() {
+    let world = holding(quick());
+    let control = world.open().await;
+    up(&control, wanted(1, spared(2, 0))).await;
+    // From now on nothing of the release works any more.
+    world.engine.set_manners(|manners| manners.exits = BTreeSet::from([release(1)]));
+    control.apply(wanted(1, spared(2, 1))).await.unwrap();
+    until("a spare has failed", async || {
+        let audited = world.engine.deeds();
+        audited.iter().filter(|deed| matches!(deed, Deed::Destroyed(..))).count() > 0
+    })
+    .await;
+    assert_eq!(held(&control).await, 0);
+    let status = control.group_status(&web()).await.unwrap();
+    assert!(status.ready == 2 && status.healing.is_none(), "{status:#?}");
+    world.engine.set_manners(|manners| manners.exits.clear());
+    all_held(&control, 1).await;
+}
+
 /// Two servers come up with a spare, one dies, and the spare takes its place. False if nobody died.
-async fn with_death_after(places: i64) -> bool {
-    let world = World::new(quick());
+async fn with_death_after(places: i64, ready: bool) -> bool {
+    let world = if ready { holding(quick()) } else { World::new(quick()) };
+    let waiting = || if ready { world.engine.frozen() } else { world.engine.staged() };
     let countdown = Countdown::new(places);
     let control = world.open_dying(countdown.clone()).await;
     let story = async {
         control.apply(wanted(1, spared(2, 1))).await.ok();
         control.settle(&[web()]).await.ok();
-        while countdown.place().is_none() && world.engine.staged().is_empty() {
+        while countdown.place().is_none() && waiting().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if let Some(seen) = world.engine.running().first() {
             world.engine.kill(&seen.server);
         }
-        let rest = || running(&world.engine, release(1)) == 2 && world.engine.staged().len() == 1;
+        let rest = || running(&world.engine, release(1)) == 2 && waiting().len() == 1;
         while countdown.place().is_none() && !(rest() && world.engine.servers().len() == 2) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -174,7 +269,7 @@ async fn with_death_after(places: i64) -> bool {
     control.apply(wanted(1, spared(2, 1))).await.unwrap();
     settle(&control).await;
     let whole = async || {
-        let (all, staged) = (world.engine.servers(), world.engine.staged());
+        let (all, staged) = (world.engine.servers(), waiting());
         running(&world.engine, release(1)) == 2 && all.len() == 2 && staged.len() == 1 && held(&control).await == 1
     };
     until(&format!("{context}: two servers, one spare, nothing left behind"), whole).await;
@@ -190,13 +285,13 @@ async fn with_death_after(places: i64) -> bool {
     let (all, once) = (launched.clone().count(), launched.collect::<BTreeSet<_>>().len());
     assert_eq!(all, once, "{context}: one was launched twice");
     control.down(&[]).await.unwrap();
-    assert!(world.engine.servers().is_empty() && world.engine.staged().is_empty(), "{context}");
+    assert!(world.engine.servers().is_empty() && waiting().is_empty(), "{context}");
     true
 }
 
-async fn half(first: i64) {
+async fn half(first: i64, ready: bool) {
     let mut places = first;
-    while with_death_after(places).await {
+    while with_death_after(places, ready).await {
         places += 2;
     }
     assert!(places > 30, "only {places} places were reached");
@@ -204,10 +299,20 @@ async fn half(first: i64) {
 
 #[tokio::test]
 async fn host_death_around_spares_first_half() {
-    half(0).await;
+    half(0, false).await;
 }
 
 #[tokio::test]
 async fn host_death_around_spares_second_half() {
-    half(1).await;
+    half(1, false).await;
+}
+
+#[tokio::test]
+async fn host_death_around_spares_that_are_ready_first_half() {
+    half(0, true).await;
+}
+
+#[tokio::test]
+async fn host_death_around_spares_that_are_ready_second_half() {
+    half(1, true).await;
 }

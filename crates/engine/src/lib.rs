@@ -212,6 +212,10 @@ pub trait Engine: Send + Sync + 'static {
     fn staging(&self) -> Option<&dyn Staging> {
         None
     }
+    /// The ability to hold servers that are ready.
+    fn holding(&self) -> Option<&dyn Holding> {
+        None
+    }
     /// The ability to keep data that outlives servers.
     fn volumes(&self) -> Option<&dyn Volumes> {
         None
@@ -264,6 +268,20 @@ pub trait Staging: Send + Sync {
     /// Makes a server up to the point where its services start; `launch` goes on from there, if the release is the same and
     /// nothing was written into it meanwhile, and makes another in its place otherwise. `destroy` removes it. Idempotent.
     async fn stage(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError>;
+}
+
+/// Holding servers that are ready and serve nobody yet. Optional ability of an engine, beside [`Staging`].
+///
+/// Such a server has no volumes. It is made and started, is watched until it is ready, and is frozen then; `launch` lets it go on. It may
+/// be lost with the process that asked for it, and is never found as a server that runs by one that comes after.
+#[async_trait::async_trait]
+pub trait Holding: Send + Sync {
+    /// Makes a server and starts its services, of which `launch` knows nothing yet. `observe` shows it as [`Phase::Running`].
+    /// Idempotent.
+    async fn warm(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError>;
+    /// Lets it stand still, with all it has. `launch` lets it go on, if the release is the same and nothing happened to it meanwhile,
+    /// and makes another in its place otherwise. `stop` and `destroy` end it. Idempotent.
+    async fn freeze(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError>;
 }
 
 /// Keeping data that outlives servers. Optional ability of an engine.

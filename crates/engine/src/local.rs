@@ -21,8 +21,8 @@ mod facts;
 mod volumes;
 
 use crate::{
-    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Inside, Killing, LaunchSpec, Meters, Observed,
-    Phase, Process, ServiceStatus, SharedDirectories, Staging, StopOutcome, Volumes,
+    Engine, EngineError, ExecResult, FileStatus, Generation, Hint, Holding, Inside, Killing, LaunchSpec, Meters,
+    Observed, Phase, Process, ServiceStatus, SharedDirectories, Staging, StopOutcome, Volumes,
 };
 
 /// Hints that nobody has taken yet; one who is slower misses some, and observes anyway.
@@ -183,6 +183,10 @@ impl Engine for LocalEngine {
         Some(self)
     }
 
+    fn holding(&self) -> Option<&dyn Holding> {
+        self.runtime.freezes().then_some(self as &dyn Holding)
+    }
+
     fn volumes(&self) -> Option<&dyn Volumes> {
         Some(self)
     }
@@ -214,6 +218,20 @@ impl Staging for LocalEngine {
         let (release, request) = (release.clone(), request(spec));
         let action = || format!("make server {} ahead", spec.server);
         self.blocking(action, move |runtime| runtime.stage(&release, &request)).await.map(observed)
+    }
+}
+
+#[async_trait::async_trait]
+impl Holding for LocalEngine {
+    async fn warm(&self, release: &VerifiedRelease, spec: &LaunchSpec) -> Result<Observed, EngineError> {
+        let (release, request) = (release.clone(), request(spec));
+        let action = || format!("start server {} ahead", spec.server);
+        self.blocking(action, move |runtime| runtime.warm(&release, &request)).await.map(observed)
+    }
+
+    async fn freeze(&self, server: &ServerId, generation: Generation) -> Result<(), EngineError> {
+        let id = server.clone();
+        self.blocking(|| format!("freeze server {server}"), move |runtime| runtime.freeze(&id, generation)).await
     }
 }
 

@@ -44,6 +44,12 @@ impl ImageManifest {
         let (writable, config, templates) = (Vec::new(), ConfigSchema::default(), Vec::new());
         Self { version: 1, name, services, writable, config, templates, bindings: BTreeMap::new() }
     }
+
+    /// For how long a server may be held, frozen, once all its services are ready; none where one of them may not.
+    pub fn holds_ready(&self) -> Option<Duration> {
+        let each = self.services.values().map(|service| service.hold_ready);
+        each.collect::<Option<Vec<Duration>>>()?.into_iter().min()
+    }
 }
 
 /// A file that PID 1 renders once, on a tmpfs, before services start.
@@ -127,6 +133,9 @@ pub struct Service {
     pub stop: Stop,
     /// What happens when the service exits by itself.
     pub restart: Restart,
+    /// For how long it may be held, frozen, once it is ready; without one it is not started in a server that is held.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::duration::option")]
+    pub hold_ready: Option<Duration>,
 }
 
 impl Service {
@@ -143,6 +152,7 @@ impl Service {
             liveness: None,
             stop: Stop { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(10) },
             restart: Restart::Never,
+            hold_ready: None,
         }
     }
 }

@@ -4,6 +4,8 @@ mod common;
 #[path = "common/whole.rs"]
 mod whole;
 
+use std::time::Duration;
+
 use common::recipe;
 use kiln_model::{
     Fleet,
@@ -16,6 +18,20 @@ use whole::{WHOLE_FLEET, WHOLE_RECIPE};
 #[test]
 fn unit_a_whole_recipe_is_read_as_it_is_meant() {
     insta::assert_debug_snapshot!(recipe(WHOLE_RECIPE).expect("the recipe is right"));
+}
+
+#[test]
+fn unit_a_server_is_held_as_long_as_the_service_that_may_least() {
+    let held = |services: &str| {
+        let text = format!("name = \"hello\"\n[base]\ndebian = \"bookworm\"\n{services}");
+        recipe(&text).expect("right").manifest.holds_ready()
+    };
+    let service = |name: &str, more: &str| format!("[service.{name}]\ncommand = \"true\"\n{more}\n");
+    let (long, short, none) =
+        (service("a", "hold_ready = \"1h\""), service("b", "hold_ready = \"90s\""), service("c", ""));
+    assert_eq!(held(&long), Some(Duration::from_secs(3600)));
+    assert_eq!(held(&(long.clone() + &short)), Some(Duration::from_secs(90)));
+    assert_eq!(held(&(long + &short + &none)), None, "one that says nothing is not held");
 }
 
 #[test]

@@ -163,6 +163,7 @@ fn unit_services() {
         "[service.web]\ncommand = \"nginx\"\nliveness = { interval = \"1s\" }\n",
         "[service.web]\ncommand = \"nginx\"\nreadiness = { command = \"\" }\nstop = { signal = \"SIGKILL\", grace = \"2h\" }\n",
         "[service.web]\ncommand = \"nginx\"\nports = [80]\nrestart = \"once\"\n",
+        "[service.web]\ncommand = \"nginx\"\nhold_ready = \"2d\"\n",
     ]));
 }
 

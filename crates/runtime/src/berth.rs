@@ -126,6 +126,7 @@ impl Berth {
 /// Kills PID 1 and with it all processes of a server, and removes the control group.
 pub(crate) fn end(process: BorrowedFd<'_>, group: &cgroup::Group) -> Result<()> {
     pidfd::kill(process)?;
+    group.let_die()?;
     pidfd::wait(process, Duration::from_secs(10))?;
     pidfd::reap(process)?;
     Ok(group.remove(Duration::from_secs(10))?)

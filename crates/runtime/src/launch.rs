@@ -24,6 +24,7 @@ use kiln_sys::{cgroup, mount, pidfd, shelf::Template};
 
 use crate::{
     Inner, Observed,
+    ahead::Ahead,
     berth::{self, Berth},
     error::{OnFile as _, Result, RuntimeError},
     fresh, ground,
@@ -136,6 +137,12 @@ pub(crate) fn launch(inner: &Inner, release: &VerifiedRelease, request: &Request
     Ok(server)
 }
 
+/// Starts the services of a server that is made ahead. On failure nothing is left of it.
+pub(crate) fn warm(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
+    let staged = take_fresh(inner, release, request)?;
+    staged.map_or_else(|| stage(inner, release, request), Ok)?.warm(inner, release, request)
+}
+
 /// What was staged of a server, if nothing happened to it since. What is not fresh is removed: the launch makes another.
 fn take_fresh(inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Option<Staged>> {
     let Some(staged) = inner.take_staged(&request.server, request.generation)? else { return Ok(None) };
@@ -232,9 +239,26 @@ impl Staged {
 
     /// Gives it its volumes and starts its services. On failure nothing is left of it.
     fn hand_over(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
+        self.finish(inner, release, request, |launching, record| launching.launched(record))
+    }
+
+    /// Starts its services, and it serves nobody yet. On failure nothing is left of it.
+    fn warm(self, inner: &Inner, release: &VerifiedRelease, request: &Request) -> Result<Server> {
+        let ahead = Ahead::Starting(fresh::places(&self.plan));
+        Ok(self.finish(inner, release, request, |_, record| Ok(record))?.with_ahead(ahead))
+    }
+
+    fn finish(
+        self,
+        inner: &Inner,
+        release: &VerifiedRelease,
+        request: &Request,
+        then: impl FnOnce(&Launching<'_>, Record) -> Result<Record>,
+    ) -> Result<Server> {
         let Self { berth, files, record, plan, fds, print: _, held } = self;
         let launching = Launching { inner, release, request, files: &files };
-        match launching.finish(&berth, (record, plan, fds), held) {
+        let finished = launching.finish(&berth, (record, plan, fds), held);
+        match finished.and_then(|record| then(&launching, record)) {
             Ok(record) => Ok(server(berth, files, record, request)),
             Err(error) => {
                 discard(inner, berth, &files)?;
@@ -264,7 +288,8 @@ impl Launching<'_> {
 
     fn run(&self, berth: &mut Berth) -> Result<Record> {
         let (record, plan, fds) = self.make(berth)?;
-        self.start(berth, record, plan.operations, plan.boot, &fds)
+        self.start(berth, plan.operations, plan.boot, &fds)?;
+        self.launched(record)
     }
 
     /// All that does not need the server's volumes.
@@ -297,21 +322,20 @@ impl Launching<'_> {
         }
         drop(given);
         self.reached(LaunchStep::Volumes);
-        self.start(berth, record, plan.volumes, plan.boot, &fds)
+        self.start(berth, plan.volumes, plan.boot, &fds)?;
+        Ok(record)
     }
 
-    fn start(
-        &self,
-        berth: &Berth,
-        mut record: Record,
-        operations: Vec<Operation>,
-        boot: BootSpec,
-        fds: &[OwnedFd],
-    ) -> Result<Record> {
+    fn start(&self, berth: &Berth, operations: Vec<Operation>, boot: BootSpec, fds: &[OwnedFd]) -> Result<()> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let told = berth.tell(&Packet { operations, boot: Some(boot) }, &fds);
         told.map_err(|error| self.name_template(error))?;
         self.reached(LaunchStep::Started);
+        Ok(())
+    }
+
+    /// From here on whoever takes the servers over keeps it.
+    fn launched(&self, mut record: Record) -> Result<Record> {
         record.progress = Progress::Launched;
         self.files.write(&record)?;
         self.reached(LaunchStep::Done);

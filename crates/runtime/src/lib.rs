@@ -25,6 +25,7 @@ use kiln_model::{
     shared::SharedDirectory,
 };
 
+mod ahead;
 pub mod berth;
 mod control;
 mod error;
@@ -222,15 +223,23 @@ impl Runtime {
         let existing = self.inner.servers().get(&request.server).cloned();
         if let Some(existing) = existing {
             check_generation(&existing, request.generation)?;
-            if existing.record.generation == request.generation {
+            if existing.record.generation != request.generation {
+                self.inner.destroy(&existing)?;
+            } else if existing.ahead.is_none() {
                 return see(&existing);
+            } else if let Some(server) = ahead::take(&self.inner, &existing, release, request)? {
+                return Ok(self.serve(request, server));
             }
-            self.inner.destroy(&existing)?;
         }
-        let server = Arc::new(launch::launch(&self.inner, release, request)?);
+        let server = launch::launch(&self.inner, release, request)?;
+        Ok(self.serve(request, server))
+    }
+
+    fn serve(&self, request: &Request, server: Server) -> Observed {
+        let server = Arc::new(server);
         self.inner.servers().insert(request.server.clone(), Arc::clone(&server));
         self.inner.watch.tell(&request.server);
-        Ok(Observed { record: server.record.clone(), phase: Phase::Running })
+        Observed { record: server.record.clone(), phase: Phase::Running }
     }
 
     /// Every server that exists on this host, running or not.
@@ -258,10 +267,11 @@ impl Runtime {
         seen
     }
 
-    /// Processor time that the servers of a group have used since their launch; of those whose control group tells it.
+    /// Processor time that the servers of a group have used since their launch; of those that serve, and whose control group tells it.
     pub fn processor_time(&self, group: &GroupName) -> Vec<(ServerId, Duration)> {
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
-        let ours = servers.iter().filter(|server| server.record.group.as_ref() == Some(group));
+        let serves = |server: &&Arc<Server>| server.ahead.is_none() && server.record.group.as_ref() == Some(group);
+        let ours = servers.iter().filter(serves);
         ours.filter_map(|server| Some((server.record.server.clone(), server.group.processor_time()?))).collect()
     }
 
@@ -454,7 +464,7 @@ impl Runtime {
     /// Removes every server and everything that was made on this host. Nothing can be launched afterwards.
     pub fn purge(&self) -> Result<()> {
         let servers: Vec<_> = self.inner.servers().values().cloned().collect();
-        self.inner.discard_staged()?;
+        self.inner.discard_ahead()?;
         servers.iter().try_for_each(|server| self.inner.destroy(server))?;
         self.inner.volumes.close();
         open::remove_everything(&self.inner)
@@ -463,11 +473,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if let Err(error) = self.inner.discard_staged() {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "could not remove a server that waited for its volumes"
-            );
+        if let Err(error) = self.inner.discard_ahead() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not remove a server that was made ahead");
         }
     }
 }

@@ -18,6 +18,7 @@ use kiln_model::config::Secrets;
 use kiln_sys::{cgroup, pidfd};
 
 use crate::{
+    ahead::Ahead,
     control::{Control, unexpected},
     error::{Result, RuntimeError},
     record::{Files, Record, start_ticks},
@@ -69,17 +70,24 @@ pub(crate) struct Server {
     reason: OnceLock<String>,
     /// The secrets it was launched with; none if an earlier process launched it.
     pub(crate) secrets: Option<Arc<Secrets>>,
+    /// What is ahead of it, while it serves nobody yet.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 impl Server {
     pub(crate) fn new(record: Record, process: Option<OwnedFd>, group: cgroup::Group, files: Files) -> Self {
         let (stopping, reason) = (AtomicBool::new(false), OnceLock::new());
-        Self { record, group, files, process, stopping, reason, secrets: None }
+        Self { record, group, files, process, stopping, reason, secrets: None, ahead: None }
     }
 
     /// Keeps its secrets for as long as this process runs.
     pub(crate) fn with_secrets(self, secrets: Arc<Secrets>) -> Self {
         Self { secrets: Some(secrets), ..self }
+    }
+
+    /// It serves nobody yet.
+    pub(crate) fn with_ahead(self, ahead: Ahead) -> Self {
+        Self { ahead: Some(ahead), ..self }
     }
 
     /// Finds the process of a record again. A process that got the same number later is told apart by when it started
@@ -142,6 +150,7 @@ impl Server {
     /// Asks PID 1 to stop everything and waits, at most `limit`; then kills.
     pub(crate) fn stop(&self, limit: Duration) -> Result<Stopped> {
         let Some(process) = self.alive()? else { return Ok(Stopped::AlreadyGone) };
+        self.wake()?;
         self.stopping.store(true, Ordering::Relaxed);
         let asked = Control::connect(&self.files.control()).and_then(|mut control| control.ask(&Request::Stop, &[]));
         let ended = asked.is_ok() && pidfd::wait(process.as_fd(), limit)?;

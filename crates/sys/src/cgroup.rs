@@ -14,6 +14,7 @@ use std::{
 use crate::error::{Attempt as _, Outcome, Result, SysError};
 
 mod detect;
+mod freezer;
 
 pub use detect::{Host, Version};
 
@@ -21,6 +22,8 @@ pub use detect::{Host, Version};
 const V1_CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// The one that counts processor time, where version 2 is not there to do that.
 const ACCOUNTING: &str = "cpuacct";
+/// The one that freezes, where version 2 is not there to do that.
+const FREEZER: &str = "freezer";
 /// Length of a period of the processor limit.
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
@@ -219,7 +222,7 @@ impl Group {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.let_die()
     }
 
     /// Kills what is in the group and removes it, trying again while processes end, at most `limit`. A group that is not

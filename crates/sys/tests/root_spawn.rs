@@ -89,6 +89,19 @@ fn root_a_program_starts_inside_its_control_group() {
 /// Works for 200 ms of processor time, by the kernel's own account of it.
 const WORKS: &str = "while read -r times < /proc/self/stat; set -- $times; [ $((${14} + ${15})) -lt 20 ]; do :; done";
 
+/// The host, and what of it each version has alone.
+fn hosts() -> Vec<Host> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let of_version = |kind: &str| {
+        let lines = mounts.lines().filter(|line| line.contains(&format!(" - {kind} ")));
+        Host::of_mounts(&lines.map(|line| format!("{line}\n")).collect::<String>())
+    };
+    let hosts: Vec<Host> =
+        [Host::detect(), of_version("cgroup"), of_version("cgroup2")].into_iter().flatten().collect();
+    assert!(hosts.len() >= 2, "{mounts}");
+    hosts
+}
+
 fn processor_time_of(host: &cgroup::Host) -> Option<Duration> {
     let group = host.group(&format!("kiln-time-{}-{:?}", std::process::id(), host.limits));
     group.create().unwrap();
@@ -103,18 +116,68 @@ fn processor_time_of(host: &cgroup::Host) -> Option<Duration> {
 
 #[test]
 fn root_processor_time_is_read_from_control_groups_of_both_versions() {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let of_version = |kind: &str| {
-        let lines = mounts.lines().filter(|line| line.contains(&format!(" - {kind} ")));
-        cgroup::Host::of_mounts(&lines.map(|line| format!("{line}\n")).collect::<String>())
-    };
-    let (mut read, likely) = (0, Duration::from_millis(190)..Duration::from_secs(2));
-    for host in [Host::detect(), of_version("cgroup"), of_version("cgroup2")].into_iter().flatten() {
+    let likely = Duration::from_millis(190)..Duration::from_secs(2);
+    for host in hosts() {
         let spent = processor_time_of(&host).expect("every host counts it");
         assert!(likely.contains(&spent), "{spent:?} on {host:?}");
-        read += 1;
     }
-    assert!(read >= 2, "{mounts}");
+}
+
+/// A program that works all the time, in a group of its own.
+fn working(host: &Host, name: &str) -> (cgroup::Group, spawn::Spawned) {
+    let group = host.group(&format!("kiln-test-{}-{name}", std::process::id()));
+    group.create().unwrap();
+    let (shell, null) =
+        (File::open("/bin/sh").unwrap(), File::options().read(true).write(true).open("/dev/null").unwrap());
+    let entrance = group.entrance().unwrap();
+    let v1: Vec<_> = entrance.v1.iter().map(|file| file.as_fd()).collect();
+    let job = spawn::Spawn {
+        program: shell.as_fd(),
+        arguments: &[c"sh", c"-c", c"while :; do :; done"],
+        environment: &[],
+        fds: &[null.as_fd(), null.as_fd(), null.as_fd()],
+        cgroup: entrance.v2.as_ref().map(|file| file.as_fd()),
+        cgroup_v1: &v1,
+        mounts: None,
+        users: None,
+        network: None,
+        new: spawn::NewNamespaces::NONE,
+    };
+    let child = spawn::spawn(&job).unwrap();
+    (group, child)
+}
+
+#[test]
+fn root_what_is_frozen_uses_no_processor_goes_on_when_thawed_and_can_be_killed() {
+    let pause = || std::thread::sleep(Duration::from_millis(60));
+    for host in hosts() {
+        assert!(host.freezes(), "{host:?}");
+        let (group, child) = working(&host, "frozen");
+        pause();
+        group.freeze(Duration::from_secs(5)).unwrap();
+        assert!(group.is_frozen().unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+        let before = group.processor_time().unwrap();
+        pause();
+        assert_eq!(group.processor_time().unwrap(), before, "{host:?}");
+        group.thaw().unwrap();
+        assert!(!group.is_frozen().unwrap());
+        pause();
+        assert!(group.processor_time().unwrap() > before, "{host:?}");
+        group.freeze(Duration::from_secs(5)).unwrap();
+        pidfd::kill(child.pidfd.as_fd()).unwrap();
+        group.let_die().unwrap();
+        assert!(pidfd::wait(child.pidfd.as_fd(), Duration::from_secs(5)).unwrap(), "{host:?}");
+        pidfd::reap(child.pidfd.as_fd()).unwrap();
+        group.remove(Duration::from_secs(5)).unwrap();
+        // One that is removed while it is frozen takes what is in it along.
+        let (group, child) = working(&host, "removed");
+        group.freeze(Duration::from_secs(5)).unwrap();
+        let killing = std::thread::spawn(move || group.remove(Duration::from_secs(5)).map(|()| group));
+        assert!(pidfd::wait(child.pidfd.as_fd(), Duration::from_secs(5)).unwrap(), "{host:?}");
+        pidfd::reap(child.pidfd.as_fd()).unwrap();
+        assert!(!killing.join().unwrap().unwrap().exists());
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub async fn run(factory: &dyn Factory) {
     launches_run_side_by_side(factory).await;
     commands_run_inside(factory).await;
     processor_time_is_told_from_outside(factory).await;
+    what_is_held_when_it_is_ready_goes_on(factory).await;
 }
 
 /// A server to launch.
@@ -289,4 +290,34 @@ async fn processor_time_is_told_from_outside(factory: &dyn Factory) {
         assert!(other.expect("processor time").is_empty(), "another group has none");
     }
     destroy(factory, &engine, &server).await;
+}
+
+async fn what_is_held_when_it_is_ready_goes_on(factory: &dyn Factory) {
+    let engine = begin(factory).await;
+    let Some(holding) = engine.holding() else { return };
+    let (release, first, second) = (factory.release(), spec(factory, "held", 1), spec(factory, "held-too", 1));
+    for spec in [&first, &second] {
+        let warm = holding.warm(&release, spec).await.expect("warm");
+        assert_eq!(holding.warm(&release, spec).await.expect("warm again").pid, warm.pid, "it is the same server");
+        holding.freeze(&spec.server, 1).await.expect("freeze");
+        holding.freeze(&spec.server, 1).await.expect("freeze again");
+    }
+    let seen = engine.observe().await.expect("observe");
+    let held: Vec<&Observed> = seen.iter().filter(|seen| seen.server == first.server).collect();
+    assert!(held.len() == 1 && held[0].phase == Phase::Running, "{seen:?}");
+    let taken = engine.launch(&release, &first).await.expect("take");
+    assert_eq!((taken.pid, taken.address), (held[0].pid, held[0].address), "it is the process that waited");
+    if let Some(inside) = engine.inside() {
+        let command = ["/bin/echo".to_owned(), "on".to_owned()];
+        let said = inside.exec(&first.server, &command, "root", Duration::from_secs(10), 16).await.expect("exec");
+        assert_eq!(said.stdout, b"on\n", "it goes on");
+    }
+    let stopped = timeout(factory.patience(), engine.stop(&second.server, 1, Duration::from_secs(5))).await;
+    assert_eq!(stopped.expect("a stop in time").expect("stop"), StopOutcome::Clean, "what is held can be asked to end");
+    for spec in [&first, &second] {
+        destroy(factory, &engine, &spec.server).await;
+    }
+    holding.warm(&release, &first).await.expect("warm");
+    holding.freeze(&first.server, 1).await.expect("freeze");
+    destroy(factory, &engine, &first.server).await;
 }

@@ -19,8 +19,8 @@ use std::{
 };
 
 use kiln_engine::{
-    Engine, EngineError, Generation, Hint, Inside, Killing, LaunchSpec, Meters, Observed, Phase, ServiceStatus,
-    SharedDirectories, Staging, StopOutcome, Volumes,
+    Engine, EngineError, Generation, Hint, Holding, Inside, Killing, LaunchSpec, Meters, Observed, Phase,
+    ServiceStatus, SharedDirectories, Staging, StopOutcome, Volumes,
 };
 use kiln_model::{ImageDigest, ReleaseId, ServerId, VerifiedRelease, VolumeId, shared::SharedDirectory};
 use tokio::{
@@ -95,6 +95,7 @@ struct Fake {
     seen: Observed,
     services: Vec<ServiceStatus>,
     shows_at: Instant,
+    hold: Option<staging::Hold>,
 }
 
 /// An answer that got lost on its way.
@@ -125,9 +126,9 @@ impl FakeEngine {
     pub fn forget_deeds(&self) {
         self.state().deeds = Vec::new();
     }
-    /// Every server, also one that `observe` does not show yet.
+    /// Every server that was launched, also one that `observe` does not show yet.
     pub fn servers(&self) -> Vec<Observed> {
-        self.state().servers.values().map(|fake| fake.seen.clone()).collect()
+        self.state().servers.values().filter(|fake| fake.hold.is_none()).map(|fake| fake.seen.clone()).collect()
     }
     /// Servers whose PID 1 runs.
     pub fn running(&self) -> Vec<Observed> {
@@ -161,6 +162,10 @@ impl FakeEngine {
         spec: LaunchSpec,
     ) -> Result<Observed, EngineError> {
         let manners = self.manners();
+        if let Some(taken) = self.state().take_held(&spec.server, release) {
+            self.hint(&spec.server);
+            return Ok(taken);
+        }
         if let Some(same) = self.state().known(&spec)? {
             return Ok(same);
         }
@@ -265,7 +270,7 @@ impl State {
         let seen = self.new_server(release, image, spec);
         let shows_at = Instant::now() + self.manners.shows_after;
         let services = spec.manifest.services.keys().map(starting).collect();
-        self.servers.insert(spec.server.clone(), Fake { seen: seen.clone(), services, shows_at });
+        self.servers.insert(spec.server.clone(), Fake { seen: seen.clone(), services, shows_at, hold: None });
         self.deeds.push(Deed::Launched(spec.server.clone(), release));
         Ok(seen)
     }
@@ -353,6 +358,9 @@ impl Engine for FakeEngine {
         self.hints.subscribe()
     }
     fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
+    }
+    fn holding(&self) -> Option<&dyn Holding> {
         Some(self)
     }
     fn volumes(&self) -> Option<&dyn Volumes> {

@@ -11,7 +11,7 @@ use crate::Outcome;
 /// The end over the middle.
 pub fn run(_bench: &Bench) -> Outcome<Vec<Row>> {
     let figures = Figures::of("soak", &["--test=soak"], "perf_soak")?;
-    let (replaced, seconds) = (figures.get("replaced")?, figures.get("seconds")?);
+    let (from, replaced, seconds) = (figures.get("warm")?, figures.get("replaced")?, figures.get("seconds")?);
     let kinds = [
         ("file descriptors", "descriptors", "", 0.0),
         ("private memory", "memory", "MiB", 8.0),
@@ -21,7 +21,7 @@ pub fn run(_bench: &Bench) -> Outcome<Vec<Row>> {
         let (warm, end) = (figures.get(&format!("{name}_warm"))?, figures.get(&format!("{name}_end"))?);
         Ok(Row {
             bench: "soak".into(),
-            what: format!("growth of {what} from the middle to the end of {replaced:.0} replacements"),
+            what: format!("growth of {what} from replacement {from:.0} to {replaced:.0}"),
             kiln: (end - warm).max(0.0),
             unit: unit.into(),
             peer: None,

@@ -52,6 +52,13 @@ pub(super) enum Work {
         farewells: Vec<Farewell>,
         intention: IntentionId,
     },
+    /// Make a server whose services are ready, and hold it.
+    Warm {
+        release: Box<VerifiedRelease>,
+        spec: Box<LaunchSpec>,
+        prepare: bool,
+        intention: IntentionId,
+    },
     /// A new table for the gateway, on behalf of these.
     Route {
         table: Vec<Route>,
@@ -94,6 +101,7 @@ impl Work {
         match self {
             Self::Launch { spec, .. } => format!("launch {}", spec.server),
             Self::Stage { spec, .. } => format!("stage {}", spec.server),
+            Self::Warm { spec, .. } => format!("warm {}", spec.server),
             Self::Route { changes, drains, .. } => {
                 let changes = changes.iter().map(|(change, server, _)| format!("{change:?} {server}"));
                 let drains = drains.iter().map(|drain| format!("Drain {}", drain.server));
@@ -400,6 +408,7 @@ impl Server {
             waiting: None,
             watch: None,
             drill: false,
+            taken_at: None,
         }
     }
 }
@@ -418,6 +427,11 @@ async fn carry_out(
             if result.is_ok() {
                 futures::future::join_all(farewells.iter().map(|farewell| bid_farewell(shared, farewell))).await;
             }
+            done().await;
+            tell(Ended::Staged { server: spec.server, intention, result });
+        }
+        Work::Warm { release, spec, prepare, intention } => {
+            let result = super::warm::hold(shared, &release, &spec, prepare, name).await;
             done().await;
             tell(Ended::Staged { server: spec.server, intention, result });
         }
@@ -497,7 +511,7 @@ async fn stage(
 }
 
 /// The secrets that a release's configuration names.
-async fn secrets(shared: &Shared, release: &VerifiedRelease) -> Result<Arc<Secrets>, EngineError> {
+pub(super) async fn secrets(shared: &Shared, release: &VerifiedRelease) -> Result<Arc<Secrets>, EngineError> {
     let config = release.config();
     let Some(store) = shared.secrets.clone().filter(|_| config.secrets().next().is_some()) else {
         return Ok(Arc::default());

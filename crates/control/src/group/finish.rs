@@ -56,6 +56,7 @@ impl GroupTask {
                 }
                 match result {
                     Ok(seen) => self.staged(&server, &seen),
+                    // Its services may run; whether they do or not, it is removed.
                     Err(error) => self.fail(&server, format!("it could not be made: {}", chain(&error)), End::Gone),
                 }
             }
@@ -234,7 +235,7 @@ impl GroupTask {
         let (drill, spare) = (server.drill, server.row.spare);
         let reason = if drill { format!("a recovery drill killed it ({reason})") } else { reason };
         server.row.reason = Some(reason.clone());
-        let (release, launched_at) = (server.row.release, server.row.launched_at);
+        let (release, launched_at) = (server.row.release, server.taken_at.unwrap_or(server.row.launched_at));
         if !drill && !spare && self.row.progress.as_ref().is_none_or(|p| p.to == release) {
             self.last_failure = Some(reason.clone());
         }

@@ -18,10 +18,12 @@ use crate::{
     volumes::{self, Farewell, Making, SnapshotRow, VolumeRow},
 };
 
-/// A server that is made up to the point where its services start.
+/// A server that is made ahead.
 pub(super) struct Waiting {
     pub release: VerifiedRelease,
     pub spec: LaunchSpec,
+    /// The version of the live values that its services began with, where they run already.
+    pub began_with: Option<u64>,
 }
 
 /// What is done to volumes before they are given to a server.
@@ -59,7 +61,7 @@ impl GroupTask {
         let (verified, mut spec) = self.new_spec(release, Some(slot))?;
         spec.volumes = self.named(&spec, slot);
         let mut server = self.new_server(&spec, release, Some(slot), now);
-        server.waiting = Some(Box::new(Waiting { release: verified.clone(), spec: spec.clone() }));
+        server.waiting = Some(Box::new(Waiting { release: verified.clone(), spec: spec.clone(), began_with: None }));
         self.servers.insert(spec.server.clone(), server);
         let intention = self.intend(&spec.server, "stage", why, now);
         let prepare = self.prepared.insert(verified.release().image);
@@ -100,7 +102,7 @@ impl GroupTask {
     pub(super) fn hand_over(&mut self, id: &ServerId, why: &str, now: Timestamp) -> Option<Work> {
         let server = self.servers.get_mut(id)?;
         let (slot, release) = (server.row.slot?, server.row.release);
-        let Waiting { release: verified, mut spec } = *server.waiting.take()?;
+        let Waiting { release: verified, mut spec, began_with: _ } = *server.waiting.take()?;
         let volumes = self.give(&mut spec, release, slot, now);
         let intention = self.intend(id, "hand-over", why, now);
         Some(Work::Launch { release: Box::new(verified), spec: Box::new(spec), prepare: false, volumes, intention })

@@ -42,14 +42,15 @@ impl GroupTask {
             unmade: self.unmade(),
             healing: self.row.spec.healing,
             spares: if self.row.removing { 0 } else { self.row.spec.spares },
-            spare_age: super::spare_age(&self.row.spec),
+            spare_age: self.spare_age(),
             admissions: self.admitted.iter().map(|(id, admitted)| (*id, admission(admitted))).collect(),
         }
     }
 
     pub(super) fn observed(&self) -> GroupObserved {
+        let live = self.live_version();
         GroupObserved {
-            servers: self.servers.values().map(|server| server.view(&self.row.spec)).collect(),
+            servers: self.servers.values().map(|server| server.view(&self.row.spec, live)).collect(),
             failures: self.row.failures.clone(),
             blocked: self.blocked.clone(),
         }
@@ -310,7 +311,8 @@ impl Server {
         self.row.state == ServerState::Ready && self.row.in_traffic
     }
 
-    fn view(&self, wanted: &kiln_model::Group) -> ServerView {
+    fn view(&self, wanted: &kiln_model::Group, live_version: u64) -> ServerView {
+        let spoilt = self.row.spare && (self.row.touched || self.is_stale(live_version));
         ServerView {
             id: self.row.id.clone(),
             release: self.row.release,
@@ -322,7 +324,7 @@ impl Server {
             running: self.running,
             slot: self.row.slot,
             staged: self.busy.is_none() && self.waiting.is_some(),
-            replace: self.row.rebuild || self.row.is_other_than(wanted) || (self.row.spare && self.row.touched),
+            replace: self.row.rebuild || self.row.is_other_than(wanted) || spoilt,
             spare: self.row.spare,
         }
     }

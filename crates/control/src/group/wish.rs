@@ -103,7 +103,7 @@ impl GroupTask {
         desired.policy = wish.spec.rollout.clone();
         desired.slots = !wish.spec.volumes.is_empty();
         desired.healing = wish.spec.healing;
-        (desired.spares, desired.spare_age) = (wish.spec.spares, super::spare_age(&wish.spec));
+        (desired.spares, desired.spare_age) = (wish.spec.spares, super::spare_age(&wish.spec, None));
         let mut observed = self.observed();
         for server in &mut observed.servers {
             server.replace = self.servers.get(&server.id).is_some_and(|s| s.row.is_other_than(&wish.spec));

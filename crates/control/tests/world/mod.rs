@@ -50,6 +50,13 @@ pub fn manifest() -> ImageManifest {
     ImageManifest::new("hello".parse().unwrap(), BTreeMap::from([("web".parse().unwrap(), service)]))
 }
 
+/// An image whose servers may be held when they are ready.
+pub fn that_may_be_held() -> ImageManifest {
+    let mut manifest = manifest();
+    manifest.services.values_mut().for_each(|service| service.hold_ready = Some(Duration::from_secs(3600)));
+    manifest
+}
+
 /// An image whose data is a volume that further slots are cloned from.
 pub fn with_volume() -> ImageManifest {
     let name = "data".parse().unwrap();
@@ -66,6 +73,8 @@ pub struct Shelf {
     pub revoked: Mutex<Vec<ImageDigest>>,
     /// Whether their data is a volume.
     pub volumes: AtomicBool,
+    /// Whether their servers may be held when they are ready.
+    pub holds_ready: AtomicBool,
 }
 
 impl Shelf {
@@ -97,7 +106,11 @@ impl Releases for Shelf {
         Ok(ImageInfo {
             digest: *image,
             name,
-            manifest: Arc::new(if self.volumes.load(Ordering::SeqCst) { with_volume() } else { manifest() }),
+            manifest: Arc::new(match self.volumes.load(Ordering::SeqCst) {
+                true => with_volume(),
+                false if self.holds_ready.load(Ordering::SeqCst) => that_may_be_held(),
+                false => manifest(),
+            }),
             suite: suite(),
             origin: ImageOrigin::Baked,
         })

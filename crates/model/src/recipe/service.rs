@@ -8,6 +8,7 @@ use crate::{
     diagnostic::shown,
     id::ServiceName,
     manifest::{Liveness, Port, Protocol, Readiness, Restart, Service, ServiceCheck, Stop},
+    plan::SPARE_AGE,
     text::{Entry, Keys, Place, Table, Value},
 };
 
@@ -24,6 +25,7 @@ pub(crate) const KEYS: Keys = Keys {
         "liveness",
         "stop",
         "restart",
+        "hold_ready",
     ],
 };
 /// The keys of an entry of `ports`.
@@ -111,6 +113,8 @@ fn read<'d>(entry: &Entry<'d>, schema: Option<&ConfigSchema>) -> Option<Read<'d>
     let liveness = table.get("liveness").map_or(Some(None), |v| liveness(&v, ports.as_deref()?).map(Some));
     let stop = table.get("stop").map_or(Some(default_stop()), |v| stop(&v));
     let restart = table.get("restart").map_or(Some(Restart::Never), |v| v.word(&RESTARTS));
+    let limits = Duration::from_secs(1)..=SPARE_AGE;
+    let hold_ready = table.get("hold_ready").map_or(Some(None), |v| v.duration(limits, "\"1h\"").map(Some));
     if restart == Some(Restart::Once) {
         a_task_serves_nothing(&table);
     }
@@ -126,6 +130,7 @@ fn read<'d>(entry: &Entry<'d>, schema: Option<&ConfigSchema>) -> Option<Read<'d>
         liveness: liveness?,
         stop: stop?,
         restart: restart?,
+        hold_ready: hold_ready?,
     };
     Some((name.ok()?, (service, entry.place), ports))
 }

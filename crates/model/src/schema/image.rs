@@ -383,6 +383,9 @@ pub struct Service {
     pub stop: Option<Stop>,
     /// What happens when it exits by itself; `never` where nothing is said.
     pub restart: Option<Restart>,
+    /// A spare may wait with it frozen once it is ready, for so long at most; where a service says nothing, spares wait before
+    /// services start.
+    pub hold_ready: Option<DurationText>,
 }
 
 /// A port inside the server.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ACCOUNTING, V1_CONTROLLERS};
+use super::{ACCOUNTING, FREEZER, V1_CONTROLLERS};
 use crate::error::{Attempt as _, Outcome, Result, SysError};
 
 /// Which version keeps the limits.
@@ -43,8 +43,8 @@ impl Host {
             host.v1.clear();
         }
         if host.v2.is_some() {
-            // Every group of version 2 counts processor time: one hierarchy less to enter.
-            host.v1.retain(|(controller, _)| *controller != ACCOUNTING);
+            // Every group of version 2 counts processor time and can be frozen: two hierarchies less to enter.
+            host.v1.retain(|(controller, _)| V1_CONTROLLERS.contains(controller));
         }
         if host.v1.is_empty() && host.v2.is_none() {
             return Err(SysError { action: "find control groups".into(), outcome: Outcome::Unsupported });
@@ -56,8 +56,18 @@ impl Host {
     pub fn controllers(&self) -> Vec<String> {
         match (&self.limits, &self.v2) {
             (Version::V2, Some(root)) => controllers_of(root),
-            _ => self.v1.iter().filter(|(name, _)| *name != ACCOUNTING).map(|(name, _)| (*name).to_owned()).collect(),
+            _ => self
+                .v1
+                .iter()
+                .filter(|(name, _)| V1_CONTROLLERS.contains(name))
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
         }
+    }
+
+    /// Whether groups can be frozen.
+    pub fn freezes(&self) -> bool {
+        self.v2.is_some() || self.v1.iter().any(|(controller, _)| *controller == FREEZER)
     }
 
     /// One line of mountinfo: fields, ` - `, type, source, options (proc(5)).
@@ -68,7 +78,7 @@ impl Host {
         match (rest.next(), rest.nth(1)) {
             (Some("cgroup2"), _) if self.v2.is_none() => self.v2 = Some(path.into()),
             (Some("cgroup"), Some(options)) => {
-                for controller in V1_CONTROLLERS.into_iter().chain([ACCOUNTING]) {
+                for controller in V1_CONTROLLERS.into_iter().chain([ACCOUNTING, FREEZER]) {
                     let known = self.v1.iter().any(|(name, _)| *name == controller);
                     if !known && options.split(',').any(|option| option == controller) {
                         self.v1.push((controller, path.into()));
