@@ -24,7 +24,7 @@ fn names(world: &World) -> Vec<String> {
 
 #[test]
 fn root_a_package_becomes_an_image_that_runs_its_service() {
-    let world = World::apart();
+    let world = World::new();
     with_service(&world);
     let said = world.kiln(&["bake", "--base", "debian:bookworm", "./App 1.deb", "netbase"]);
     assert_eq!(said.code, 0, "{}", said.errors);
@@ -102,7 +102,7 @@ fn root_what_is_meant_by_the_words_of_the_call_is_asked() {
 
 #[test]
 fn root_packages_go_over_an_image_of_others() {
-    let world = World::apart();
+    let world = World::new();
     // Debian as somebody else has packed it: without Kiln's manifest.
     let ground = world.good(&["bake", "--base", "debian:bookworm", "netbase"]);
     let saved = world.path("saved.tar");

@@ -35,28 +35,35 @@ fn target(name: &str) -> PathBuf {
     directory
 }
 
+/// A state directory in which Debian was installed once; what was downloaded is kept beside it.
+fn seed() -> PathBuf {
+    let seed = target("packages-seed");
+    let alone = fs::File::create(seed.join("lock")).expect("a lock");
+    rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    if !seed.join("done").exists() {
+        fs::create_dir_all(seed.join("cache")).expect("a directory");
+        fs::create_dir_all(seed.join("state")).expect("a directory");
+        drop(symlink(seed.join("cache"), seed.join("state/cache")));
+        fs::write(seed.join("image.toml"), "name = \"seed\"\n\n[base]\ndebian = \"bookworm\"\n").expect("written");
+        let kiln = || {
+            let mut kiln = Command::new(env!("CARGO_BIN_EXE_kiln"));
+            kiln.arg("--state").arg(seed.join("state")).env_remove("KILN_STATE");
+            kiln
+        };
+        run(kiln().arg("bake").arg(&seed));
+        run(kiln().args(["down", "--purge"]));
+        fs::write(seed.join("done"), "").expect("written");
+    }
+    seed.join("state")
+}
+
 impl World {
-    /// With a state directory that all these tests share: Debian is installed once for all of them.
+    /// With a state directory of its own that begins as the seed is.
     pub fn new() -> Self {
-        Self::with(|_| target("packages-state"))
-    }
-
-    /// With a state directory of its own, which knows what was downloaded.
-    pub fn apart() -> Self {
-        Self::with(|temp| {
-            let state = temp.join("state");
-            fs::create_dir(&state).expect("a directory");
-            let cache = target("packages-state").join("cache");
-            fs::create_dir_all(&cache).expect("a directory");
-            symlink(&cache, state.join("cache")).expect("a link");
-            state
-        })
-    }
-
-    fn with(state: impl FnOnce(&Path) -> PathBuf) -> Self {
         let temp = tempfile::Builder::new().prefix("kiln-packages-").tempdir().expect("a directory");
         fs::create_dir(temp.path().join("app")).expect("a directory");
-        let state = state(temp.path());
+        let state = temp.path().join("state");
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(seed()).arg(&state));
         Self { temp, state }
     }
 
@@ -127,10 +134,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if self.state.join("kiln.db").exists() {
-            let ended = self.kiln(&["down", "--purge", "--accept-loss"]);
-            println!("{}", ended.errors);
-        }
+        let ended = self.kiln(&["down", "--purge", "--accept-loss"]);
+        println!("{}", ended.errors);
     }
 }
 

@@ -41,7 +41,7 @@ pub enum ArchiveError {
         key: String,
         /// Why.
         #[source]
-        source: KeyringError,
+        source: Box<KeyringError>,
     },
     /// A repository has no `InRelease`.
     #[error("the repository {archive} is not signed: it has no InRelease")]
@@ -194,7 +194,7 @@ impl Archives {
             let bytes = keys.repositories.get(at).map_or(&[][..], Vec::as_slice);
             let failed = |source| {
                 let (name, key) = (repository.name.to_string(), repository.key.clone());
-                ArchiveError::Key { name, key, source }
+                ArchiveError::Key { name, key, source: Box::new(source) }
             };
             Ok((repository.name.to_string(), Keyring::parse(bytes).map_err(failed)?))
         });

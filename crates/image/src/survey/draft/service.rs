@@ -64,12 +64,17 @@ pub fn writable_text<'s>(services: impl IntoIterator<Item = &'s EnabledService>)
     }
     for (path, (kept, owner)) in directories {
         let user = if owner == "root" { String::new() } else { format!(", user = {}", quoted(&owner)) };
-        let _ = writeln!(text, "{} = {{ ephemeral = \"1GiB\"{user} }}", quoted(&path));
+        let _ = writeln!(text, "{} = {{ ephemeral = \"1GiB\"{user} }}", key(&path));
         if kept == Kept::Perhaps {
             questions.push(format!("{path}: must what is in it outlive a server? Then make it a volume"));
         }
     }
     (text, questions)
+}
+
+/// A key in quotes: unlike a value it is one line, in which a text without control characters is written as in JSON.
+fn key(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// A proposal with a command.
