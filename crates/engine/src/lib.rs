@@ -9,7 +9,7 @@ pub mod local;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
@@ -388,8 +388,8 @@ pub trait Inside: Send + Sync {
     async fn read(&self, server: &ServerId, path: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, EngineError>;
     /// All processes.
     async fn processes(&self, server: &ServerId) -> Result<Vec<Process>, EngineError>;
-    /// TCP ports listened on, over IPv4 and IPv6.
-    async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError>;
+    /// Where TCP is listened to, over IPv4 and IPv6.
+    async fn listening(&self, server: &ServerId) -> Result<Vec<SocketAddr>, EngineError>;
     /// What it wrote into these places, as far as the bounds reach. A place that is not there is left out; a server that does
     /// not run has lost it already and is unknown.
     async fn written(&self, server: &ServerId, places: &[Place], bounds: Bounds) -> Result<Vec<Written>, EngineError>;

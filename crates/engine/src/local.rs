@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -311,7 +312,7 @@ impl Inside for LocalEngine {
         Ok(processes.into_iter().map(process).collect())
     }
 
-    async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError> {
+    async fn listening(&self, server: &ServerId) -> Result<Vec<SocketAddr>, EngineError> {
         let id = server.clone();
         self.blocking(|| format!("list ports of {server}"), move |runtime| runtime.listening(&id)).await
     }

@@ -101,7 +101,7 @@ fn entered(server: &Server, error: kiln_sys::SysError) -> RuntimeError {
 }
 
 /// The server's network, and that it is the server's: while PID 1 was alive the number was its own.
-fn network(server: &Server) -> Result<OwnedFd> {
+pub(crate) fn network(server: &Server) -> Result<OwnedFd> {
     let network = namespace::of_process(server.record.pid, Kind::Network);
     server.running()?;
     network.map_err(|error| entered(server, error))

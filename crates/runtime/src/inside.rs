@@ -6,13 +6,17 @@
 use std::{
     fs::File,
     io::Read as _,
+    net::SocketAddr,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
 
 use kiln_boot::control::{Exec, Reply, Request};
-use kiln_sys::within;
+use kiln_sys::{
+    netlink::{Connection, NetlinkError},
+    within,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{CWD, FileType, Mode, OFlags},
@@ -22,6 +26,7 @@ use rustix::{
 use crate::{
     control::{Control, unexpected},
     error::{OnFile as _, Result, RuntimeError},
+    facts,
     server::Server,
 };
 
@@ -277,23 +282,19 @@ fn file_name(pid: u32) -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())
 }
 
-/// TCP ports listened on, in the server's network.
-pub(crate) fn listening(server: &Server) -> Result<Vec<u16>> {
-    let pid = server.record.pid;
-    let mut ports = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let path = format!("/proc/{pid}/net/{table}");
-        let text = match std::fs::read_to_string(&path) {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && table == "tcp6" => continue,
-            other => other.on("read", path)?,
-        };
-        ports.extend(text.lines().skip(1).filter_map(listening_port));
-    }
+/// Where TCP is listened to, in the server's network.
+pub(crate) fn listening(server: &Server) -> Result<Vec<SocketAddr>> {
+    let network = facts::network(server)?;
+    let failed = |error: NetlinkError| match error.not_found() {
+        true => std::io::Error::other("the kernel is built without INET_DIAG"),
+        false => std::io::Error::other(error.to_string()),
+    };
+    let listeners = Connection::open_sockets_in(network.as_fd()).and_then(|mut sockets| sockets.tcp_listeners());
+    let mut listeners = listeners.map_err(failed).on("list the ports of", "the server's network")?;
     server.running()?;
-    ports.sort_unstable();
-    ports.dedup();
-    Ok(ports)
+    listeners.sort_unstable();
+    listeners.dedup();
+    Ok(listeners)
 }
 
 /// So much of a table of connections is read. The kernel writes a line of 150 bytes for each, and a server may have very many.
@@ -324,11 +325,4 @@ fn is_connection(line: &str) -> bool {
     let loopback = local.ends_with("7F") && (local.len() == 8 || local.starts_with("0000000000000000FFFF0000"))
         || local == "00000000000000000000000001000000";
     fields.nth(1) == Some("01") && !loopback
-}
-
-/// One line of /proc/net/tcp (proc_net(5)): state 0A is LISTEN.
-fn listening_port(line: &str) -> Option<u16> {
-    let mut fields = line.split_whitespace();
-    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
-    (fields.nth(1)? == "0A").then_some(u16::from_str_radix(port, 16).ok()?)
 }

@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -406,8 +406,8 @@ impl Runtime {
         inside::processes(&server, launch::first_id(&self.inner, server.record.slot))
     }
 
-    /// TCP ports listened on inside.
-    pub fn listening(&self, server: &ServerId) -> Result<Vec<u16>> {
+    /// Where TCP is listened to inside.
+    pub fn listening(&self, server: &ServerId) -> Result<Vec<SocketAddr>> {
         inside::listening(&*self.inner.find(server)?)
     }
 

@@ -18,6 +18,7 @@ use crate::{SysError, namespace};
 pub mod address;
 pub mod link;
 pub mod message;
+pub mod sockets;
 
 use message::{Attributes, Message};
 

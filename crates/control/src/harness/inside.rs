@@ -1,6 +1,6 @@
 //! Tests that look inside a server: `command`, `file`, `process`, `port`, `user`, `package`.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use kiln_api::error::chain;
 use kiln_engine::{Engine, EngineError, Inside};
@@ -108,7 +108,8 @@ impl<'a> Look<'a> {
     }
 
     pub(super) async fn port(&self, port: u16, listening: bool) -> Result<(), String> {
-        let mut all = self.inside.listening(self.server).await.map_err(said)?;
+        let listeners = self.inside.listening(self.server).await.map_err(said)?;
+        let mut all: Vec<u16> = listeners.iter().map(SocketAddr::port).collect();
         if all.contains(&port) == listening {
             return Ok(());
         }

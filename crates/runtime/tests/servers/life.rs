@@ -1,6 +1,6 @@
 //! Launch, stop, failure, adoption, destruction.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use kiln_model::manifest::{Restart, WritableKind};
 use kiln_runtime::{Phase, RuntimeError, Stopped};
@@ -176,7 +176,8 @@ fn root_writable_paths_are_what_was_declared() {
 fn root_looking_inside_shows_what_the_server_sees() {
     let bench = Bench::new();
     bench.launch("seen", image("ln -s /etc/passwd /run/link; ln -s ../../../../etc/shadow /run/out; nc -l -p 8080"));
-    eventually(|| bench.runtime().listening(&id("seen")).unwrap() == [8080]);
+    let ports = |all: Vec<SocketAddr>| all.iter().map(SocketAddr::port).collect::<Vec<_>>();
+    eventually(|| ports(bench.runtime().listening(&id("seen")).unwrap()) == [8080]);
     let runtime = bench.runtime();
     let status = runtime.stat(&id("seen"), "/var/data").unwrap().unwrap();
     assert_eq!((status.uid, status.gid, status.mode & 0o170_000), (33, 33, 0o040_000));

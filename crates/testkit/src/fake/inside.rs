@@ -1,6 +1,6 @@
 //! The inside of a fake server: nothing but the ends of a few commands.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kiln_engine::{EngineError, ExecResult, FileStatus, Inside, Phase, Process, ServiceStatus};
 use kiln_model::{
@@ -62,7 +62,7 @@ impl Inside for FakeEngine {
     async fn processes(&self, server: &ServerId) -> Result<Vec<Process>, EngineError> {
         self.alive(server).map(|()| vec![Process { pid: 1, uid: 0, program: "kiln-init".to_owned() }])
     }
-    async fn listening(&self, server: &ServerId) -> Result<Vec<u16>, EngineError> {
+    async fn listening(&self, server: &ServerId) -> Result<Vec<SocketAddr>, EngineError> {
         self.alive(server).map(|()| Vec::new())
     }
     async fn written(&self, server: &ServerId, places: &[Place], _: Bounds) -> Result<Vec<Written>, EngineError> {

@@ -1,6 +1,6 @@
 //! Processes, ports, interfaces, kernel parameters.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kiln_model::goss::Value;
 
@@ -21,17 +21,17 @@ impl Eyes<'_> {
     }
 
     pub(super) async fn port(self, network: &str, port: &str) -> Seen {
-        let table = match network {
-            "tcp" | "tcp6" | "udp" | "udp6" => self.text(&format!("/proc/1/net/{network}")).await,
-            _ => Ok(String::new()),
+        let bound = match network {
+            "tcp" | "tcp6" => self.inside.listening(self.server).await.map_err(said),
+            "udp" | "udp6" => self.text(&format!("/proc/1/net/{network}")).await.map(|table| bound(&table)),
+            _ => Ok(Vec::new()),
         };
-        match table {
+        let six = network.ends_with('6');
+        match bound {
             Err(reason) => nothing(&["listening", "ip"], &reason),
-            Ok(table) => {
-                let any_state = network.starts_with("udp");
-                let local = table.lines().skip(1).filter_map(|line| local(line, any_state));
-                let here: Vec<String> =
-                    local.filter(|(_, found)| found.to_string() == port).map(|(ip, _)| ip.to_string()).collect();
+            Ok(bound) => {
+                let here = bound.iter().filter(|at| at.is_ipv6() == six && at.port().to_string() == port);
+                let here: Vec<String> = here.map(|at| at.ip().to_string()).collect();
                 Seen::from([("listening", Ok(Value::Bool(!here.is_empty()))), ("ip", Ok(Value::Texts(here)))])
             }
         }
@@ -65,12 +65,13 @@ impl Eyes<'_> {
     }
 }
 
-/// Local address and port of a line of `/proc/net/tcp` and the like (proc_pid_net(5)): state 0A is LISTEN.
-fn local(line: &str, any_state: bool) -> Option<(IpAddr, u16)> {
-    let mut fields = line.split_whitespace();
-    let (address, port) = fields.nth(1)?.split_once(':')?;
-    let state = fields.nth(1)?;
-    (any_state || state == "0A").then_some((self::address(address)?, u16::from_str_radix(port, 16).ok()?))
+/// Local addresses of `/proc/net/udp` and the like (proc_pid_net(5)).
+fn bound(table: &str) -> Vec<SocketAddr> {
+    let local = |line: &str| {
+        let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+        Some(SocketAddr::new(self::address(address)?, u16::from_str_radix(port, 16).ok()?))
+    };
+    table.lines().skip(1).filter_map(local).collect()
 }
 
 /// Words of 32 bits as the processor has them.
@@ -97,11 +98,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unit_a_line_of_a_table_of_sockets_is_read() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 1 1 0 100 0 0 10 0";
-        assert_eq!(local(line, false), Some(("127.0.0.1".parse().unwrap(), 8080)));
-        let six = "   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A x";
-        assert_eq!(local(six, false), Some(("::1".parse().unwrap(), 80)));
-        assert_eq!(local(&six.replace("0A", "01"), false), None);
+    fn unit_a_table_of_sockets_is_read() {
+        let table = "  sl  local_address rem_address\n\
+                     0: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000    33        0 1 1 0 100 0 0 10 0\n\
+                     1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 07 x\n  2: nothing\n";
+        assert_eq!(bound(table), ["127.0.0.1:8080", "[::1]:80"].map(|at| at.parse().unwrap()));
     }
 }
