@@ -137,7 +137,7 @@ async fn look(eyes: Eyes<'_>, resource: &Resource, left: Duration) -> Seen {
         Subject::Service(name) => eyes.service(name).await,
         Subject::User(name) => eyes.user(name).await,
         Subject::Group(name) => eyes.group(name).await,
-        Subject::Command { exec, timeout } => eyes.command(exec, (*timeout).min(left)).await,
+        Subject::Command { exec, timeout } => eyes.command(exec, *timeout, left).await,
         Subject::Dns { kind, name, server, timeout } => {
             eyes.dns((kind.as_deref(), name), server.as_deref(), *timeout).await
         }
@@ -191,8 +191,12 @@ impl Eyes<'_> {
         self.inside.exec(self.server, &command, "root", limit, MAX_BYTES).await
     }
 
-    async fn command(self, exec: &str, limit: Duration) -> Seen {
-        let ran = match tokio::time::timeout(limit, self.run(&["/bin/sh", "-c", exec], limit + AFTER_LIMIT)).await {
+    /// Judged after its own `limit`. An attempt that the test's end cuts off says nothing, and what was seen before counts: here
+    /// the command itself is ended, after what is `left`.
+    async fn command(self, exec: &str, limit: Duration, left: Duration) -> Seen {
+        let command = ["/bin/sh", "-c", exec];
+        let ran = self.run(&command, limit.min(left) + AFTER_LIMIT);
+        let ran = match tokio::time::timeout(limit, ran).await {
             Ok(Ok(ran)) => ran,
             Ok(Err(error)) => return nothing(&["exit-status", "stdout", "stderr"], &said(error)),
             Err(_) => {

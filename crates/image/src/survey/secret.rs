@@ -31,10 +31,14 @@ impl Secret {
 
     /// Looks at the mode and the beginning of a file.
     pub(super) fn of(mode: u32, beginning: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(beginning);
+        // What is in doubt is not copied: the words alone are enough here.
+        let names_a_key = text.contains("-----BEGIN ") && text.contains("PRIVATE KEY");
         match Credential::held(beginning) {
             Some(Credential::PrivateKey) => Some(Self::PrivateKey),
+            _ if names_a_key => Some(Self::PrivateKey),
             Some(Credential::Token(_)) => Some(Self::Password),
-            None if String::from_utf8_lossy(beginning).lines().any(sets_a_password) => Some(Self::Password),
+            None if text.lines().any(sets_a_password) => Some(Self::Password),
             None => (mode & 0o004 == 0).then_some(Self::NotForEverybody),
         }
     }
@@ -65,7 +69,8 @@ mod tests {
     #[test]
     fn unit_what_must_not_be_copied_is_seen() {
         let key = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n", "b3BlbnNz".repeat(10));
-        let cases: [(u32, &str, Option<Secret>); 11] = [
+        let cases: [(u32, &str, Option<Secret>); 12] = [
+            (0o644, "-----BEGIN PRIVATE KEY-----\ncut\n", Some(Secret::PrivateKey)),
             (0o644, &key, Some(Secret::PrivateKey)),
             (0o644, "id AKIAIOSFODNN7EXAMPLE\n", Some(Secret::Password)),
             (0o644, "-----BEGIN CERTIFICATE-----\n", None),
