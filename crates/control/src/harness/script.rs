@@ -16,7 +16,7 @@ use std::{
     },
     path::Path,
     process::{Command, ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kiln_engine::Observed;
@@ -259,9 +259,17 @@ enum Ended {
 
 fn wait(child: Pid, limit: Duration) -> io::Result<Ended> {
     let pidfd = pidfd_open(child, PidfdFlags::empty())?;
-    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-    let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))?;
-    Ok(if ready == 0 { Ended::Killed } else { Ended::ByItself })
+    let begun = Instant::now();
+    loop {
+        let left = Timespec::try_from(limit.saturating_sub(begun.elapsed())).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Ok(Ended::Killed),
+            Ok(_) => return Ok(Ended::ByItself),
+            // The end of another program.
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Kills the group, and every process of the drawn user until there is none. Processes that are already gone are what we

@@ -220,7 +220,7 @@ async fn root_testinfra_sees_the_server_and_every_test_is_a_result() {
     wanted.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(own, wanted, "{:#?}", run.report.tests);
     for name in ["hangs", "hangs inside"] {
-        assert!(failure(&run.report, name).contains("did not end within"), "{name}");
+        assert!(failure(&run.report, name).contains("did not end within"), "{name}: {}", failure(&run.report, name));
     }
     assert!(of(&run.report, "broken").iter().any(|(_, verdict)| *verdict == no), "{:#?}", run.report);
     assert!(failure(&run.report, "empty").contains("no test case"), "{:#?}", run.report);
