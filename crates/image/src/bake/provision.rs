@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     layer::scan::Leftovers,
-    sandbox::{Bind, Job, Network, Outcome, Shown, Stream, Tmp},
+    sandbox::{Bind, Job, Outcome, Shown, Stream},
     store::Work,
 };
 
@@ -120,8 +120,8 @@ impl Provisioning<'_> {
         let clamp = run::clamp(chain.epoch);
         let (mut tail, mut reader) = (Tail::default(), Reader::new(matches!(self.what.tool, Tool::Cfengine(_))));
         let mut story = Story::default();
-        let job = self.job(chain, lower, &work, &command, tool);
-        let outcome = chain.sandbox.run(job, &mut |stream, bytes| {
+        let job = || self.job(chain, lower, &work, &command, tool.clone());
+        let outcome = chain.sandbox.run(job(), &mut |stream, bytes| {
             let mut hear = |said: Said<'_>| match said {
                 Said::Output(bytes) => {
                     tail.push(bytes);
@@ -145,7 +145,10 @@ impl Provisioning<'_> {
             return Err(BakeError::StepFull { step: step.to_owned(), directory, output: tail.text() });
         }
         let judged = told::Judged { step: self.step, what: self.what, outcome };
-        story.judge(&judged, tail, chain.events)?;
+        if let Err(error) = story.judge(&judged, tail, chain.events) {
+            run::shell(self.step, chain, job)?;
+            return Err(error);
+        }
         let mut made = run::made(step, work, clamp, Leftovers::Drop)?;
         made.warnings.extend(secrets::found(&made.layer));
         Ok(made)
@@ -165,26 +168,14 @@ impl Provisioning<'_> {
         for (_, value) in environment.iter_mut().filter(|(name, _)| name == "PATH") {
             *value = format!("{PROVISION}/shims:{value}");
         }
+        let tree =
+            |tree| Shown { tree: Box::new(Stored { store: chain.store.clone(), tree }), target: TOOL.to_owned() };
         Job {
-            root: run::root(chain, lower, work),
             command: driver.into_iter().chain(command.words.iter().cloned()).collect(),
             environment,
-            working_directory: "/".to_owned(),
-            network: if self.step.network { Network::On } else { Network::Off },
             binds: binds.into_iter().chain(self.host.as_ref().map(HostTool::bind)).collect(),
-            trees: tool
-                .map(|tree| Shown {
-                    tree: Box::new(Stored { store: chain.store.clone(), tree }),
-                    target: TOOL.to_owned(),
-                })
-                .into_iter()
-                .collect(),
-            user: None,
-            tmp: Tmp::Memory,
-            memory: Vec::new(),
-            hostname: chain.manner.hostname.to_owned(),
-            time_limit: self.step.time_limit,
-            interactive: false,
+            trees: tool.map(tree).into_iter().collect(),
+            ..run::job(self.step, chain, lower, work)
         }
     }
 }

@@ -73,43 +73,49 @@ impl Run<'_> {
             }
             outcome => {
                 let error = failure(&self.step.name, self.step.time_limit, outcome, &work, tail);
-                if chain.request.shell_on_failure {
-                    self.shell(chain, lower, &work)?;
-                }
+                shell(self.step, chain, || self.job(chain, lower, &work))?;
                 Err(error)
             }
         }
     }
 
     fn job(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Job {
-        Job {
-            root: root(chain, lower, work),
-            command: self.command.to_vec(),
-            environment: environment(chain.epoch, chain.environment.iter().chain(&self.step.environment)),
-            working_directory: self.step.working_directory.clone(),
-            network: if self.step.network { Network::On } else { Network::Off },
-            binds: Vec::new(),
-            trees: Vec::new(),
-            user: None,
-            tmp: Tmp::Memory,
-            memory: Vec::new(),
-            hostname: chain.manner.hostname.to_owned(),
-            time_limit: self.step.time_limit,
-            interactive: false,
-        }
+        Job { command: self.command.to_vec(), ..job(self.step, chain, lower, work) }
     }
+}
 
-    fn shell(&self, chain: &Chain<'_>, lower: &str, work: &Work) -> Result<(), BakeError> {
-        let shell = Job {
-            command: vec!["/bin/sh".to_owned(), "-i".to_owned()],
-            time_limit: Duration::from_secs(86_400),
-            interactive: true,
-            ..self.job(chain, lower, work)
-        };
-        let step = self.step.name.clone();
-        chain.sandbox.run(shell, &mut |_: Stream, _| {}).map_err(|source| BakeError::Sandbox { step, source })?;
-        Ok(())
+/// A step's job that runs nothing yet: over the tree, with its variables, its network and its time.
+pub(super) fn job(step: &Step, chain: &Chain<'_>, lower: &str, work: &Work) -> Job {
+    Job {
+        root: root(chain, lower, work),
+        command: Vec::new(),
+        environment: environment(chain.epoch, chain.environment.iter().chain(&step.environment)),
+        working_directory: step.working_directory.clone(),
+        network: if step.network { Network::On } else { Network::Off },
+        binds: Vec::new(),
+        trees: Vec::new(),
+        user: None,
+        tmp: Tmp::Memory,
+        memory: Vec::new(),
+        hostname: chain.manner.hostname.to_owned(),
+        time_limit: step.time_limit,
+        interactive: false,
     }
+}
+
+/// Opens a shell where a step failed, if that was asked for.
+pub(super) fn shell(step: &Step, chain: &Chain<'_>, job: impl FnOnce() -> Job) -> Result<(), BakeError> {
+    if !chain.request.shell_on_failure {
+        return Ok(());
+    }
+    let shell = Job {
+        command: vec!["/bin/sh".to_owned(), "-i".to_owned()],
+        time_limit: Duration::from_secs(86_400),
+        interactive: true,
+        ..job()
+    };
+    let failed = |source| BakeError::Sandbox { step: step.name.clone(), source };
+    chain.sandbox.run(shell, &mut |_: Stream, _| {}).map_err(failed).map(drop)
 }
 
 /// What to say of a command that ended badly.
