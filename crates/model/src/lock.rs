@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     recipe::{Base, ContainerfileBase, Recipe, Repository, StepKind, check_recipe_path, provision::ToolFrom},
+    text::quoted,
 };
 
 /// The version this program writes and the only one it reads.
@@ -423,10 +424,6 @@ pub fn wanted_tools(recipe: &Recipe) -> Vec<&'static [&'static str]> {
 
 fn bad(what: &'static str, value: &str, rule: &'static str) -> LockError {
     LockError::Value { what, value: value.chars().take(80).collect(), rule }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 fn line(out: &mut String, pairs: &[(&str, String)]) {

@@ -36,6 +36,7 @@ pub(crate) use self::{
     command::{environment as read_environment, named_variable as read_variable},
     service::PROTOCOLS,
 };
+pub use crate::text::quoted;
 use crate::{digest::Digest, fleet::ImageRef, id::ImageName, manifest::ImageManifest, suite::Suite};
 
 /// base, ordered steps, services, writable paths, tests.
@@ -80,6 +81,12 @@ pub enum Distribution {
 }
 
 impl Distribution {
+    /// Whether a text may be the code name of a suite: it becomes part of addresses.
+    pub fn is_code_name(text: &str) -> bool {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        text.len() <= 63 && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(plain)
+    }
+
     /// Its name, as people write it.
     pub fn name(self) -> &'static str {
         match self {

@@ -23,6 +23,11 @@ pub(crate) use self::{
 };
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
+/// A text as TOML writes it, for files that are written and not read here.
+pub fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
 /// A file longer than this (bytes) is refused.
 const MAX_BYTES: usize = 1 << 20;
 

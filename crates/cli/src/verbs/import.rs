@@ -8,7 +8,7 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use kiln_image::{Store, bake};
-use kiln_model::{ImageName, Recipe, id::nearest, oci::OciSource};
+use kiln_model::{ImageName, Recipe, id::nearest, oci::OciSource, recipe::quoted};
 use serde_json::json;
 
 use super::Context;
@@ -90,8 +90,8 @@ impl From {
     /// The key of `[base]` that names it.
     fn key(&self) -> String {
         match self {
-            Self::Containerfile(path) => format!("containerfile = {}", text::quoted(path)),
-            Self::Oci(source) => format!("oci = {}", text::quoted(&source.to_string())),
+            Self::Containerfile(path) => format!("containerfile = {}", quoted(path)),
+            Self::Oci(source) => format!("oci = {}", quoted(&source.to_string())),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Ground {
             "ubuntu" => Distribution::Ubuntu,
             _ => return Err(unfit(format!("it is {title}")).into()),
         };
-        let suite = distro.codename.filter(|name| is_code_name(name));
+        let suite = distro.codename.filter(|name| Distribution::is_code_name(name));
         let suite = suite.ok_or_else(|| unfit(format!("it is {title}, without a code name of a suite")))?;
         let status = tree.read(Path::new(STATUS), STATUS_LIMIT)?.unwrap_or_default();
         let installed = database::installed(&String::from_utf8_lossy(&status));
@@ -111,10 +111,4 @@ impl Ground {
         }
         Ok(Self { base: sources.of(distribution, suite, Vec::new()), installed })
     }
-}
-
-/// It becomes part of an address.
-fn is_code_name(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    text.len() <= 63 && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(plain)
 }

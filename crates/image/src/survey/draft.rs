@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use kiln_model::{ByteSize, ImageName, loss::counted};
+use kiln_model::{ByteSize, ImageName, loss::counted, recipe::quoted};
 use toml::Value;
 
 use super::{Change, EnabledService, Kind, Listening, Survey, Unowned, User};
@@ -212,10 +212,6 @@ impl Draft {
             self.questions.push(format!("{} was not looked at: {}", unread.path, unread.reason));
         }
     }
-}
-
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 fn is_of_the_distribution(maintainer: &str) -> bool {

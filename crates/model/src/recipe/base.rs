@@ -110,10 +110,11 @@ fn suite_name(of: Distribution, value: &Value<'_>, own_mirror: bool) -> Option<S
         Distribution::Ubuntu => ("\"noble\"", of.suites()),
     };
     let name = value.checked(example, |text| {
-        let good = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
-            && text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if good { Ok(()) } else { Err(format!("`{}` is not the code name of a suite", shown(text))) }
+        if Distribution::is_code_name(text) {
+            Ok(())
+        } else {
+            Err(format!("`{}` is not the code name of a suite", shown(text)))
+        }
     })?;
     if MOVING.contains(&name.as_str()) {
         return value.place.report(

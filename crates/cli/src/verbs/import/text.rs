@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use kiln_image::oci::Execution;
-use kiln_model::ImageName;
+use kiln_model::{ImageName, recipe::quoted};
 
 /// Signals that a recipe can name.
 const SIGNALS: [&str; 8] = ["SIGTERM", "SIGQUIT", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"];
@@ -186,11 +186,6 @@ fn tcp(port: &str) -> Option<u16> {
 
 fn protocol(port: u16) -> &'static str {
     if HTTP.contains(&port) { "http" } else { "tcp" }
-}
-
-/// As TOML writes it.
-pub(super) fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// Somebody else's words in a comment.

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use kiln_model::{
     duration,
     id::nearest,
+    recipe::quoted,
     systemd::{Kept, Proposal},
 };
 use toml::Value;
 
-use super::{super::EnabledService, quoted};
+use super::super::EnabledService;
 
 /// `[service.NAME]`, and what a person must decide about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use kiln_model::{ImageName, recipe::Distribution};
+use kiln_model::{
+    ImageName,
+    recipe::{Distribution, quoted},
+};
 use toml::Value;
 
 use super::{super::proposal::Proposal, base::Base, files::Package};
@@ -65,8 +68,4 @@ impl Written {
              [group.{name}]\nimage = \"{name}\"\ncount = 2\n"
         )
     }
-}
-
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
