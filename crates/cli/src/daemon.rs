@@ -1,22 +1,29 @@
-//! Finding the daemon of a state directory, and starting it where none answers.
+//! Finding the daemon of a state directory, starting it where none answers, and ending it.
 //!
 //! A daemon that `kiln up` starts lives in a session of its own, so that closing the terminal does not end it; what it says
 //! goes to `daemon.log` in the state directory.
 
 use std::{
     fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use kiln_api::{Client, ClientError};
+use kiln_api::{Client, ClientError, client::SOCKET};
+use kiln_sys::{Outcome, pidfd};
+use tokio::net::UnixStream;
 
 use crate::{failure::Failure, ui::Ui};
 
 /// A daemon must answer within this time of its start.
 const START_LIMIT: Duration = Duration::from_secs(15);
+/// A daemon that was asked to end must be gone within this time: it finishes answers and what it writes.
+const END_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 /// So much of the end of the log is shown when a daemon did not come up, in bytes.
@@ -52,6 +59,43 @@ pub(crate) async fn ensure(state: &Path, ui: &Ui) -> Result<Client, Failure> {
     }
     drop(task);
     Ok(client)
+}
+
+/// A daemon that is about to be told to end.
+pub(crate) struct Leaving<'a> {
+    state: &'a Path,
+    /// None if it is gone, or in a pid namespace that is not seen from here.
+    process: Option<(u32, OwnedFd)>,
+}
+
+impl<'a> Leaving<'a> {
+    /// The one that answers now for a state directory.
+    pub(crate) async fn of(state: &'a Path) -> Result<Self, Failure> {
+        let finding = "find the daemon's process";
+        let Ok(stream) = UnixStream::connect(state.join(SOCKET)).await else {
+            return Ok(Self { state, process: None });
+        };
+        let pid = stream.peer_cred().map_err(|error| Failure::host(finding, error))?.pid();
+        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let process = match pid.map(|pid| pidfd::open(pid).map(|process| (pid, process))).transpose() {
+            Err(error) if error.outcome == Outcome::Gone => None,
+            process => process.map_err(|error| Failure::host(finding, error))?,
+        };
+        Ok(Self { state, process })
+    }
+
+    /// Waits until its process is gone, so that nobody works on the state directory any more.
+    pub(crate) async fn gone(self, ui: &Ui) -> Result<(), Failure> {
+        let action = "wait for the daemon's end";
+        let Some((pid, process)) = self.process else { return Ok(()) };
+        let _task = ui.task("waiting for the daemon's end");
+        let waiting = tokio::task::spawn_blocking(move || pidfd::wait(process.as_fd(), END_LIMIT));
+        match waiting.await.map_err(|error| Failure::host(action, error))? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::NoEnd { pid, limit: END_LIMIT, log: log(self.state) }),
+            Err(error) => Err(Failure::host(action, error)),
+        }
+    }
 }
 
 fn spawn(state: &Path) -> Result<Child, Failure> {

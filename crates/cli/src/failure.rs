@@ -1,6 +1,6 @@
 //! Why a verb failed. The only place that prints an error: whose fault, what happened, what to try.
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use kiln_api::{ApiError, ClientError, error::chain};
 use kiln_control::{DbError, attest::AttestError, audit::AuditError, daemon::DaemonError, keys::KeysError};
@@ -175,6 +175,16 @@ pub enum Failure {
         /// Where it logs.
         log: PathBuf,
     },
+    /// The daemon was asked to end and did not.
+    #[error("the daemon (process {pid}) agreed to end and still runs after {} s", limit.as_secs())]
+    NoEnd {
+        /// Its process.
+        pid: u32,
+        /// So long it was waited for.
+        limit: Duration,
+        /// Where it logs.
+        log: PathBuf,
+    },
     /// Long work ended without success.
     #[error(transparent)]
     Ended(ApiError),
@@ -237,7 +247,7 @@ impl Failure {
             | Self::Damaged { .. } => Exit::Failed,
             Self::Daemon(error) => Exit::from_code(error.exit_code()),
             Self::Ended(error) => Exit::from_code(error.code.exit_code()),
-            Self::NoStart { .. } => Exit::Unreachable,
+            Self::NoStart { .. } | Self::NoEnd { .. } => Exit::Unreachable,
             Self::Ruled { .. } => Exit::Refused,
             Self::Run(_)
             | Self::State(_)
@@ -316,7 +326,7 @@ impl Failure {
                 "`kiln up` starts one; a daemon that runs for another directory is reached with `--state DIR`".into(),
             ),
             Self::Daemon(ClientError::Refused(error)) | Self::Ended(error) => error.help.clone(),
-            Self::NoStart { log, .. } => Some(format!("its log is {}", log.display())),
+            Self::NoStart { log, .. } | Self::NoEnd { log, .. } => Some(format!("its log is {}", log.display())),
             Self::NotRoot { .. } => Some("run it as root, for example with sudo".into()),
             Self::Keys(error) => keys_help(error).map(str::to_owned),
             Self::Delivery { source, .. } => delivery_help(source).map(str::to_owned),

@@ -7,7 +7,7 @@ use kiln_control::{
 };
 
 use super::{Context, wait};
-use crate::{cli::Daemon, exit::Exit, failure::Failure, parts::host::HostPlaces};
+use crate::{cli::Daemon, daemon::Leaving, exit::Exit, failure::Failure, parts::host::HostPlaces};
 
 pub(super) fn run(context: &Context<'_>, arguments: &Daemon) -> Result<Exit, Failure> {
     if arguments.stop {
@@ -47,7 +47,9 @@ fn traces(context: &Context<'_>, arguments: &Daemon) -> Result<Option<TraceSetti
 }
 
 async fn stop(context: &Context<'_>) -> Result<Exit, Failure> {
+    let daemon = Leaving::of(&context.state).await?;
     let done = Client::new(&context.state).shutdown().await?;
-    context.ui.result(&done, || "the daemon ends; servers and traffic go on".to_owned());
+    daemon.gone(context.ui).await?;
+    context.ui.result(&done, || "the daemon ended; servers and traffic go on".to_owned());
     Ok(Exit::Ok)
 }

@@ -1,9 +1,9 @@
 //! `kiln down`: stops and removes servers.
 
-use kiln_api::{Client, ClientError, request::DownRequest};
+use kiln_api::{Client, request::DownRequest};
 
 use super::{Context, loss};
-use crate::{cli::Down, exit::Exit, failure::Failure, ui::events};
+use crate::{cli::Down, daemon::Leaving, exit::Exit, failure::Failure, ui::events};
 
 pub(super) async fn run(context: &Context<'_>, arguments: &Down) -> Result<Exit, Failure> {
     let client = if arguments.purge {
@@ -17,18 +17,12 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Down) -> Result<Exit,
         purge: arguments.purge,
         loss: loss::accepted(arguments.accept_loss),
     };
+    let daemon = Leaving::of(&context.state).await?;
     let stream = client.down(&request).await?;
     let exit = events::follow(context.ui, stream).await?.finish(context.ui)?;
     if arguments.purge && exit == Exit::Ok {
-        end(&client).await?;
+        // A purge is the last thing that a daemon does.
+        daemon.gone(context.ui).await?;
     }
     Ok(exit)
-}
-
-/// Ends the daemon; that it has gone already is as good.
-async fn end(client: &Client) -> Result<(), Failure> {
-    match client.shutdown().await {
-        Ok(_) | Err(ClientError::NoDaemon { .. } | ClientError::Broken { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -6,6 +6,7 @@ mod debian;
 #[path = "../../../image/src/registry/docker.rs"]
 mod docker;
 mod drilling;
+mod ending;
 mod host;
 mod pipeline;
 mod promoting;
