@@ -232,6 +232,9 @@ impl App {
 
 /// Runs the daemon until it is asked to end (`POST /v1/shutdown`, SIGTERM or SIGINT). The lock is held until then.
 pub async fn run(lock: StateLock, options: DaemonOptions, parts: Parts) -> Result<(), DaemonError> {
+    if let Err(error) = kiln_sys::oom::protect() {
+        tracing::warn!(%error, "where the host has no memory left, the daemon may be ended before its servers");
+    }
     let state_dir = options.state_dir.clone();
     let listener = listen::bind(&state_dir)?;
     let offer = match options.metrics {

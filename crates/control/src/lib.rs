@@ -14,6 +14,7 @@ pub mod daemon;
 mod db;
 mod descriptor;
 pub mod failpoint;
+mod foreign;
 mod group;
 pub mod handle;
 pub mod harness;

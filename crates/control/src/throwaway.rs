@@ -103,6 +103,7 @@ impl Throwaway {
             Kind::Postgresql => postgresql::start(&place)?,
             Kind::Redis => redis::start(&place)?,
         };
+        crate::foreign::expose(process.id());
         let own = [
             ("host", ConfigValue::Text(listen.to_string())),
             ("port", ConfigValue::Integer(address.port().into())),

@@ -53,3 +53,33 @@ pub fn act_on_files_as(id: u32) -> Result<()> {
     sets.effective = sets.permitted;
     rustix::thread::set_capabilities(None, sets).attempt(action)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn root_whoever_is_killed_while_making_one_leaves_no_process_that_holds_what_it_held() {
+        for turn in 0..200_u64 {
+            let (held, holding) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+            // SAFETY: the child makes user namespaces until it is killed; nothing of it is used here.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                loop {
+                    drop(user_namespace(Map { base: 1_200_000_000, count: IDS }));
+                }
+            }
+            drop(holding);
+            std::thread::sleep(Duration::from_micros(1000 + turn * 7));
+            // SAFETY: the process is our child; no memory is written.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, std::ptr::null_mut(), 0);
+            }
+            let closed = crate::fds::wait_readable(held.as_fd(), Duration::from_secs(5)).unwrap();
+            assert!(closed, "turn {turn}: a process lives on with the descriptors of the one that was killed");
+        }
+    }
+}

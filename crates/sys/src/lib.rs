@@ -16,6 +16,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod nftables;
+pub mod oom;
 pub mod pidfd;
 pub mod probe;
 pub mod reflink;

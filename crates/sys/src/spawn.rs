@@ -17,12 +17,15 @@ use std::{
     sync::atomic::{AtomicI32, AtomicU32, Ordering},
 };
 
-use rustix::thread::LinkNameSpaceType;
+use rustix::{
+    fs::{Mode, OFlags},
+    thread::LinkNameSpaceType,
+};
 
 use crate::{
     confine::{self, Confinement},
     error::{Attempt as _, Outcome, Result, SysError},
-    pidfd,
+    oom, pidfd,
 };
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -96,8 +99,9 @@ pub struct Spawned {
 }
 
 /// Steps of a start, for messages; the number goes through memory shared with the child.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "clone the usher",
+    "give up the protection from a lack of memory",
     "enter the control group",
     "enter the mount namespace",
     "enter the network namespace",
@@ -114,6 +118,8 @@ const STEPS: [&str; 11] = [
 struct Job<'a> {
     spawn: &'a Spawn<'a>,
     confinement: Option<&'a Confinement<'a>>,
+    /// What `oom_score_adj` becomes.
+    ordinary: Option<Vec<u8>>,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     scratch: Vec<AtomicI32>,
@@ -157,6 +163,7 @@ fn start(spawn: &Spawn<'_>, confinement: Option<&Confinement<'_>>) -> Result<Spa
     let job = Job {
         spawn,
         confinement,
+        ordinary: oom::ordinary().map(|ordinary| ordinary.to_string().into_bytes()),
         argv: terminated(spawn.arguments),
         envp: terminated(spawn.environment),
         scratch: (0..=spawn.fds.len()).map(|_| AtomicI32::new(-1)).collect(),
@@ -260,18 +267,24 @@ unsafe fn clone_and_run(
 extern "C" fn usher(data: *const c_void) -> ! {
     // SAFETY: `run_usher` passes a Job that outlives this process.
     let job = unsafe { &*data.cast::<Job<'_>>() };
+    // Before the user namespace: with the right to lower the figure goes that to set how low others may.
+    if let Some(ordinary) = &job.ordinary {
+        let file = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let file = job.attempt(1, file);
+        job.attempt(1, rustix::io::write(&file, ordinary));
+    }
     for procs in job.spawn.cgroup_v1 {
-        job.attempt(1, rustix::io::write(procs, b"0"));
+        job.attempt(2, rustix::io::write(procs, b"0"));
     }
     // The mount namespace comes before the user namespace: entering it needs rights over its owner, the host.
     if let Some(mounts) = job.spawn.mounts {
-        job.attempt(2, rustix::thread::move_into_link_name_space(mounts, Some(LinkNameSpaceType::Mount)));
+        job.attempt(3, rustix::thread::move_into_link_name_space(mounts, Some(LinkNameSpaceType::Mount)));
     }
     if let Some(network) = job.spawn.network {
-        job.attempt(3, rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network)));
+        job.attempt(4, rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network)));
     }
     if let Some(users) = job.spawn.users {
-        job.attempt(4, rustix::thread::move_into_link_name_space(users, Some(LinkNameSpaceType::User)));
+        job.attempt(5, rustix::thread::move_into_link_name_space(users, Some(LinkNameSpaceType::User)));
         become_root(job);
     }
     let mut args = clone_args(job.spawn.new.0 | (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT) as u64);
@@ -279,7 +292,7 @@ extern "C" fn usher(data: *const c_void) -> ! {
     // executed or exited, and the caller until the usher has exited.
     let pid = unsafe { clone_and_run(&mut args, program, data) };
     if pid < 0 {
-        job.attempt(6, Err::<(), _>(rustix::io::Errno::from_raw_os_error(-pid as i32)));
+        job.attempt(7, Err::<(), _>(rustix::io::Errno::from_raw_os_error(-pid as i32)));
     }
     job.pid.store(pid as i32, Ordering::Relaxed);
     exit(0)
@@ -287,15 +300,15 @@ extern "C" fn usher(data: *const c_void) -> ! {
 
 fn become_root(job: &Job<'_>) {
     let (gid, uid) = (rustix::thread::Gid::ROOT, rustix::thread::Uid::ROOT);
-    job.attempt(5, rustix::thread::set_thread_groups(&[]));
-    job.attempt(5, rustix::thread::set_thread_res_gid(gid, gid, gid));
-    job.attempt(5, rustix::thread::set_thread_res_uid(uid, uid, uid));
+    job.attempt(6, rustix::thread::set_thread_groups(&[]));
+    job.attempt(6, rustix::thread::set_thread_res_gid(gid, gid, gid));
+    job.attempt(6, rustix::thread::set_thread_res_uid(uid, uid, uid));
 }
 
 extern "C" fn program(data: *const c_void) -> ! {
     // SAFETY: as in `usher`; the usher passes its own argument on.
     let job = unsafe { &*data.cast::<Job<'_>>() };
-    job.attempt(7, rustix::process::setsid());
+    job.attempt(8, rustix::process::setsid());
     let executable = place_descriptors(job);
     reset_signals(job);
     if let Some(confinement) = job.confinement {
@@ -303,7 +316,7 @@ extern "C" fn program(data: *const c_void) -> ! {
             job.attempt(STEPS.len() as u32 + step, Err::<(), _>(errno));
         }
         let errno = confine::execute(confinement.program, job.argv.as_ptr(), job.envp.as_ptr());
-        job.attempt(10, Err::<(), _>(errno));
+        job.attempt(11, Err::<(), _>(errno));
     }
     // SAFETY: both vectors end with a null pointer and point to C strings that outlive this call.
     let result = unsafe {
@@ -316,7 +329,7 @@ extern "C" fn program(data: *const c_void) -> ! {
             libc::AT_EMPTY_PATH,
         )
     };
-    job.check(10, result);
+    job.check(11, result);
     exit(127)
 }
 
@@ -327,7 +340,7 @@ fn place_descriptors(job: &Job<'_>) -> RawFd {
     let copy = |fd: RawFd, slot: &AtomicI32| {
         // SAFETY: F_DUPFD touches no memory.
         let high = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, count as libc::c_int) };
-        job.check(8, high.into());
+        job.check(9, high.into());
         slot.store(high, Ordering::Relaxed);
         high
     };
@@ -338,11 +351,11 @@ fn place_descriptors(job: &Job<'_>) -> RawFd {
     for (target, slot) in job.scratch[..count].iter().enumerate() {
         // SAFETY: dup3 touches no memory; the descriptor it replaces is this process's own copy.
         let result = unsafe { libc::syscall(libc::SYS_dup3, slot.load(Ordering::Relaxed), target as libc::c_int, 0) };
-        job.check(8, result);
+        job.check(9, result);
     }
     // SAFETY: close_range touches no memory; the descriptor table is this process's own.
     let result = unsafe { libc::syscall(libc::SYS_close_range, count as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    job.check(8, result);
+    job.check(9, result);
     executable
 }
 
@@ -353,14 +366,14 @@ fn reset_signals(job: &Job<'_>) {
     for signal in 1..32 {
         if signal != libc::SIGKILL && signal != libc::SIGSTOP {
             // SAFETY: `default` outlives the call, and no old action is asked for.
-            job.check(9, unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) }.into());
+            job.check(10, unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) }.into());
         }
     }
     // SAFETY: all-zero is the empty set in the kernel's layout of 8 bytes.
     let result = unsafe {
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const EMPTY_SET, std::ptr::null::<u64>(), 8)
     };
-    job.check(9, result);
+    job.check(10, result);
 }
 
 static EMPTY_SET: u64 = 0;
@@ -397,30 +410,50 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// Makes a process in a user namespace of its own that does nothing but wait to be killed. It shares our memory but
-/// never touches it.
+/// Makes a process in a user namespace of its own that does nothing but wait to be killed, or for our death: it holds what we
+/// hold, a lock on a state directory for example. It shares our memory but never touches it.
 pub(crate) fn parked_in_new_user_namespace() -> Result<Spawned> {
-    let mut args = clone_args((libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_NEWUSER) as u64);
+    let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD | libc::CLONE_NEWUSER;
+    let mut args = clone_args(flags as u64);
     let mut pidfd: RawFd = -1;
     args.pidfd = &raw mut pidfd as u64;
     let signals = BlockedSignals::new();
     let result: libc::c_long;
-    // SAFETY: the child loops on pause(2) inside this block and touches no memory, so it may share our stack; with all
-    // signals blocked only SIGKILL ends it. The kernel clobbers rcx and r11 and writes the pidfd before it returns.
+    // SAFETY: the child asks to be killed with us, ends if we are gone already, loops on pause(2) inside this block and touches
+    // no memory, so it may share our stack; with all signals blocked only SIGKILL ends it. The kernel clobbers rcx and r11 and
+    // writes the pidfd before it returns.
     unsafe {
         std::arch::asm!(
             "syscall",
             "test rax, rax",
             "jnz 2f",
+            "mov edi, {pdeathsig}",
+            "mov esi, {sigkill}",
+            "mov eax, {prctl}",
+            "syscall",
+            "mov eax, {getppid}",
+            "syscall",
+            "cmp eax, r12d",
+            "jne 4f",
             "3:",
             "mov eax, {pause}",
             "syscall",
             "jmp 3b",
+            "4:",
+            "mov edi, 1",
+            "mov eax, {exit}",
+            "syscall",
             "2:",
+            pdeathsig = const libc::PR_SET_PDEATHSIG,
+            sigkill = const libc::SIGKILL,
+            prctl = const libc::SYS_prctl,
+            getppid = const libc::SYS_getppid,
             pause = const libc::SYS_pause,
+            exit = const libc::SYS_exit,
             inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") &raw mut args,
             in("rsi") size_of::<libc::clone_args>(),
+            in("r12") std::process::id(),
             lateout("rcx") _,
             lateout("r11") _,
         );

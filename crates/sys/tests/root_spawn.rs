@@ -10,7 +10,7 @@ use std::{
 
 use kiln_sys::{
     cgroup::{self, Host},
-    idmap, pidfd, spawn,
+    idmap, oom, pidfd, spawn,
 };
 
 #[derive(Default)]
@@ -198,4 +198,29 @@ fn root_a_missing_program_is_a_named_error() {
     .unwrap_err();
     assert_eq!(error.action, "start a program: execute the program");
     assert_eq!(error.outcome, kiln_sys::Outcome::NotPermitted);
+}
+
+#[test]
+fn root_a_program_of_a_protected_process_is_not_protected_and_cannot_become_so() {
+    let users = idmap::user_namespace(idmap::Map { base: 1_200_000_000, count: idmap::IDS }).unwrap();
+    let place = Place { users: Some(users.as_fd()), ..Place::default() };
+    let of = |process: &str| -> i32 {
+        std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap().trim().parse().unwrap()
+    };
+    oom::protect().unwrap();
+    let own = of("self");
+    let script = "cat /proc/self/oom_score_adj; (echo -900 >/proc/self/oom_score_adj) 2>/dev/null || echo refused";
+    let said = output_of(script, &place);
+    let (score, refused) = said.split_once('\n').unwrap();
+    let score: i32 = score.parse().unwrap();
+    assert!(score >= own + 500, "{score} and {own}: it is not ended before this process");
+    assert_eq!(refused, "refused\n");
+    assert_eq!(of("self"), own, "this process keeps its own");
+
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    assert_eq!(of(&other.id().to_string()), own);
+    oom::expose(other.id()).unwrap();
+    assert_eq!(of(&other.id().to_string()), score);
+    other.kill().unwrap();
+    other.wait().unwrap();
 }

@@ -232,7 +232,7 @@ impl GroupTask {
         self.routes_changed |= !server.row.in_traffic;
         server.watch.take().inspect(tokio::task::AbortHandle::abort);
         server.waiting = None;
-        let (drill, spare) = (server.drill, server.row.spare);
+        let (drill, spare, unready) = (server.drill, server.row.spare, server.row.ready_at.is_none());
         let reason = if drill { format!("a recovery drill killed it ({reason})") } else { reason };
         server.row.reason = Some(reason.clone());
         let (release, launched_at) = (server.row.release, server.taken_at.unwrap_or(server.row.launched_at));
@@ -244,7 +244,8 @@ impl GroupTask {
         self.trace_failure(id, &reason, now);
         self.step_to(id, ServerState::Failed);
         if end != End::Unseen {
-            self.note_failure(Failure { release, at: now, launched_at, killed: end == End::Killed, drill, spare });
+            let killed = end == End::Killed;
+            self.note_failure(Failure { release, at: now, launched_at, killed, unready, drill, spare });
         }
         self.batch.group(&self.row);
     }

@@ -33,7 +33,7 @@ use rustix::{
 };
 
 use super::expect::Expect;
-use crate::retry::Miss;
+use crate::{foreign, retry::Miss};
 
 /// Users drawn for runs: far from accounts, from distributions' ranges for containers and from the servers' own.
 const FIRST_USER: u32 = 0x7e00_0000;
@@ -196,6 +196,7 @@ impl Job {
         let errors = if self.apart { tempfile::tempfile()? } else { output.try_clone()? };
         rustix::thread::set_no_new_privs(true)?;
         let mut child = self.command(&program, directory, user, (&output, &errors))?.spawn()?;
+        foreign::expose(child.id());
         let group = Pid::from_child(&child);
         let ended = wait(group, self.limit);
         kill(group, user);

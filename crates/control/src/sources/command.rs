@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{MAX_BYTES, SourceError, text};
+use crate::foreign;
 
 /// So much of standard error is shown.
 const MAX_ERRORS: usize = 2048;
@@ -23,6 +24,7 @@ pub(super) async fn run(command: &[String], directory: &Path, limit: Duration) -
     let failed = |how: String| SourceError::Command { program: program.clone(), how };
     let mut child = start(command, directory).map_err(|error| failed(format!("could not be started: {error}")))?;
     let group = Group(child.id());
+    child.id().into_iter().for_each(foreign::expose);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let errors = tokio::spawn(tail(stderr));
     let what = format!("the command {program}");

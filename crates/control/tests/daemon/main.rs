@@ -28,6 +28,7 @@ mod receiver;
 #[path = "../sources/registry.rs"]
 #[allow(dead_code, reason = "shared with the tests of sources, which use all of it")]
 mod registry;
+mod scarce;
 mod shared;
 mod sources;
 mod spares;

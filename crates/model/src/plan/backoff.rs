@@ -30,6 +30,12 @@ impl Failure {
     fn is_young(&self) -> bool {
         !self.killed && !self.drill && !self.spare && later(self.launched_at, SHORT_LIFE) >= self.at
     }
+
+    /// Whether the group lost something by it that nobody meant to take. One that was killed before it was ready counts: no
+    /// back-off paces its successors.
+    fn is_of_a_server_that_was_up(&self) -> bool {
+        !self.drill && !self.spare && (self.killed || !self.unready)
+    }
 }
 
 /// Until when no server of this release is launched, because servers of it keep failing young.
@@ -68,8 +74,8 @@ pub(super) struct Brake {
 ///
 /// What a drill destroyed does not count: it began only because healing would give that back.
 ///
-/// A server that keeps failing young is one server that is down, however often it was tried: its attempts are paced by
-/// [`until`].
+/// A server that keeps failing young is one server that is down, however often it was tried, and one that never became
+/// ready did not go down: their attempts are paced by [`until`].
 pub(super) fn brake(
     desired: &GroupDesired,
     observed: &GroupObserved,
@@ -80,7 +86,7 @@ pub(super) fn brake(
     let policy = desired.healing;
     let limit = policy.limit(desired.count);
     let of_target = lately(observed, policy.within, now)
-        .filter(|failure| failure.release == counts.target && !failure.drill && !failure.spare);
+        .filter(|failure| failure.release == counts.target && failure.is_of_a_server_that_was_up());
     let (young, mut other): (Vec<&Failure>, Vec<&Failure>) = of_target.partition(|failure| failure.is_young());
     let kept = young.len().min(desired.count as usize);
     other.extend(&young[young.len() - kept..]);

@@ -109,6 +109,9 @@ pub struct Failure {
     /// Whether somebody outside ended it, which says nothing about its release.
     #[serde(default)]
     pub killed: bool,
+    /// Whether it never became ready: it was not up, so it did not go down.
+    #[serde(default)]
+    pub unready: bool,
     /// Whether a drill destroyed it on purpose: it says nothing about anything, and holds no healing back.
     #[serde(default)]
     pub drill: bool,

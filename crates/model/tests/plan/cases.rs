@@ -29,6 +29,7 @@ fn broken(world: &mut World, bad: u8) {
                 at,
                 launched_at,
                 killed: false,
+                unready: true,
                 drill: false,
                 spare: false,
             });
@@ -302,6 +303,7 @@ fn go_down(world: &mut World, servers: usize, killed: bool) {
             at: world.now,
             launched_at,
             killed,
+            unready: false,
             drill: false,
             spare: false,
         });
@@ -324,6 +326,25 @@ fn healing_stops_when_a_large_part_of_the_group_went_down_and_goes_on_by_itself(
     assert_eq!(world.on(release(1)), 30);
     world.settle(FAIR);
     assert_eq!(world.on(release(1)), 50, "the failures are old");
+}
+
+#[test]
+fn servers_that_never_became_ready_did_not_go_down() {
+    let mut world = settled(World::rolling(8, 1, 0));
+    go_down(&mut world, 5, true);
+    for _ in 0..30 {
+        assert_eq!(world.plan().held, None, "five are always healed, however often their successors are tried");
+        let from = world.observed.failures.len();
+        world.round(FAIR);
+        broken(&mut world, 1);
+        assert!(world.observed.failures[from..].iter().all(|failure| failure.unready));
+        world.pass(Duration::from_secs(10));
+    }
+    assert!(world.observed.failures.len() > 10, "nothing was tried");
+    world.settle(FAIR);
+    assert_eq!(world.on(release(1)), 8);
+    go_down(&mut world, 1, true);
+    assert_eq!(world.plan().held.map(|held| held.down), Some(6), "what was up and went down counts");
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn go(world: &mut World, servers: usize, drill: bool) {
             at: world.now,
             launched_at,
             killed: true,
+            unready: false,
             drill,
             spare: false,
         });

@@ -33,7 +33,15 @@ fn die(world: &mut World) {
     let server = world.observed.servers.iter_mut().find(|s| s.state == ServerState::Ready).unwrap();
     (server.state, server.running) = (ServerState::Failed, false);
     let (release, launched_at, at) = (server.release, server.launched_at, world.now);
-    world.observed.failures.push(Failure { release, at, launched_at, killed: true, drill: false, spare: false });
+    world.observed.failures.push(Failure {
+        release,
+        at,
+        launched_at,
+        killed: true,
+        unready: false,
+        drill: false,
+        spare: false,
+    });
 }
 
 fn count(world: &World, word: &str) -> usize {
@@ -162,7 +170,8 @@ fn unit_spares_that_fail_are_made_again_later_and_later_and_hold_no_healing_back
         let spare = world.observed.servers.iter_mut().find(|s| s.id == id).unwrap();
         (spare.state, spare.running) = (ServerState::Failed, false);
         let (launched_at, at) = (spare.launched_at, world.now);
-        let failure = Failure { release: release(1), at, launched_at, killed: false, drill: false, spare: true };
+        let failure =
+            Failure { release: release(1), at, launched_at, killed: false, unready: false, drill: false, spare: true };
         world.observed.failures.push(failure);
         let before = world.now;
         world.settle(FAIR);

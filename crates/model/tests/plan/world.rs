@@ -141,6 +141,7 @@ impl World {
                     at: self.now,
                     launched_at: server.launched_at,
                     killed: false,
+                    unready: server.ready_at.is_none(),
                     drill: false,
                     spare: server.spare,
                 };
