@@ -9,6 +9,7 @@ mod guest;
 mod guestbook;
 mod isolated;
 mod project;
+mod survey;
 mod wiki;
 mod written;
 

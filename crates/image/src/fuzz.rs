@@ -189,6 +189,7 @@ pub fn systemd(bytes: &[u8]) {
             unit: "app.service".to_owned(),
             path: "/lib/systemd/system/app.service".to_owned(),
             package: None,
+            of_every_debian: false,
             description,
             proposal: Some(proposal),
         };

@@ -144,6 +144,8 @@ pub struct EnabledService {
     pub path: String,
     /// The package that it belongs to; none if it was written by hand.
     pub package: Option<String>,
+    /// Whether every Debian has that package; the base of a recipe has fewer.
+    pub of_every_debian: bool,
     /// What it says of itself.
     pub description: String,
     /// What it would be in a recipe; none if its file could not be understood.

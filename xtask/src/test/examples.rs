@@ -15,6 +15,7 @@ use super::{
     deb::{self, Notice},
     guestbook::Guestbook,
     project::{self, Project},
+    survey,
     wiki::{self, Wiki},
     written::Written,
 };
@@ -130,6 +131,7 @@ fn exercise(kiln: &Path, state: &Path, example: &Path) -> Outcome {
         Some("guestbook") => Guestbook(project).replacing_under_load_fails_no_request_and_loses_no_row()?,
         Some("wiki") => Wiki(project).replacing_under_load_loses_no_page_and_no_file()?,
         Some("postgres") => Written(project).postgres_loses_no_commit()?,
+        Some("old-server") => survey::the_example_is_what_the_survey_drafts_with_its_questions_answered(project)?,
         Some("redis") => Written(project).redis_loses_no_answered_command()?,
         _ => {}
     }

@@ -195,7 +195,7 @@ impl Database {
     }
 
     /// Essential, required and important packages, `apt`, and what they depend on.
-    fn of_every_debian(&self) -> BTreeSet<&str> {
+    pub(super) fn of_every_debian(&self) -> BTreeSet<&str> {
         let is_everywhere = |package: &&Paragraph| {
             package.text("Essential") == "yes"
                 || matches!(package.text("Priority"), "required" | "important")

@@ -1,6 +1,9 @@
 //! A recipe for what was found, with what nobody but a person can decide as questions.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use kiln_model::{ByteSize, ImageName, loss::counted, recipe::quoted};
 use toml::Value;
@@ -39,6 +42,14 @@ pub struct DraftFile {
     pub to: String,
 }
 
+/// Services that only run what is run at set times. Each such job is a question.
+const OF_SET_TIMES: [&str; 4] = ["anacron.service", "atd.service", "cron.service", "cronie.service"];
+
+/// The services that a recipe has.
+fn serving(survey: &Survey) -> impl Iterator<Item = &EnabledService> {
+    survey.services.iter().filter(|service| !OF_SET_TIMES.contains(&service.unit.as_str()))
+}
+
 /// Makes a recipe.
 pub fn draft(survey: &Survey, listening: Option<&[Listening]>, name: &ImageName) -> Draft {
     let mut draft = Draft { recipe: String::new(), files: Vec::new(), questions: Vec::new() };
@@ -46,7 +57,7 @@ pub fn draft(survey: &Survey, listening: Option<&[Listening]>, name: &ImageName)
     draft.base(survey);
     draft.users(&survey.users);
     draft.copies(survey);
-    survey.services.iter().for_each(|service| draft.service(service, listening));
+    serving(survey).for_each(|service| draft.service(service, listening));
     draft.writable(survey);
     draft.tests(survey, listening);
     draft.ask_of_the_rest(survey);
@@ -75,7 +86,11 @@ impl Draft {
             self.questions
                 .push(format!("the server was {}: which suite of Debian or Ubuntu takes its place?", system.name));
         }
-        let packages = survey.packages.iter().map(|package| Value::from(package.name.as_str())).collect();
+        let asked = survey.packages.iter().map(|package| package.name.as_str());
+        let of_services = serving(survey).filter(|service| service.of_every_debian);
+        let packages: BTreeSet<&str> =
+            asked.chain(of_services.filter_map(|service| service.package.as_deref())).collect();
+        let packages = packages.into_iter().map(Value::from).collect();
         let _ = writeln!(
             self.recipe,
             "[base]\n{key} = {}\npackages = {}",
@@ -179,7 +194,7 @@ impl Draft {
     }
 
     fn writable(&mut self, survey: &Survey) {
-        let (text, questions) = writable_text(&survey.services);
+        let (text, questions) = writable_text(serving(survey));
         if !text.is_empty() {
             let _ = write!(self.recipe, "\n{text}");
         }
@@ -187,10 +202,10 @@ impl Draft {
     }
 
     fn tests(&mut self, survey: &Survey, listening: Option<&[Listening]>) {
-        let proposals = survey.services.iter().filter_map(|service| service.proposal.as_ref());
+        let proposals = serving(survey).filter_map(|service| service.proposal.as_ref());
         let programs = proposals.filter_map(|proposal| proposal.service.command.first());
         let ports = programs.flat_map(|program| ports_of(program, listening));
-        for port in ports.collect::<std::collections::BTreeSet<_>>() {
+        for port in ports.collect::<BTreeSet<_>>() {
             let _ = writeln!(self.recipe, "\n[[test]]\nname = \"port {port}\"\nport = {port}");
         }
     }

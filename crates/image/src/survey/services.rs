@@ -1,6 +1,6 @@
 //! Which services start by themselves, and what they would be in a recipe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::systemd::{Unit, propose};
 
@@ -54,20 +54,21 @@ pub(super) const OF_THE_MACHINE: &[&str] = &[
 
 pub(super) fn enabled(root: &Root, database: &Database) -> Vec<EnabledService> {
     let mut found = BTreeMap::new();
+    let everywhere = database.of_every_debian();
     for (target, _) in root.list(&ENABLED[1..]).unwrap_or_default() {
         if !target.ends_with(".target.wants") && !target.ends_with(".target.requires") {
             continue;
         }
         for (unit, _) in root.list(&format!("{}/{target}", &ENABLED[1..])).unwrap_or_default() {
             if unit.ends_with(".service") && !OF_THE_MACHINE.contains(&unit.as_str()) {
-                found.entry(unit.clone()).or_insert_with(|| service(root, database, &unit));
+                found.entry(unit.clone()).or_insert_with(|| service(root, database, &everywhere, &unit));
             }
         }
     }
     found.into_values().flatten().collect()
 }
 
-fn service(root: &Root, database: &Database, name: &str) -> Option<EnabledService> {
+fn service(root: &Root, database: &Database, everywhere: &BTreeSet<&str>, name: &str) -> Option<EnabledService> {
     let (path, text) = file(root, name)?;
     let mut unit = Unit::parse(&text).ok();
     let drop_ins = format!("{ENABLED}/{name}.d");
@@ -79,7 +80,9 @@ fn service(root: &Root, database: &Database, name: &str) -> Option<EnabledServic
     }
     let description = unit.as_ref().and_then(|unit| unit.last("Unit", "Description")).unwrap_or_default().to_owned();
     let package = database.owner(&database.canonical(&path)).map(str::to_owned);
-    Some(EnabledService { unit: name.to_owned(), path, package, description, proposal: unit.as_ref().map(propose) })
+    let of_every_debian = package.as_deref().is_some_and(|package| everywhere.contains(package));
+    let proposal = unit.as_ref().map(propose);
+    Some(EnabledService { unit: name.to_owned(), path, package, of_every_debian, description, proposal })
 }
 
 /// A unit's file; that of its template where the name has an instance. Where a unit is a link, its target's.

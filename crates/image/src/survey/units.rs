@@ -53,6 +53,7 @@ fn service(tree: &ImageTree, package: &str, path: &str) -> Result<Option<(Enable
         unit: at.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         path: real.to_string_lossy().into_owned(),
         package: Some(package.to_owned()),
+        of_every_debian: false,
         description,
         proposal: unit.as_ref().map(propose),
     };
