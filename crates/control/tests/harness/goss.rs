@@ -10,14 +10,20 @@ use kiln_model::{
     ImageManifest,
     evidence::Verdict,
     goss::{Sources, Vars},
+    manifest::Service,
     suite::{Test, TestKind},
 };
 
-use crate::bench::{Bench, failure, outcome, shell, web};
+use crate::{
+    bench::{Bench, failure, outcome, shell, web},
+    certificates,
+};
 
 const ALL: &str = include_str!("goss/all.yaml");
 const MORE: &str = include_str!("goss/more.yaml");
 const NAMES: &str = include_str!("goss/names.pl");
+const TLS: &str = include_str!("goss/tls.yaml");
+const PROXY: &str = include_str!("goss/proxy.pl");
 const VARS: &str = "color: red\n";
 
 /// Debian 13's goss, which `cargo xtask test` fetches.
@@ -69,10 +75,11 @@ fn bench() -> Bench {
     bench
 }
 
-/// What the real goss says, by its own names.
-async fn said_by_goss(bench: &Bench) -> BTreeMap<String, String> {
-    let command = "sleep 1; cd /etc/goss && OS=busybox exec goss -g all.yaml --vars vars.yaml validate --format json";
-    let ran = bench.inside(manifest(), &["/bin/sh", "-c", command]).await;
+/// What the real goss says of a file in /etc/goss, by its own names.
+async fn said_by_goss(bench: &Bench, manifest: ImageManifest, file: &str) -> BTreeMap<String, String> {
+    let command =
+        format!("sleep 1; cd /etc/goss && OS=busybox exec goss -g {file} --vars vars.yaml validate --format json");
+    let ran = bench.inside(manifest, &["/bin/sh", "-c", &command]).await;
     let text = String::from_utf8_lossy(&ran.stdout);
     let json: serde_json::Value = serde_json::from_str(&text)
         .unwrap_or_else(|error| panic!("{error}: {text} {}", String::from_utf8_lossy(&ran.stderr)));
@@ -84,12 +91,10 @@ async fn said_by_goss(bench: &Bench) -> BTreeMap<String, String> {
     json["results"].as_array().unwrap().iter().map(result).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn root_every_result_is_the_one_that_goss_has() {
-    let bench = bench();
-    let real = said_by_goss(&bench).await;
-    let files = [("all.yaml", ALL), ("more/more.yaml", MORE)];
-    let run = bench.run(manifest(), vec![goss("goss", Duration::from_secs(2), &files)]).await;
+/// Every result of these files is the one that goss has. So many passed, failed, and were skipped.
+async fn same_as_goss(bench: &Bench, manifest: ImageManifest, files: &[(&str, &str)]) -> [usize; 3] {
+    let real = said_by_goss(bench, manifest.clone(), files[0].0).await;
+    let run = bench.run(manifest, vec![goss("goss", Duration::from_secs(2), files)]).await;
     let ours: BTreeMap<String, (String, String)> = run
         .report
         .tests
@@ -112,9 +117,43 @@ async fn root_every_result_is_the_one_that_goss_has() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    let count = |verdict: &str| real.values().filter(|seen| *seen == verdict).count();
-    println!("{} passed, {} failed, {} skipped", count("passed"), count("failed"), count("skipped"));
-    assert!(count("passed") > 100 && count("failed") > 30 && count("skipped") > 10, "{real:#?}");
+    ["passed", "failed", "skipped"].map(|verdict| real.values().filter(|seen| *seen == verdict).count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_every_result_is_the_one_that_goss_has() {
+    let files = [("all.yaml", ALL), ("more/more.yaml", MORE)];
+    let [passed, failed, skipped] = same_as_goss(&bench(), manifest(), &files).await;
+    assert!(passed > 100 && failed > 30 && skipped > 10, "{passed} {failed} {skipped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_encrypted_and_proxied_requests_have_the_results_that_goss_has() {
+    let bench = bench();
+    bench.program(Path::new("/usr/bin/openssl"), "/bin/openssl");
+    let tls = bench.root().join("etc/tls");
+    std::fs::create_dir_all(&tls).unwrap();
+    certificates::make(&tls, "web");
+    certificates::make(&tls, "other");
+    std::fs::write(bench.root().join("etc/goss/tls.yaml"), TLS).unwrap();
+    std::fs::write(bench.root().join("etc/proxy.pl"), PROXY).unwrap();
+    let mut manifest = web();
+    let serve = |port: u16, more: &str| {
+        format!(
+            "cd /www && OPENSSL_CONF=/dev/null exec openssl s_server -accept {port} -WWW -quiet \
+             -cert /etc/tls/web.pem -key /etc/tls/web.key {more}"
+        )
+    };
+    for (name, script) in [
+        ("tls", serve(8443, "")),
+        ("clients", serve(8444, "-CAfile /etc/tls/web-ca.pem -Verify 1 -verify_return_error")),
+        ("proxy", "exec /bin/perl /etc/proxy.pl".to_owned()),
+    ] {
+        let service = Service { user: "root".into(), ..shell(&script) };
+        manifest.services.insert(name.parse().unwrap(), service);
+    }
+    let counts = same_as_goss(&bench, manifest, &[("tls.yaml", TLS)]).await;
+    assert!(counts[0] >= 9 && counts[1] >= 7, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 mod bench;
+#[path = "../sources/certificates.rs"]
+mod certificates;
 mod dialects;
 mod faults;
 mod goss;
