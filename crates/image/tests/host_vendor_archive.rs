@@ -175,9 +175,10 @@ fn host_a_release_that_is_signed_beside_is_as_good_as_one_signed_within() {
     vendor.vendor.server.set(&format!("/dists/{SUITE}/InRelease"), Answer::Status(403));
     vendor.good();
     // What is signed within is taken where both are there.
-    vendor.vendor.serve_release(key.sign(&release));
+    let within = key.sign(&release);
+    vendor.vendor.serve_release(within.clone());
     vendor.vendor.server.set(&format!("/dists/{SUITE}/Release.gpg"), Answer::Status(500));
-    assert_eq!(vendor.good().locked()[1].in_release, Digest::of(&key.sign(&release)));
+    assert_eq!(vendor.good().locked()[1].in_release, Digest::of(&within));
 }
 
 /// Changes what the cache has of release files.
