@@ -297,6 +297,51 @@ fn root_cfengine_of_the_image_runs_a_policy() {
     assert!(failed.contains("uses the cfengine of the image, which has none"), "{failed}");
 }
 
+/// What the image's own tools see is what the image has: Puppet its modules, cloud-init its templates.
+#[test]
+fn root_other_tools_of_the_image_do_as_those_of_the_archive() {
+    let bench = Bench::new();
+    let from_image = |tool: Tool| {
+        let mut step = provision(tool.clone(), Idempotent::Unchecked);
+        step.kind = StepKind::Provision(Provision { tool, from: ToolFrom::Image, idempotent: Idempotent::Unchecked });
+        step
+    };
+    let puppet = Tool::Puppet(Puppet {
+        manifest: "site.pp".into(),
+        modules: vec!["modules".into()],
+        hiera: None,
+        facts: [].into(),
+    });
+    bench.write("modules/motd/manifests/init.pp", "class motd { file { '/etc/motd': content => from::image() } }\n");
+    bench.write("image/functions/image.pp", "function from::image() { \"puppet\\n\" }\n");
+    bench.write("site.pp", "include motd\n");
+    let copy = StepKind::Copy {
+        from: "image/functions".into(),
+        to: "/usr/share/puppet/modules/from/functions".into(),
+        owner: "root".into(),
+        mode: None,
+    };
+    let steps = vec![step("module", copy), from_image(puppet)];
+    let (result, _) = baked(&bench, &debian(&["puppet-agent", "cron"], steps));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("puppet\n"));
+    let cloud_init = Tool::CloudInit(CloudInit { user_data: "user-data.yaml".into() });
+    bench.write("user-data.yaml", "#cloud-config\nwrite_files:\n  - { path: /etc/motd, content: cloud }\n");
+    let (result, _) = baked(&bench, &debian(&["cloud-init", "passwd"], vec![from_image(cloud_init.clone())]));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("cloud"));
+    assert!(!read(&bench, &image, "/etc/passwd").expect("there").contains("debian:"), "nobody asked for a user");
+    bench.write("site.yml", "- hosts: all\n  tasks:\n  - copy: { dest: /etc/motd, content: ansible }\n");
+    let (result, events) = baked(&bench, &debian(&["ansible-core"], vec![from_image(ansible("site.yml"))]));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("ansible"));
+    assert_eq!(resources(&events, State::Changed).len(), 1);
+    // What it runs with is there, and it is not.
+    let (failed, _) = baked(&bench, &debian(&["python3-yaml"], vec![from_image(cloud_init)]));
+    let failed = failed.map(drop).expect_err("there is none").to_string();
+    assert!(failed.contains("uses the cloud-init of the image, which has none"), "{failed}");
+}
+
 /// Every path of an image.
 fn entries(bench: &Bench, image: &Baked) -> BTreeSet<PathBuf> {
     let tree = bench.store.tree(&image.image).expect("a tree");
