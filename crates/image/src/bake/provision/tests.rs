@@ -321,21 +321,19 @@ fn root_other_tools_of_the_image_do_as_those_of_the_archive() {
         owner: "root".into(),
         mode: None,
     };
-    let steps = vec![step("module", copy), from_image(puppet)];
-    let (result, _) = baked(&bench, &debian(&["puppet-agent", "cron"], steps));
-    let image = result.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("puppet\n"));
     let cloud_init = Tool::CloudInit(CloudInit { user_data: "user-data.yaml".into() });
-    bench.write("user-data.yaml", "#cloud-config\nwrite_files:\n  - { path: /etc/motd, content: cloud }\n");
-    let (result, _) = baked(&bench, &debian(&["cloud-init", "passwd"], vec![from_image(cloud_init.clone())]));
+    bench.write("user-data.yaml", "#cloud-config\nwrite_files:\n  - { path: /etc/cloud-was-here, content: cloud }\n");
+    bench.write("site.yml", "- hosts: all\n  tasks:\n  - copy: { dest: /etc/ansible-was-here, content: ansible }\n");
+    let tools = [puppet, cloud_init.clone(), ansible("site.yml")].map(from_image);
+    let steps = [step("module", copy)].into_iter().chain(tools).collect();
+    let (result, _) = baked(&bench, &debian(&["puppet-agent", "cloud-init", "ansible-core", "passwd"], steps));
     let image = result.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("cloud"));
+    for (path, content) in
+        [("/etc/motd", "puppet\n"), ("/etc/cloud-was-here", "cloud"), ("/etc/ansible-was-here", "ansible")]
+    {
+        assert_eq!(read(&bench, &image, path).as_deref(), Some(content));
+    }
     assert!(!read(&bench, &image, "/etc/passwd").expect("there").contains("debian:"), "nobody asked for a user");
-    bench.write("site.yml", "- hosts: all\n  tasks:\n  - copy: { dest: /etc/motd, content: ansible }\n");
-    let (result, events) = baked(&bench, &debian(&["ansible-core"], vec![from_image(ansible("site.yml"))]));
-    let image = result.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(read(&bench, &image, "/etc/motd").as_deref(), Some("ansible"));
-    assert_eq!(resources(&events, State::Changed).len(), 1);
     // What it runs with is there, and it is not.
     let (failed, _) = baked(&bench, &debian(&["python3-yaml"], vec![from_image(cloud_init)]));
     let failed = failed.map(drop).expect_err("there is none").to_string();
