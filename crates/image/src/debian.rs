@@ -25,6 +25,7 @@ pub mod relation;
 pub mod release;
 pub mod resolve;
 pub mod root;
+pub mod signed;
 pub mod unpack;
 pub mod version;
 
@@ -33,6 +34,14 @@ pub use fetch::{FetchError, fetch};
 pub use install::{InstallError, Options, install};
 pub use local::{Local, LocalError};
 pub use resolve::{Installed, ResolveError, resolve};
+
+/// What images are for.
+const ARCHITECTURE: &str = "amd64";
+
+/// Whether packages of this architecture can be in an image.
+pub(crate) fn is_ours(architecture: &str) -> bool {
+    [ARCHITECTURE, "all"].contains(&architecture)
+}
 
 /// What happens, for people to see.
 #[derive(Debug, Clone, PartialEq, Eq)]

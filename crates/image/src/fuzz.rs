@@ -17,7 +17,14 @@ use kiln_model::{
 };
 
 use crate::{
-    debian::{self, deb::Deb, index::Index, keys::Keyring, release::Release},
+    debian::{
+        self,
+        deb::Deb,
+        index::Index,
+        keys::Keyring,
+        release::{Release, Wanted},
+        signed::Signed,
+    },
     import::{self, Ground, Meter, Packed},
     layer::apply,
     oci::{
@@ -132,14 +139,19 @@ pub fn packages(bytes: &[u8]) {
     }
 }
 
-/// An `InRelease`: its text as if it were signed, and its signed form.
+/// A release file: its text as if it were signed, and both signed forms.
 pub fn in_release(bytes: &[u8]) {
     let now = jiff::Timestamp::from_second(1_800_000_000).expect("a time");
     thread_local!(static KEYS: Keyring = Keyring::shipped(Distribution::Debian).expect("shipped"));
-    KEYS.with(|keys| drop(Release::open(bytes, (Distribution::Debian, "bookworm"), keys, now)));
+    let wanted = Wanted::Suite(Distribution::Debian, "bookworm");
+    KEYS.with(|keys| {
+        drop(Release::open(&Signed::Inside(bytes.to_owned()), wanted, keys, now));
+        let beside = Signed::Beside { text: b"Date: x\n".to_vec(), signature: bytes.to_owned() };
+        drop(Release::open(&beside, Wanted::Any, keys, now));
+    });
     drop(Keyring::parse(bytes));
     if let Ok(release) = Release::read(String::from_utf8_lossy(bytes).into_owned()) {
-        drop(release.package_indexes("main"));
+        drop((release.package_indexes("main"), release.flat_index()));
     }
 }
 
@@ -148,6 +160,9 @@ pub fn deb(bytes: &[u8]) {
     on_disk(bytes, |path| {
         let Ok(deb) = Deb::open(path) else { return };
         drop(deb.info_name());
+        if !debian::is_ours(deb.architecture()) {
+            return;
+        }
         // A package of nobody's archive: what it says of itself is read as an index.
         let text = debian::local::paragraph(&deb, bytes.len() as u64, &Digest::of(bytes));
         let index = Index::parse(text.as_bytes()).expect("its fields were checked");
@@ -163,6 +178,9 @@ pub fn deb(bytes: &[u8]) {
 /// A package's control file, by itself: most of what a package of somebody else says stands there.
 pub fn deb_control(bytes: &[u8]) {
     let Ok(deb) = Deb::of_control(Path::new("app.deb"), bytes.to_vec()) else { return };
+    if !debian::is_ours(deb.architecture()) {
+        return;
+    }
     let text = debian::local::paragraph(&deb, 1, &Digest::of(bytes));
     let index = Index::parse(text.as_bytes()).expect("its fields were checked");
     let package = index.packages().next().expect("one package");

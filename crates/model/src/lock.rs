@@ -76,11 +76,11 @@ pub struct LockedArchive {
     /// `main` (the recipe's `mirror`), `updates` (`mirror` as well), `security` (its `security_mirror`), or the name of one of the
     /// recipe's repositories.
     pub name: String,
-    /// The suite below `dists/`: `bookworm`, `bookworm-updates`, `bookworm-security`.
+    /// The suite below `dists/`: `bookworm`, `bookworm-updates`, `bookworm-security`; of a flat repository its path, ending with `/`.
     pub suite: String,
     /// `Date` of the release file.
     pub date: jiff::Timestamp,
-    /// SHA-256 of InRelease.
+    /// SHA-256 of InRelease; of Release where that is signed beside itself.
     pub in_release: Digest,
 }
 
@@ -291,9 +291,9 @@ impl Lock {
     }
 
     fn fits_repositories(&self, wanted: &[Repository]) -> Result<(), Stale> {
-        let locked = self.archives.iter().filter(|archive| !OWN.contains(&archive.name.as_str()));
+        let locked = self.archives.iter().filter(|archive| !archive.is_of_base());
         let locked: Vec<_> = locked.map(|archive| format!("{} {}", archive.name, archive.suite)).collect();
-        let wanted: Vec<_> = wanted.iter().map(|wanted| format!("{} {}", wanted.name, wanted.suite)).collect();
+        let wanted: Vec<_> = wanted.iter().map(|wanted| format!("{} {}", wanted.name, wanted.layout)).collect();
         match locked == wanted {
             true => Ok(()),
             false => Err(Stale::Repositories { locked: locked.join(", "), wanted: wanted.join(", ") }),
@@ -332,6 +332,13 @@ impl Lock {
             }
         }
         Ok(())
+    }
+}
+
+impl LockedArchive {
+    /// Whether it is an archive of the base, and no repository of the recipe.
+    pub fn is_of_base(&self) -> bool {
+        OWN.contains(&self.name.as_str())
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) mod writable;
 use std::{collections::BTreeMap, time::Duration};
 
 pub use self::{
-    archive::{Repository, Security, Sources},
+    archive::{Layout, Repository, Security, Sources},
     containerfile_base::ContainerfileBase,
     files::{FileKind, FileProblem, RecipeFiles},
     oci_base::{ImportLimits, OciBase},

@@ -6,11 +6,11 @@ mod whole;
 
 use std::time::Duration;
 
-use common::recipe;
+use common::{Files, recipe, recipe_with};
 use kiln_model::{
     Fleet,
     diagnostic::Diagnostics,
-    recipe::{Base, Distribution},
+    recipe::{Base, Distribution, Layout},
     schema::{fleet::FleetToml, image::ImageToml},
 };
 use whole::{WHOLE_FLEET, WHOLE_RECIPE};
@@ -54,6 +54,27 @@ fn unit_a_base_of_ubuntu_has_ubuntus_archive() {
     let own = base("mirror = \"https://mirror.example/ubuntu/\"\nsecurity_mirror = false\ncomponents = [\"main\"]\n");
     assert_eq!((own.mirror.as_str(), own.security_mirror), ("https://mirror.example/ubuntu", None));
     assert_eq!(own.components, ["main"]);
+}
+
+#[test]
+fn unit_a_suite_that_ends_with_a_slash_is_a_flat_repository() {
+    let read = |keys: &str| {
+        let text = format!(
+            "name = \"hello\"\n[base]\ndebian = \"bookworm\"\n[base.repository.shop]\nurl = \"https://x\"\n{keys}"
+        );
+        let files = Files::default().with("shop.asc", "");
+        let Base::Debian(base) = recipe_with(&text, &files).expect("right").base else { panic!("{keys}") };
+        base.repositories[0].layout.clone()
+    };
+    for (written, directory, shown) in
+        [("/", "", "/"), ("./", "", "/"), ("stable/", "stable/", "stable/"), ("a:/b+c/", "a:/b+c/", "a:/b+c/")]
+    {
+        let layout = read(&format!("suite = \"{written}\"\nkey = \"shop.asc\"\n"));
+        assert_eq!(layout, Layout::Flat { directory: directory.to_owned() });
+        assert_eq!((layout.directory().as_str(), layout.to_string().as_str()), (directory, shown));
+    }
+    let layout = read("suite = \"stable/updates\"\ncomponents = [\"main\"]\nkey = \"shop.asc\"\n");
+    assert_eq!((layout.directory().as_str(), layout.to_string().as_str()), ("dists/stable/updates/", "stable/updates"));
 }
 
 #[test]

@@ -82,6 +82,10 @@ fn unit_packages_and_repositories() {
             "[base.repository.shop]\nurl = \"https://x\"\nsuite = \"../x\"\ncomponents = [\"main\"]\nkey = \"page\"\n",
         ),
         base("repository = [\"https://x\"]\n"),
+        base("[base.repository.flat]\nurl = \"https://x\"\nsuite = \"stable/\"\ncomponents = [\"main\"]\n"),
+        base("[base.repository.flat]\nurl = \"https://x\"\nsuite = \"../\"\nkey = \"page\"\ncomponent = \"main\"\n"),
+        base("[base.repository.flat]\nurl = \"https://x\"\nsuite = \"/deb/\"\nkey = \"missing.asc\"\n"),
+        base("[base.repository.flat]\nurl = \"https://x\"\nsuite = \"binary-$(ARCH)/\"\nkey = \"missing.asc\"\n"),
     ];
     let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
     insta::assert_snapshot!(shown(&pieces));

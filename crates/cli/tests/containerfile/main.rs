@@ -2,6 +2,7 @@
 
 mod import;
 mod like_buildah;
+mod remote;
 mod steps;
 mod world;
 mod wrong;

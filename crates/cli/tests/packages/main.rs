@@ -2,6 +2,7 @@
 
 mod bare;
 mod files;
+mod flat;
 mod repository;
 mod services;
 mod world;

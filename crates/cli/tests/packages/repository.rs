@@ -11,13 +11,13 @@ use std::{
 use crate::world::{APP, Deb, World, run};
 
 /// A directory that is a repository.
-struct Vendor {
-    temp: tempfile::TempDir,
-    address: String,
+pub struct Vendor {
+    pub temp: tempfile::TempDir,
+    pub address: String,
 }
 
 impl Vendor {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let temp = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(temp.path().join("pool")).expect("a directory");
         fs::create_dir_all(temp.path().join(INDEX)).expect("a directory");
@@ -29,7 +29,7 @@ impl Vendor {
         self.temp.path().join(format!("gpg-{who}"))
     }
 
-    fn gpg(&self, who: &str) -> Command {
+    pub fn gpg(&self, who: &str) -> Command {
         let mut gpg = Command::new("gpg");
         gpg.arg("--homedir").arg(self.home(who)).args(["--batch", "--quiet", "--yes", "--pinentry-mode", "loopback"]);
         gpg.args(["--passphrase", ""]);
@@ -37,7 +37,7 @@ impl Vendor {
     }
 
     /// Makes a key and gives its public part, armoured.
-    fn key(&self, who: &str) -> String {
+    pub fn key(&self, who: &str) -> String {
         fs::create_dir(self.home(who)).expect("a directory");
         let address = format!("{who} <{who}@example.org>");
         run(self.gpg(who).args(["--quick-generate-key", &address, "ed25519", "sign", "never"]));
@@ -45,7 +45,7 @@ impl Vendor {
     }
 
     /// Lists what is in the pool.
-    fn publish(&self, signed_by: Option<&str>) {
+    pub fn publish(&self, signed_by: Option<&str>) {
         let scan = format!(
             "dpkg-scanpackages --multiversion pool 2>/dev/null >{INDEX}/Packages && cd dists/stable && \
              {{ printf 'Origin: Shop\\nSuite: stable\\nCodename: stable\\nArchitectures: amd64\\nComponents: main\\nDate: %s\\nSHA256:\\n' \
@@ -61,7 +61,7 @@ impl Vendor {
         }
     }
 
-    fn recipe(&self, world: &World, packages: &str) {
+    pub fn recipe(&self, world: &World, packages: &str) {
         let text = format!(
             "packages = [{packages}]\n\n[base.repository.shop]\nurl = \"{}\"\nsuite = \"stable\"\ncomponents = [\"main\"]\nkey = \"shop.asc\"\n",
             self.address
@@ -147,7 +147,11 @@ fn root_a_repository_that_is_unsigned_or_signed_by_a_stranger_is_refused() {
     vendor.recipe(&world, "\"app\"");
     vendor.publish(None);
     let told = world.bad(4);
-    assert!(told.contains("is not signed: it has no InRelease") && told.contains("./app.deb"), "{told}");
+    assert!(
+        told.contains("is not signed: it has neither InRelease nor Release with Release.gpg")
+            && told.contains("./app.deb"),
+        "{told}"
+    );
     vendor.publish(Some("stranger"));
     let told = world.bad(4);
     assert!(told.contains("is not accepted by `key = \"shop.asc\"`"), "{told}");
@@ -166,7 +170,7 @@ fn root_a_repository_that_is_unsigned_or_signed_by_a_stranger_is_refused() {
     assert!(world.bad(4).contains("cannot use `key = \"shop.asc\"` of the repository `shop`"));
 }
 
-fn replace(file: &Path, from: &str, to: &str) {
+pub fn replace(file: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(file).expect("readable");
     assert!(text.contains(from), "{text}");
     fs::write(file, text.replace(from, to)).expect("written");

@@ -3,7 +3,7 @@
 use kiln_model::{
     Digest, ImageDigest, ImageName, Lock,
     evidence::{BakeInputs, Material},
-    lock::{LockedOci, LockedPackage},
+    lock::{LockedArchive, LockedOci, LockedPackage},
     recipe::deb_file,
 };
 use sha2::{Digest as _, Sha256};
@@ -59,10 +59,7 @@ impl Chain<'_> {
 /// The lock, as Kiln writes it, and everything that it names.
 pub(super) fn of_lock(lock: &Lock) -> Vec<Material> {
     let file = Material::new(lock::FILE, Digest::of(lock.render().as_bytes()));
-    let archives = lock
-        .archives
-        .iter()
-        .map(|archive| Material::new(format!("InRelease of {}", archive.suite), archive.in_release));
+    let archives = lock.archives.iter().map(|archive| Material::new(of_archive(archive), archive.in_release));
     let packages = lock.sets.iter().chain(&lock.tools).flat_map(|set| &set.packages).map(of_package);
     [file].into_iter().chain(lock.oci.iter().chain(&lock.images).map(of_oci)).chain(archives).chain(packages).collect()
 }
@@ -76,6 +73,15 @@ pub(super) fn of_image(name: &ImageName, image: &ImageDigest) -> Material {
 fn of_oci(base: &LockedOci) -> Material {
     let name = base.source.split('@').next().unwrap_or_default();
     Material::new(format!("{name}@{}", base.manifest), base.manifest)
+}
+
+/// Debian's suites are known by their names, and others by their own.
+fn of_archive(archive: &LockedArchive) -> String {
+    let (name, suite) = (&archive.name, &archive.suite);
+    match archive.is_of_base() {
+        true => format!("InRelease of {suite}"),
+        false => format!("release file of {name} {suite}"),
+    }
 }
 
 fn of_package(package: &LockedPackage) -> Material {

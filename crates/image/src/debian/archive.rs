@@ -1,7 +1,7 @@
 //! The archives of a base: what they offer, read from verified indexes.
 //!
 //! A suite has up to three archives: the suite itself, its updates, and its security updates on their own mirror.
-//! [`Archives::refresh`] asks each for its `InRelease`, accepts it as [`super::release`] says, and reads the package
+//! [`Archives::refresh`] asks each for its [release file](super::signed), accepts it as [`super::release`] says, and reads the package
 //! indexes it names, under their hashes, from the cache where they are there. Where the network is away, the last
 //! accepted files are taken, checked again, and a note is passed on.
 
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use kiln_model::{
     Digest,
     lock::LockedArchive,
-    recipe::{DebianBase, Distribution},
+    recipe::{DebianBase, Distribution, Layout},
 };
 
 use super::{
@@ -23,7 +23,8 @@ use super::{
     http::{Client, Expected, HttpError, Limits},
     index::{Index, IndexError, cache},
     keys::{Keyring, KeyringError},
-    release::{IndexFile, Release, ReleaseError},
+    release::{IndexFile, Release, ReleaseError, Wanted},
+    signed::Signed,
 };
 
 /// Why an archive cannot be used.
@@ -43,8 +44,8 @@ pub enum ArchiveError {
         #[source]
         source: Box<KeyringError>,
     },
-    /// A repository has no `InRelease`.
-    #[error("the repository {archive} is not signed: it has no InRelease")]
+    /// A repository has no signed release file.
+    #[error("the repository {archive} is not signed: it has neither InRelease nor Release with Release.gpg")]
     Unsigned {
         /// Address and suite.
         archive: String,
@@ -67,7 +68,7 @@ pub enum ArchiveError {
         #[source]
         source: Option<HttpError>,
     },
-    /// The archive's `InRelease` is not accepted.
+    /// The archive's release file is not accepted.
     #[error("{archive} is not accepted{}", by_its_key(key))]
     Release {
         /// Mirror and suite.
@@ -127,8 +128,9 @@ impl ArchiveError {
             }
             Self::Release { source, .. } => Some(source.help()),
             Self::Unsigned { .. } => Some(
-                "are `url` and `suite` right? Nothing is installed from a repository that is not signed; its .deb files can be \
-                 named themselves (`packages = [\"./app.deb\"]`), which are locked by their hash",
+                "are `url` and `suite` right? The `suite` of a flat repository, one without `dists/`, ends with `/`. Nothing is installed \
+                 from a repository that is not signed; its .deb files can be named themselves (`packages = [\"./app.deb\"]`), which are \
+                 locked by their hash",
             ),
             Self::Fetch { source: HttpError::Status { status: 404, .. }, .. } => {
                 Some("check `mirror` and the suite's code name under [base]")
@@ -159,11 +161,11 @@ pub struct Archive {
     pub name: String,
     /// Mirror address, without a trailing `/`.
     pub mirror: String,
-    /// `bookworm`, `bookworm-updates`, `bookworm-security`.
+    /// `bookworm`, `bookworm-updates`, `bookworm-security`; of a flat repository its path, ending with `/`.
     pub suite: String,
     /// `Date` of its release file.
     pub date: Timestamp,
-    /// SHA-256 of the `InRelease` as fetched.
+    /// SHA-256 of the release file as fetched.
     pub release: Digest,
     /// Its packages, one index for each component (and architecture, where `all` has its own).
     pub indexes: Vec<Index>,
@@ -173,8 +175,6 @@ pub struct Archive {
 #[derive(Debug)]
 pub struct Archives(pub Vec<Archive>);
 
-/// More than any `InRelease` has.
-const RELEASE_LIMIT: u64 = 16 << 20;
 /// Ten times bookworm's `main`.
 const INDEX_LIMIT: u64 = 512 << 20;
 
@@ -243,8 +243,7 @@ pub(super) fn places(base: &DebianBase) -> Vec<Place> {
     let place = |name: &str, mirror: &str, suite| Place {
         name: name.to_owned(),
         mirror: mirror.trim_end_matches('/').to_owned(),
-        suite,
-        components: base.components.clone(),
+        layout: Layout::Suite { suite, components: base.components.clone() },
         key: None,
     };
     let mut places = vec![place("main", &base.mirror, base.suite.clone())];
@@ -254,9 +253,10 @@ pub(super) fn places(base: &DebianBase) -> Vec<Place> {
         places.extend(security.map(|mirror| place("security", mirror, format!("{}-security", base.suite))));
     }
     places.extend(base.repositories.iter().map(|repository| Place {
-        components: repository.components.clone(),
+        name: repository.name.to_string(),
+        mirror: repository.url.trim_end_matches('/').to_owned(),
+        layout: repository.layout.clone(),
         key: Some(repository.key.clone()),
-        ..place(repository.name.as_str(), &repository.url, repository.suite.clone())
     }));
     places
 }
@@ -282,92 +282,97 @@ struct Reader<'a> {
 pub(super) struct Place {
     pub name: String,
     pub mirror: String,
-    pub suite: String,
-    components: Vec<String>,
+    layout: Layout,
     /// The file of a repository's keys.
     key: Option<String>,
 }
 
 impl Place {
     fn url(&self, path: &str) -> String {
-        format!("{}/dists/{}/{path}", self.mirror, self.suite)
+        format!("{}/{}{path}", self.mirror, self.layout.directory())
     }
 }
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.mirror, self.suite)
+        write!(f, "{} {}", self.mirror, self.layout)
     }
 }
 
 impl Reader<'_> {
     fn archive(&self, place: Place) -> Result<Archive, ArchiveError> {
-        let (bytes, release) = self.release(&place)?;
-        let mut indexes = Vec::new();
-        for component in &place.components {
-            let files = release.package_indexes(component).map_err(|source| refused(&place, source))?;
-            for file in files {
-                indexes.push(self.index(&place, &release, &file)?);
+        let (signed, release) = self.release(&place)?;
+        let files = match &place.layout {
+            Layout::Suite { components, .. } => {
+                let files: Result<Vec<_>, _> = components.iter().map(|name| release.package_indexes(name)).collect();
+                files.map(|files| files.concat())
             }
-        }
-        let Place { name, mirror, suite, .. } = place;
-        Ok(Archive { name, mirror, suite, date: release.date, release: Digest::of(&bytes), indexes })
+            Layout::Flat { .. } => release.flat_index().map(|file| vec![file]),
+        };
+        let files = files.map_err(|source| refused(&place, source))?;
+        let indexes = files.iter().map(|file| self.index(&place, &release, file)).collect::<Result<_, _>>()?;
+        let suite = place.layout.to_string();
+        let Place { name, mirror, .. } = place;
+        Ok(Archive { name, mirror, suite, date: release.date, release: signed.digest(), indexes })
     }
 
-    /// The accepted `InRelease`: the mirror's, or the cached one where the mirror is away or behind it.
-    fn release(&self, place: &Place) -> Result<(Vec<u8>, Release), ArchiveError> {
+    /// The accepted release file: the mirror's, or the cached one where the mirror is away or behind it.
+    fn release(&self, place: &Place) -> Result<(Signed, Release), ArchiveError> {
         let path = self.lists.join(format!("{}.InRelease", Digest::of(place.url("").as_bytes()).short()));
-        let open = |bytes: &[u8]| self.open(bytes, place);
-        let cached = || fs::read(&path).ok();
+        let cached = || fs::read(&path).ok().map(Signed::from_bytes);
         let fetched = match self.network {
-            Use::Network => self.client.get(&place.url("InRelease"), RELEASE_LIMIT),
+            Use::Network => Signed::fetch(&self.client, &place.url("")),
             Use::CacheOnly => return self.cached_release(place, cached(), None),
         };
-        let bytes = match fetched {
-            Err(HttpError::Status { status: 404, .. }) if place.key.is_some() => {
+        let signed = match fetched {
+            Err(HttpError::Status { status: 404 | 410, .. }) if place.key.is_some() => {
                 return Err(ArchiveError::Unsigned { archive: place.to_string() });
             }
             Err(error) if error.is_away() => return self.cached_release(place, cached(), Some(error)),
             Err(source) => return Err(ArchiveError::Fetch { archive: place.to_string(), source }),
-            Ok(bytes) => bytes,
+            Ok(signed) => signed,
         };
-        let release = open(&bytes).map_err(|source| refused(place, source))?;
+        let release = self.open(&signed, place).map_err(|source| refused(place, source))?;
         if let Some(older) = cached() {
-            if older == bytes {
-                return Ok((bytes, release));
+            if older == signed {
+                return Ok((signed, release));
             }
-            if let Ok(seen) = open(&older)
+            if let Ok(seen) = self.open(&older, place)
                 && seen.date > release.date
             {
                 return Ok((older, seen));
             }
         }
-        write_whole(&path, &bytes).map_err(|source| self.cache_error(&path, source))?;
-        Ok((bytes, release))
+        write_whole(&path, &signed.to_bytes()).map_err(|source| self.cache_error(&path, source))?;
+        Ok((signed, release))
     }
 
-    fn open(&self, bytes: &[u8], place: &Place) -> Result<Release, ReleaseError> {
+    fn open(&self, signed: &Signed, place: &Place) -> Result<Release, ReleaseError> {
         // Others name their suites as Debian does, by role or by code name.
         let (keys, naming) = match self.of_repositories.get(&place.name) {
             Some(keys) => (keys, Distribution::Debian),
             None => (&self.keys, self.distribution),
         };
-        Release::open(bytes, (naming, &place.suite), keys, self.now)
+        let wanted = match &place.layout {
+            Layout::Suite { suite, .. } => Wanted::Suite(naming, suite),
+            Layout::Flat { .. } => Wanted::Any,
+        };
+        Release::open(signed, wanted, keys, self.now)
     }
 
     fn cached_release(
         &self,
         place: &Place,
-        cached: Option<Vec<u8>>,
+        cached: Option<Signed>,
         source: Option<HttpError>,
-    ) -> Result<(Vec<u8>, Release), ArchiveError> {
-        let Some(bytes) = cached else {
+    ) -> Result<(Signed, Release), ArchiveError> {
+        let Some(signed) = cached else {
             return Err(ArchiveError::NotCached { archive: place.to_string(), source });
         };
-        let release = self.open(&bytes, place).map_err(|e| refused(place, e))?;
+        let release = self.open(&signed, place).map_err(|e| refused(place, e))?;
         if let Some(reason) = source {
             (self.events)(Event::Away { archive: place.to_string(), since: release.date, reason: reason.to_string() });
         }
-        Ok((bytes, release))
+        Ok((signed, release))
     }
 
     fn index(&self, place: &Place, release: &Release, file: &IndexFile) -> Result<Index, ArchiveError> {
@@ -403,9 +408,10 @@ impl Reader<'_> {
 
     fn fetch_index(&self, place: &Place, release: &Release, file: &IndexFile) -> Result<Vec<u8>, ArchiveError> {
         let failed = |source| ArchiveError::Fetch { archive: place.to_string(), source };
-        let url = match (release.by_hash(), file.path.rsplit_once('/')) {
-            (true, Some((directory, _))) => place.url(&format!("{directory}/by-hash/SHA256/{}", file.digest.hex())),
-            _ => place.url(&file.path),
+        let directory = file.path.rfind('/').map_or("", |end| &file.path[..=end]);
+        let url = match release.by_hash() {
+            true => place.url(&format!("{directory}by-hash/SHA256/{}", file.digest.hex())),
+            false => place.url(&file.path),
         };
         if file.size > INDEX_LIMIT || file.unpacked > INDEX_LIMIT {
             return Err(failed(HttpError::TooLarge { url, limit: INDEX_LIMIT }));

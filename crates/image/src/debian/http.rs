@@ -99,6 +99,10 @@ impl HttpError {
         matches!(self, Self::Connect { .. } | Self::Stalled { .. } | Self::Broken { .. })
             || matches!(self, Self::Status { status, .. } if *status >= 500)
     }
+    /// Whether this says that the server has no such file. Stores of objects answer 403 for what is not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Status { status: 403 | 404 | 410, .. })
+    }
     /// Whether the same request may go better a little later.
     fn is_passing(&self) -> bool {
         self.is_away() || matches!(self, Self::Status { status: 408 | 425 | 429, .. })

@@ -6,7 +6,7 @@
 
 use std::{cmp::Ordering, ops::Range};
 
-use super::{relation, version};
+use super::{is_ours, relation, version};
 
 pub mod cache;
 
@@ -185,7 +185,7 @@ impl<'a> Package<'a> {
 }
 
 impl Index {
-    /// Reads a `Packages` text.
+    /// Reads a `Packages` text. Packages for other machines, which those of flat repositories list as well, are left out.
     pub fn parse(text: &[u8]) -> Result<Self, IndexError> {
         let text = std::str::from_utf8(text).map_err(|error| IndexError::NotText(error.valid_up_to()))?;
         if u32::try_from(text.len()).is_err() {
@@ -261,6 +261,8 @@ struct Builder {
     record: Record,
     started: bool,
     hashed: bool,
+    /// Where the paragraph's text starts.
+    start: usize,
     /// The kept field that a following indented line belongs to.
     open: Option<Field>,
 }
@@ -282,7 +284,7 @@ impl Builder {
         self.started = true;
         self.open = None;
         let Some((key, value)) = line.split_once(':') else { return Ok(()) };
-        let value = value.trim();
+        let mut value = value.trim();
         let field = match key {
             "Package" => Field::Name,
             "Version" => Field::Version,
@@ -292,7 +294,11 @@ impl Builder {
             "Provides" => Field::Provides,
             "Conflicts" => Field::Conflicts,
             "Breaks" => Field::Breaks,
-            "Filename" => Field::Filename,
+            "Filename" => {
+                // dpkg-scanpackages writes `./` where it is told to look here.
+                value = value.strip_prefix("./").unwrap_or(value);
+                Field::Filename
+            }
             _ => return self.small_field(key, value),
         };
         self.keep(field, value);
@@ -332,6 +338,12 @@ impl Builder {
         if !std::mem::take(&mut self.started) {
             return Ok(());
         }
+        let architecture = &self.index.text[self.record.fields[Field::Architecture as usize].range()];
+        if !architecture.is_empty() && !is_ours(architecture) {
+            self.index.text.truncate(self.start);
+            (self.record, self.open, self.hashed) = (new_record(), None, false);
+            return Ok(());
+        }
         let required = [
             (Field::Name, "Package"),
             (Field::Version, "Version"),
@@ -349,7 +361,7 @@ impl Builder {
             return Err(self.bad("Filename"));
         }
         self.index.records.push(self.record);
-        (self.record, self.open) = (new_record(), None);
+        (self.record, self.open, self.start) = (new_record(), None, self.index.text.len());
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Who may sign an archive: OpenPGP keyrings, and clear-signed texts checked against them.
+//! Who may sign an archive: OpenPGP keyrings, and texts checked against them, signed within themselves or beside.
 //!
 //! A text is accepted when at least one of its signatures is good and made by a key of the keyring that is neither
 //! expired nor revoked, and none of the signatures by keys of the keyring is wrong. Signatures by other keys do not
@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use kiln_model::recipe::Distribution;
 use pgp::{
-    composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey},
+    composed::{CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey, SignedPublicSubKey},
     crypto::hash::HashAlgorithm,
     packet::{Signature, SignatureType},
     types::{KeyDetails, Tag},
@@ -152,8 +152,7 @@ impl Keyring {
 
     /// Reads a keyring, binary or armoured.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
-        let armoured = bytes.trim_ascii_start().starts_with(b"-----BEGIN");
-        let keys: Result<Vec<_>, _> = if armoured {
+        let keys: Result<Vec<_>, _> = if is_armoured(bytes) {
             SignedPublicKey::from_armor_many(bytes).and_then(|(keys, _headers)| keys.collect())
         } else {
             SignedPublicKey::from_bytes_many(bytes).and_then(|keys| keys.collect())
@@ -173,20 +172,37 @@ impl Keyring {
         let (message, _headers) =
             CleartextSignedMessage::from_string(message).map_err(|error| SignatureError::Unreadable(error.into()))?;
         let text = message.signed_text();
+        self.accept(message.signatures(), text.as_bytes(), now)?;
+        Ok(text)
+    }
+
+    /// Checks a text by signatures that lie beside it, armoured or binary.
+    pub fn check(&self, text: &[u8], signatures: &[u8], now: Timestamp) -> Result<(), SignatureError> {
+        let signatures: Result<Vec<_>, _> = if is_armoured(signatures) {
+            DetachedSignature::from_armor_many(signatures).and_then(|(all, _headers)| all.collect())
+        } else {
+            DetachedSignature::from_bytes_many(signatures).and_then(|all| all.collect())
+        };
+        let signatures = signatures.map_err(|error| SignatureError::Unreadable(error.into()))?;
+        let signatures: Vec<_> = signatures.into_iter().map(|beside| beside.signature).collect();
+        self.accept(&signatures, text, now)
+    }
+
+    fn accept(&self, signatures: &[Signature], text: &[u8], now: Timestamp) -> Result<(), SignatureError> {
         let mut good = false;
         let mut refused = None;
-        for signature in message.signatures() {
+        for signature in signatures {
             let Some(signer) = self.signer(signature) else { continue };
-            match signer.check(signature, &text, now) {
+            match signer.check(signature, text, now) {
                 Ok(()) => good = true,
                 Err(error @ SignatureError::Bad { .. }) => return Err(error),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
         match (good, refused) {
-            (true, _) => Ok(text),
+            (true, _) => Ok(()),
             (false, Some(error)) => Err(error),
-            (false, None) => Err(foreign(message.signatures())),
+            (false, None) => Err(foreign(signatures)),
         }
     }
 
@@ -206,6 +222,10 @@ impl Keyring {
             Some(Signer { key, subkey: Some(subkey) })
         })
     }
+}
+
+fn is_armoured(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"-----BEGIN")
 }
 
 fn foreign(signatures: &[Signature]) -> SignatureError {
@@ -231,12 +251,12 @@ impl Signer<'_> {
         fingerprint.to_string().to_uppercase()
     }
 
-    fn check(&self, signature: &Signature, text: &str, now: Timestamp) -> Result<(), SignatureError> {
+    fn check(&self, signature: &Signature, text: &[u8], now: Timestamp) -> Result<(), SignatureError> {
         let key = || self.name();
         let is_document = matches!(signature.typ(), Some(SignatureType::Text | SignatureType::Binary));
         let verified = match self.subkey {
-            Some(subkey) => signature.verify(&subkey.key, text.as_bytes()),
-            None => signature.verify(&self.key.primary_key, text.as_bytes()),
+            Some(subkey) => signature.verify(&subkey.key, text),
+            None => signature.verify(&self.key.primary_key, text),
         };
         verified.map_err(|source| SignatureError::Bad { key: key(), source: source.into() })?;
         if !is_document {

@@ -14,13 +14,13 @@ use kiln_model::{Digest, lock::LockedPackage};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    ARCHITECTURE,
     deb::{Deb, DebError},
     fetch,
     index::{Index, IndexError},
+    is_ours,
 };
 
-/// What packages are for, beside `all`.
-const ARCHITECTURE: &str = "amd64";
 /// A larger file is no package that Kiln installs, bytes.
 const SIZE_LIMIT: u64 = 8 << 30;
 /// The fields that the solver looks at.
@@ -144,7 +144,7 @@ impl Local {
         let there = directory.join(path);
         let (size, sha256) = digest(directory, path)?;
         let deb = Deb::open(&there).map_err(|source| LocalError::Deb { path: path.to_owned(), source })?;
-        if ![ARCHITECTURE, "all"].contains(&deb.architecture()) {
+        if !is_ours(deb.architecture()) {
             let (path, architecture) = (path.to_owned(), deb.architecture().to_owned());
             return Err(LocalError::Architecture { path, architecture });
         }

@@ -1,11 +1,14 @@
-//! An archive's `InRelease`: whose suite it is, when it was made, until when it holds, and the hash of every index.
+//! An archive's release file: whose suite it is, when it was made, until when it holds, and the hash of every index.
 
 use jiff::Timestamp;
 use kiln_model::{Digest, recipe::Distribution};
 
-use super::keys::{Keyring, SignatureError};
+use super::{
+    keys::{Keyring, SignatureError},
+    signed::Signed,
+};
 
-/// Why an `InRelease` is not accepted.
+/// Why a release file is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// Its signature.
@@ -36,6 +39,9 @@ pub enum ReleaseError {
         /// `Date`
         date: Timestamp,
     },
+    /// A flat repository has no index.
+    #[error("the repository's release file names no `Packages` with a SHA-256")]
+    NoIndex,
     /// A component or architecture is not in it.
     #[error("the suite `{suite}` has no component `{component}` for amd64")]
     NoComponent {
@@ -64,6 +70,9 @@ impl ReleaseError {
             Self::Expired { .. } => {
                 "the mirror is out of date (or this machine's clock is wrong): use another mirror, or bake from a lock"
             }
+            Self::NoIndex => {
+                "is it a flat repository? Of one with `dists/` the `suite` is written without `/` at its end, and with `components`"
+            }
             Self::OtherSuite { .. } => "write the suite's code name, for example `bookworm`",
             Self::NoComponent { .. } => {
                 "Debian's components are main, contrib, non-free and non-free-firmware, Ubuntu's main, restricted, universe and multiverse"
@@ -75,7 +84,7 @@ impl ReleaseError {
 /// One index file of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexFile {
-    /// Relative to the suite's directory: `main/binary-amd64/Packages.xz`.
+    /// Relative to the release file: `main/binary-amd64/Packages.xz`, or `Packages.gz` of a flat repository.
     pub path: String,
     /// In bytes.
     pub size: u64,
@@ -85,10 +94,19 @@ pub struct IndexFile {
     pub unpacked: u64,
 }
 
-/// A verified `InRelease`.
+/// Whose release file is wanted.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// That of a suite, named as this distribution names its suites.
+    Suite(Distribution, &'a str),
+    /// That of a flat repository, which need not have a name.
+    Any,
+}
+
+/// A verified release file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// `Codename`
+    /// `Codename`, or `Suite` where there is none; empty where there is neither.
     pub codename: String,
     /// `Date`
     pub date: Timestamp,
@@ -100,15 +118,12 @@ pub struct Release {
 const CLOCK_SKEW: i64 = 300;
 
 impl Release {
-    /// Checks the signature, the dates and the name of a fetched `InRelease`.
-    pub fn open(
-        bytes: &[u8],
-        wanted: (Distribution, &str),
-        keys: &Keyring,
-        now: Timestamp,
-    ) -> Result<Self, ReleaseError> {
-        let release = Self::read(keys.open(bytes, now)?)?;
-        release.check_name(wanted.0, wanted.1)?;
+    /// Checks the signature, the dates and the name of a fetched release file.
+    pub fn open(signed: &Signed, wanted: Wanted<'_>, keys: &Keyring, now: Timestamp) -> Result<Self, ReleaseError> {
+        let release = Self::read(signed.open(keys, now)?)?;
+        if let Wanted::Suite(of, suite) = wanted {
+            release.check_name(of, suite)?;
+        }
         if release.date.as_second() > now.as_second() + CLOCK_SKEW {
             return Err(ReleaseError::Future { date: release.date });
         }
@@ -122,10 +137,7 @@ impl Release {
         let date =
             |name| field(&text, name).map(|value| parse_date(value).ok_or(ReleaseError::Field(name))).transpose();
         Ok(Self {
-            codename: field(&text, "Codename")
-                .or(field(&text, "Suite"))
-                .ok_or(ReleaseError::Field("Codename"))?
-                .to_owned(),
+            codename: field(&text, "Codename").or(field(&text, "Suite")).unwrap_or_default().to_owned(),
             date: date("Date")?.ok_or(ReleaseError::Field("Date"))?,
             valid_until: date("Valid-Until")?,
             text,
@@ -135,6 +147,9 @@ impl Release {
     /// Debian's `Suite` is a role (`stable`) and its `Codename` tells updates from the suite itself; Ubuntu's `Codename` is the
     /// same in all of them.
     fn check_name(&self, of: Distribution, wanted: &str) -> Result<(), ReleaseError> {
+        if self.codename.is_empty() {
+            return Err(ReleaseError::Field("Codename"));
+        }
         let suite = field(&self.text, "Suite").unwrap_or_default();
         if suite == wanted || (of == Distribution::Debian && self.codename == wanted) {
             return Ok(());
@@ -156,6 +171,11 @@ impl Release {
         let own = self.index(&format!("{component}/binary-amd64/Packages")).ok_or_else(missing)?;
         let all = self.has_own_all().then(|| self.index(&format!("{component}/binary-all/Packages"))).flatten();
         Ok([own].into_iter().chain(all).collect())
+    }
+
+    /// The package index of a flat repository, of all architectures.
+    pub fn flat_index(&self) -> Result<IndexFile, ReleaseError> {
+        self.index("Packages").ok_or(ReleaseError::NoIndex)
     }
 
     /// The best form of an index: xz, gz or plain.
@@ -188,11 +208,13 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// `Sat, 11 Jul 2026 10:16:37 UTC` (RFC 1123, always UTC).
+/// `Sat, 11 Jul 2026 10:16:37 UTC` (RFC 1123), or `Sat Jul 11 10:16:37 2026` (asctime, which the Open Build Service writes and apt
+/// takes as well); always UTC.
 fn parse_date(text: &str) -> Option<Timestamp> {
     let text = text.strip_suffix("UTC").or(text.strip_suffix("GMT")).unwrap_or(text).trim();
     let text = text.strip_suffix("+0000").unwrap_or(text).trim();
-    let time = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", text).ok()?;
+    let forms = ["%a, %d %b %Y %H:%M:%S", "%a %b %e %H:%M:%S %Y"];
+    let time = forms.iter().find_map(|form| jiff::civil::DateTime::strptime(form, text).ok())?;
     jiff::tz::TimeZone::UTC.to_timestamp(time).ok()
 }
 
@@ -234,6 +256,19 @@ mod tests {
         assert!(matches!(updates.check_name(Distribution::Ubuntu, "noble"), Err(ReleaseError::OtherSuite { .. })));
         assert!(matches!(release.check_name(Distribution::Debian, "trixie"), Err(ReleaseError::OtherSuite { .. })));
         assert!(matches!(Release::read("Suite: x\nDate: soon\n".into()), Err(ReleaseError::Field("Date"))));
+    }
+
+    #[test]
+    fn a_flat_repository_has_one_index_and_need_not_have_a_name() {
+        let hash = "515e692f2c4121c6fcec444ef100cc18f79a991910615f3a88c8b7becfc94d2f";
+        let text = format!("Date: Sat Jul  4 10:16:37 2026\nSHA256:\n {hash} 9 Packages\n {hash} 5 Packages.gz\n");
+        let release = Release::read(text.clone()).unwrap();
+        assert_eq!(release.date.to_string(), "2026-07-04T10:16:37Z");
+        let index = release.flat_index().unwrap();
+        assert_eq!((index.path.as_str(), index.size, index.unpacked), ("Packages.gz", 5, 9));
+        assert!(matches!(release.check_name(Distribution::Debian, ""), Err(ReleaseError::Field("Codename"))));
+        let unhashed = Release::read(text.replace("SHA256", "MD5Sum")).unwrap();
+        assert!(matches!(unhashed.flat_index(), Err(ReleaseError::NoIndex)));
     }
 
     proptest! {

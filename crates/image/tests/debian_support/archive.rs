@@ -8,10 +8,12 @@ use kiln_image::debian::KeyFiles;
 use kiln_model::{
     Digest,
     lock::LockedPackage,
-    recipe::{DebianBase, Distribution, Repository},
+    recipe::{DebianBase, Distribution, Layout, Repository},
 };
 use pgp::{
-    composed::{CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey},
+    composed::{
+        CleartextSignedMessage, DetachedSignature, KeyType, SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey,
+    },
     packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData},
     ser::Serialize,
     types::{Duration, KeyDetails, Password, Tag},
@@ -63,14 +65,25 @@ impl Key {
 
     /// Signs for this many seconds.
     pub fn sign_for(&self, text: &str, seconds: Option<u32>) -> Vec<u8> {
+        let config = self.signing(SignatureType::Text, seconds);
+        let signed = CleartextSignedMessage::new(text, config, &self.0.primary_key, &Password::empty()).unwrap();
+        signed.to_armored_bytes(Default::default()).unwrap()
+    }
+
+    /// Signs beside the text, for this many seconds.
+    pub fn sign_beside(&self, text: &str, seconds: Option<u32>) -> DetachedSignature {
+        let config = self.signing(SignatureType::Binary, seconds);
+        DetachedSignature::new(config.sign(&self.0.primary_key, &Password::empty(), text.as_bytes()).unwrap())
+    }
+
+    fn signing(&self, kind: SignatureType, seconds: Option<u32>) -> SignatureConfig {
         let key = &self.0.primary_key;
-        let mut config = SignatureConfig::from_key(rand08::thread_rng(), key, SignatureType::Text).unwrap();
+        let mut config = SignatureConfig::from_key(rand08::thread_rng(), key, kind).unwrap();
         let now = pgp::types::Timestamp::now();
         let lasts = seconds.map(|seconds| SubpacketData::SignatureExpirationTime(Duration::from_secs(seconds)));
         let data = [SubpacketData::SignatureCreationTime(now), SubpacketData::IssuerFingerprint(key.fingerprint())];
         config.hashed_subpackets = data.into_iter().chain(lasts).map(|d| Subpacket::regular(d).unwrap()).collect();
-        let signed = CleartextSignedMessage::new(text, config, key, &Password::empty()).unwrap();
-        signed.to_armored_bytes(Default::default()).unwrap()
+        config
     }
 }
 
@@ -189,6 +202,22 @@ impl Archive {
         self.server.set(&format!("/dists/{SUITE}/InRelease"), Answer::Body(bytes));
     }
 
+    /// As a flat repository in this directory, with this release file; the directory ends with `/`, or is empty.
+    pub fn flat(&self, directory: &str, release: &str) -> Repository {
+        let text: String = self.packages.iter().map(Package::paragraph).collect();
+        self.server.set(&format!("/{directory}InRelease"), Answer::Body(self.key.sign(release)));
+        self.server.set(&format!("/{directory}Packages"), Answer::Body(text.into_bytes()));
+        Repository { layout: Layout::Flat { directory: directory.to_owned() }, ..self.repository("flat") }
+    }
+
+    /// The release file of [`Self::flat`], with these lines in it.
+    pub fn flat_release(&self, more: &str) -> String {
+        let text: String = self.packages.iter().map(Package::paragraph).collect();
+        let date = Timestamp::now().strftime("%a %b %e %H:%M:%S %Y");
+        let hash = Digest::of(text.as_bytes()).hex();
+        format!("Origin: Test\nDate: {date}\n{more}SHA256:\n {hash} {} Packages\n", text.len())
+    }
+
     /// Its key, as the recipe's `keyring`.
     pub fn keys(&self) -> KeyFiles {
         KeyFiles { keyring: Some(self.key.keyring()), repositories: Vec::new() }
@@ -199,8 +228,7 @@ impl Archive {
         Repository {
             name: name.parse().unwrap(),
             url: self.server.address.clone(),
-            suite: SUITE.into(),
-            components: vec!["main".into()],
+            layout: Layout::Suite { suite: SUITE.into(), components: vec!["main".into()] },
             key: format!("{name}.asc"),
         }
     }

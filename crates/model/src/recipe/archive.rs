@@ -6,19 +6,17 @@
 use super::{DebianBase, Distribution, FileKind, check, text::Context};
 use crate::{
     diagnostic::shown,
-    id::RepositoryName,
-    lock,
-    text::{Entry, Keys, Table, Value},
+    text::{Table, Value},
 };
+
+pub(crate) mod repository;
+
+pub use repository::{Layout, Repository};
 
 /// The keys of `[base]` that name archives.
 pub(super) const KEYS: [&str; 5] = ["mirror", "security_mirror", "components", "keyring", "repository"];
-/// The keys of a repository.
-pub(crate) const REPOSITORY: Keys = Keys { of: "a repository", valid: &["url", "suite", "components", "key"] };
-const EXAMPLE: &str = "{ vendor = { url = \"https://packages.example.org/debian\", suite = \"bookworm\", components = [\"main\"], key = \"vendor.asc\" } }";
 /// A keyring longer than this (bytes) is refused.
 const MAX_KEYRING: u64 = 4 << 20;
-const MAX_REPOSITORIES: usize = 32;
 
 /// What a recipe says of the archives that packages come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,21 +43,6 @@ pub enum Security {
     At(String),
     /// There are none.
     Off,
-}
-
-/// A repository of somebody else, beside the archives of the base.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repository {
-    /// What a lock calls it.
-    pub name: RepositoryName,
-    /// Its address, without a trailing `/`.
-    pub url: String,
-    /// Its suite below `dists/`.
-    pub suite: String,
-    /// Its components.
-    pub components: Vec<String>,
-    /// The OpenPGP file, relative to the recipe, of the keys that sign it. They count for nothing else.
-    pub key: String,
 }
 
 impl Sources {
@@ -92,7 +75,7 @@ pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Sources> 
     };
     let components = table.get("components").map_or(Some(None), |v| components(&v).map(Some));
     let keyring = table.get("keyring").map_or(Some(None), |v| keyring(&v, context, KEYRING).map(Some));
-    let repositories = table.get("repository").map_or(Some(Vec::new()), |v| repositories(&v, context));
+    let repositories = table.get("repository").map_or(Some(Vec::new()), |v| repository::all(&v, context));
     Some(Sources {
         mirror: mirror?,
         security: security?,
@@ -100,49 +83,6 @@ pub(super) fn read(table: &Table<'_>, context: &Context<'_>) -> Option<Sources> 
         keyring: keyring?,
         repositories: repositories?,
     })
-}
-
-fn repositories(value: &Value<'_>, context: &Context<'_>) -> Option<Vec<Repository>> {
-    let entries: Vec<_> = value.map(EXAMPLE)?.entries().collect();
-    if entries.len() > MAX_REPOSITORIES {
-        return value.place.report(
-            format!("there are {} repositories", entries.len()),
-            format!("at most {MAX_REPOSITORIES} are possible"),
-        );
-    }
-    let all: Vec<_> = entries.iter().map(|entry| repository(entry, context)).collect();
-    all.into_iter().collect()
-}
-
-fn repository(entry: &Entry<'_>, context: &Context<'_>) -> Option<Repository> {
-    let name = name(entry);
-    let table = entry.value.table(REPOSITORY, EXAMPLE)?;
-    let example = "url = \"https://packages.example.org/debian\"";
-    let url = table.required("url", example).and_then(|v| address(&v));
-    let suite = table.required("suite", "suite = \"bookworm\"").and_then(|v| v.checked("\"bookworm\"", suite));
-    let components = table.required("components", "components = [\"main\"]").and_then(|v| components(&v));
-    let key = table.required("key", "key = \"vendor.asc\"").and_then(|v| keyring(&v, context, KEY));
-    Some(Repository { name: name?, url: url?, suite: suite?, components: components?, key: key? })
-}
-
-fn name(entry: &Entry<'_>) -> Option<RepositoryName> {
-    let help = "for example: `[base.repository.vendor]`";
-    match entry.key.parse::<RepositoryName>() {
-        Ok(name) if lock::RESERVED.contains(&name.as_str()) => {
-            entry.place.report(format!("`{name}` is what a lock calls something else"), help)
-        }
-        Ok(name) => Some(name),
-        Err(error) => entry.place.report(error.to_string(), help),
-    }
-}
-
-fn suite(text: &str) -> Result<(), String> {
-    let part = |part: &str| {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._+~:".contains(&b);
-        !part.is_empty() && part.bytes().all(plain) && !part.bytes().all(|b| b == b'.')
-    };
-    let good = text.len() <= 255 && text.split('/').all(part);
-    if good { Ok(()) } else { Err(format!("`{}` is not a suite below `dists/`", shown(text))) }
 }
 
 fn address(value: &Value<'_>) -> Option<String> {
@@ -177,10 +117,6 @@ struct KeyWords {
 const KEYRING: KeyWords = KeyWords {
     example: "\"keys/archive.gpg\"",
     missing: "add the keyring, or remove `keyring` to use the archive keys shipped with Kiln",
-};
-const KEY: KeyWords = KeyWords {
-    example: "\"vendor.asc\"",
-    missing: "put the key there that the vendor publishes, armoured or binary, after comparing its fingerprint",
 };
 
 fn keyring(value: &Value<'_>, context: &Context<'_>, words: KeyWords) -> Option<String> {

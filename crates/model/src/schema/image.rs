@@ -237,11 +237,11 @@ pub struct Repository {
     /// Its address.
     #[schemars(regex(pattern = "^https?://"))]
     pub url: String,
-    /// Its suite below `dists/`.
+    /// Its suite below `dists/`; for a flat repository its path below the address, ending with `/`: `/`, `stable/`.
     pub suite: String,
-    /// Its components.
+    /// Its components; a flat repository has none.
     #[schemars(length(min = 1))]
-    pub components: Vec<String>,
+    pub components: Option<Vec<String>>,
     /// The OpenPGP file, armoured or binary, of the keys that sign it; they count for nothing else.
     pub key: RecipePath,
 }

@@ -35,7 +35,7 @@ fn unit_recipe_parser_and_schema_know_the_same_keys() {
     let schema = of::<image::ImageToml>().to_value();
     agree(&schema, recipe_text::KEYS, &[""]);
     agree(&schema, base::KEYS, &["DebianBase", "UbuntuBase", "ImageBase", "OciBase", "ContainerfileBase"]);
-    agree(&schema, archive::REPOSITORY, &["Repository"]);
+    agree(&schema, archive::repository::KEYS, &["Repository"]);
     agree(&schema, step::COPY, &["CopyStep"]);
     agree(&schema, step::RUN, &["RunStep"]);
     agree(&schema, step::PACKAGES, &["PackagesStep"]);

@@ -35,21 +35,28 @@ impl Stage<'_, '_> {
         let begun = Instant::now();
         let mut sources = Vec::new();
         for source in &copy.sources {
-            sources.extend(self.source(instruction, copy, source)?);
+            // An archive of an address stays one, as in Docker.
+            let unpack = copy.add && copy.from.is_none() && !matches!(source, CopySource::Remote(_));
+            sources.extend(self.source(instruction, copy, source)?.into_iter().map(|files| (files, unpack)));
         }
         let to = self.filled(instruction, &copy.to)?;
         let into = to.ends_with('/') || matches!(to.as_str(), "." | "..") || to.ends_with("/.");
         let target = self.absolute(&to);
-        let unpack = copy.add && copy.from.is_none();
         let changes = self.changes(instruction, copy)?;
         let mode = changes.mode;
         let chown = copy.chown.as_ref().map(|word| self.filled(instruction, word)).transpose()?;
-        let key = Key::new(if unpack { "add" } else { "containerfile copy" }, Some(&self.build.chain.key))
+        let kept: Vec<_> = (0..).zip(&sources).filter(|(_, (_, unpack))| !unpack).map(|(at, _): (u32, _)| at).collect();
+        let kind = match (copy.add && copy.from.is_none(), kept.is_empty()) {
+            (false, _) => "containerfile copy".to_owned(),
+            (true, true) => "add".to_owned(),
+            (true, false) => format!("add, as they are: {kept:?}"),
+        };
+        let key = Key::new(&kind, Some(&self.build.chain.key))
             .part(target.as_os_str().as_encoded_bytes())
             .part([u8::from(into)])
             .part(chown.as_deref().unwrap_or_default())
             .part(mode.map(|mode| mode.to_string()).unwrap_or_default())
-            .parts(sources.iter().map(|files| *files.digest().as_bytes()))
+            .parts(sources.iter().map(|(files, _)| *files.digest().as_bytes()))
             .done();
         let name = self.name(instruction);
         let work = Work::new(self.build.chain.store)?;
@@ -63,10 +70,10 @@ impl Stage<'_, '_> {
             let mut placer = Placer::new(tree, chain.epoch, owner.unwrap_or(ROOT));
             let several = sources.len() > 1;
             let mut unpacked = Vec::new();
-            for files in &mut sources {
+            for (files, unpack) in &mut sources {
                 unchanged(files).map_err(&wrong)?;
                 date(files, chain.epoch);
-                if unpack && let Some(inside) = archive::unpacked(files, limits, &work, chain.epoch).map_err(&wrong)? {
+                if *unpack && let Some(inside) = archive::unpacked(files, limits, &work, chain.epoch).map_err(&wrong)? {
                     unpacked.push(inside);
                     continue;
                 }
@@ -110,9 +117,11 @@ impl Stage<'_, '_> {
             }
             CopySource::Remote(word) => {
                 let address = self.filled(instruction, word)?;
-                remote::fetch(&self.build.chain, &address, copy.checksum)
-                    .map(|files| vec![files])
-                    .map_err(|reason| self.build.wrong(instruction, reason))
+                let fetched = remote::fetch(&self.build.chain, &address, copy.checksum);
+                let files = fetched.map_err(|reason| self.build.wrong(instruction, reason))?;
+                let material = copy.checksum.map(|checksum| Material::new(remote::public(&address), checksum));
+                self.build.chain.materials.extend(material);
+                Ok(vec![files])
             }
             CopySource::Path(word) => {
                 let path = self.value(instruction, word)?;

@@ -117,7 +117,7 @@ fn puppet(told: &Puppet, from: ToolFrom) -> Command {
         call.push(format!("--basemodulepath={TOOL}/usr/share/puppet/modules"));
     }
     if !told.modules.is_empty() {
-        call.push(format!("--modulepath={}:{TOOL}/usr/share/puppet/modules", joined(&told.modules)));
+        call.push(format!("--modulepath={}:$basemodulepath", joined(&told.modules)));
     }
     call.extend(told.hiera.iter().map(|hiera| format!("--hiera_config={}", inside(hiera))));
     call.push(inside(&told.manifest));

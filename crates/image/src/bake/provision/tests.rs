@@ -1,6 +1,10 @@
 //! Real tools of Debian over a real tree of Debian.
 
-use std::{path::Path, sync::Mutex};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use kiln_model::{
     Recipe,
@@ -252,6 +256,94 @@ fn root_cfengine_runs_a_policy_and_names_what_is_not_kept() {
     assert!(failed.contains("commands '/bin/false': "), "{failed}");
     let failed = case(policy("commands \"/bin/false\";"));
     assert!(failed.contains("policy.cf:4: the policy: "), "{failed}");
+}
+
+/// The image's own CFEngine, with the standard library that its package has; the policy's work leaves nothing in its directories.
+#[test]
+fn root_cfengine_of_the_image_runs_a_policy() {
+    let bench = Bench::new();
+    let told = || Tool::Cfengine(Cfengine { policy: "policy.cf".into(), bundles: vec!["web".into()], classes: vec![] });
+    let recipe = |packages: &[&str]| {
+        let kind = Provision { tool: told(), from: ToolFrom::Image, idempotent: Idempotent::Fail };
+        let mut step = provision(told(), Idempotent::Fail);
+        step.kind = StepKind::Provision(kind);
+        debian(packages, vec![step])
+    };
+    let policy = |promises: &str| {
+        let stdlib = "body file control { inputs => { \"$(sys.libdir)/stdlib.cf\" }; }\n";
+        format!("{stdlib}bundle agent web\n{{\n{promises}\n}}\n")
+    };
+    let promises = "files: \"/etc/motd\" edit_defaults => no_backup, edit_line => insert_lines(\"hi\");";
+    bench.write("policy.cf", &policy(promises));
+    let (result, _) = baked(&bench, &debian(&["cfengine3"], vec![]));
+    let before = entries(&bench, &result.unwrap_or_else(|error| panic!("{error}")));
+    let (result, events) = baked(&bench, &recipe(&["cfengine3"]));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(read(&bench, &image, "/etc/motd").expect("there").ends_with("hi\n"));
+    assert_eq!(resources(&events, State::Changed), ["policy.cf:4: files '/etc/motd'"]);
+    assert!(read(&bench, &image, "/var/lib/dpkg/status").expect("there").contains("Package: cfengine3\n"));
+    let after = entries(&bench, &image);
+    let differing: Vec<_> = after.symmetric_difference(&before).collect();
+    assert!(differing.is_empty(), "the file that was promised was there before: {differing:?}");
+    let case = |packages: &[&str], text: String| {
+        bench.write("policy.cf", &text);
+        baked(&bench, &recipe(packages)).0.map(drop).expect_err("it fails").to_string()
+    };
+    let failed = case(&["cfengine3"], policy("commands: \"/bin/false\";"));
+    assert!(failed.contains("commands '/bin/false': "), "{failed}");
+    let failed = case(&["cfengine3"], policy("commands \"/bin/false\";"));
+    assert!(failed.contains("policy.cf:4: the policy: "), "{failed}");
+    let failed = case(&[], policy("commands: \"/bin/true\";"));
+    assert!(failed.contains("uses the cfengine of the image, which has none"), "{failed}");
+}
+
+/// What the image's own tools see is what the image has: Puppet its modules, cloud-init its templates.
+#[test]
+fn root_other_tools_of_the_image_do_as_those_of_the_archive() {
+    let bench = Bench::new();
+    let from_image = |tool: Tool| {
+        let mut step = provision(tool.clone(), Idempotent::Unchecked);
+        step.kind = StepKind::Provision(Provision { tool, from: ToolFrom::Image, idempotent: Idempotent::Unchecked });
+        step
+    };
+    let puppet = Tool::Puppet(Puppet {
+        manifest: "site.pp".into(),
+        modules: vec!["modules".into()],
+        hiera: None,
+        facts: [].into(),
+    });
+    bench.write("modules/motd/manifests/init.pp", "class motd { file { '/etc/motd': content => from::image() } }\n");
+    bench.write("image/functions/image.pp", "function from::image() { \"puppet\\n\" }\n");
+    bench.write("site.pp", "include motd\n");
+    let copy = StepKind::Copy {
+        from: "image/functions".into(),
+        to: "/usr/share/puppet/modules/from/functions".into(),
+        owner: "root".into(),
+        mode: None,
+    };
+    let cloud_init = Tool::CloudInit(CloudInit { user_data: "user-data.yaml".into() });
+    bench.write("user-data.yaml", "#cloud-config\nwrite_files:\n  - { path: /etc/cloud-was-here, content: cloud }\n");
+    bench.write("site.yml", "- hosts: all\n  tasks:\n  - copy: { dest: /etc/ansible-was-here, content: ansible }\n");
+    let tools = [puppet, cloud_init.clone(), ansible("site.yml")].map(from_image);
+    let steps = [step("module", copy)].into_iter().chain(tools).collect();
+    let (result, _) = baked(&bench, &debian(&["puppet-agent", "cloud-init", "ansible-core", "passwd"], steps));
+    let image = result.unwrap_or_else(|error| panic!("{error}"));
+    for (path, content) in
+        [("/etc/motd", "puppet\n"), ("/etc/cloud-was-here", "cloud"), ("/etc/ansible-was-here", "ansible")]
+    {
+        assert_eq!(read(&bench, &image, path).as_deref(), Some(content));
+    }
+    assert!(!read(&bench, &image, "/etc/passwd").expect("there").contains("debian:"), "nobody asked for a user");
+    // What it runs with is there, and it is not.
+    let (failed, _) = baked(&bench, &debian(&["python3-yaml"], vec![from_image(cloud_init)]));
+    let failed = failed.map(drop).expect_err("there is none").to_string();
+    assert!(failed.contains("uses the cloud-init of the image, which has none"), "{failed}");
+}
+
+/// Every path of an image.
+fn entries(bench: &Bench, image: &Baked) -> BTreeSet<PathBuf> {
+    let tree = bench.store.tree(&image.image).expect("a tree");
+    tree.entries().into_iter().map(|entry| entry.path).collect()
 }
 
 const USER_DATA: &str = "\

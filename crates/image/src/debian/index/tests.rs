@@ -44,12 +44,24 @@ fn a_paragraph_without_hash_or_with_a_path_that_leaves_the_archive_is_refused() 
         let text = paragraph("a", "1", "").replace("pool/a_1.deb", path);
         assert_eq!(Index::parse(text.as_bytes()), Err(bad("Filename")), "{path}");
     }
+    let text = paragraph("a", "1", "").replace("pool/a_1.deb", "./../x.deb");
+    assert_eq!(Index::parse(text.as_bytes()), Err(bad("Filename")));
     assert_eq!(Index::parse(b"<html>\xff"), Err(IndexError::NotText(6)));
     assert_eq!(
         Index::parse(b"<html>it works</html>\n"),
         Err(IndexError::Field { package: "".into(), field: "Package" })
     );
     assert!(Index::parse(b"").unwrap().is_empty());
+}
+
+#[test]
+fn a_list_of_all_machines_is_read_for_one_and_paths_from_here_are_paths() {
+    let other = paragraph("a", "3", "Provides: z\n").replace("amd64", "arm64").replace("SHA256", "SHA1");
+    let all = paragraph("b", "1", "").replace("amd64", "all").replace("pool/", "./pool/");
+    let index = Index::parse([other.clone(), paragraph("a", "2", ""), all, other].concat().as_bytes()).unwrap();
+    let found: Vec<_> = index.packages().map(|p| (p.name(), p.version(), p.filename())).collect();
+    assert_eq!(found, [("a", "2", "pool/a_2.deb"), ("b", "1", "pool/b_1.deb")]);
+    assert_eq!(index.providers("z").count(), 0);
 }
 
 proptest! {

@@ -13,10 +13,18 @@ user_data, templates = sys.argv[1:]
 home = "/run/kiln/home"
 os.environ["CLOUD_CFG"] = home + "/cloud.cfg"
 
-import yaml
-from cloudinit.cmd import main
-from cloudinit.config import schema
-from cloudinit.reporting import handlers
+try:
+    import yaml
+    from cloudinit import settings as places
+
+    # Else what the image has in /etc/cloud counts as well: it makes a user that nobody asks for.
+    places.CLOUD_CONFIG = os.environ["CLOUD_CFG"]
+    from cloudinit.cmd import main
+    from cloudinit.config import schema
+    from cloudinit.reporting import handlers
+except ModuleNotFoundError:
+    print('\x1e{"event":"missing"}', flush=True)
+    sys.exit(127)
 
 LONGEST = 2000
 STAGES = (["init"], ["modules", "--mode=config"], ["modules", "--mode=final"])
