@@ -124,6 +124,9 @@ pub struct SparesStatus {
     pub wanted: u32,
     /// So many are there and wait.
     pub held: u32,
+    /// So many of them were ready and stand still; the services of the others have not begun.
+    #[serde(default)]
+    pub ready: u32,
 }
 
 /// A group whose number of servers follows its load.

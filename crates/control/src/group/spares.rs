@@ -89,8 +89,8 @@ impl GroupTask {
 
     /// What is seen of a server that waits for its services to be started.
     pub(super) fn see_held(&mut self, id: &ServerId, seen: &Observed) {
-        let warm = |server: &Server| server.waiting.as_ref().is_some_and(|waiting| waiting.began_with.is_some());
-        let Some(server) = self.servers.get_mut(id).filter(|server| server.is_held() || warm(server)) else { return };
+        let waits = |server: &&mut Server| server.is_held() || server.has_begun();
+        let Some(server) = self.servers.get_mut(id).filter(waits) else { return };
         (server.row.address, server.row.pid) = (seen.address, seen.pid);
         if let kiln_engine::Phase::Exited { reason, killed } = &seen.phase {
             let end = if *killed || server.is_held() { End::Killed } else { End::Gone };
@@ -107,8 +107,9 @@ impl GroupTask {
     /// For `status`.
     pub(super) fn spares(&self) -> Option<SparesStatus> {
         let wanted = if self.row.removing { 0 } else { self.row.spec.spares };
-        let held = self.servers.values().filter(|server| server.row.spare && server.is_held()).count() as u32;
-        (wanted > 0 || held > 0).then_some(SparesStatus { wanted, held })
+        let held = || self.servers.values().filter(|server| server.row.spare && server.is_held());
+        let (ready, held) = (held().filter(|server| server.has_begun()).count() as u32, held().count() as u32);
+        (wanted > 0 || held > 0).then_some(SparesStatus { wanted, held, ready })
     }
 }
 
@@ -116,6 +117,11 @@ impl Server {
     /// Whether it is staged, and nothing is being done to it.
     pub(super) fn is_held(&self) -> bool {
         self.row.state == ServerState::Launching && self.busy.is_none() && self.waiting.is_some()
+    }
+
+    /// Whether its services run already, though it is held.
+    fn has_begun(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.began_with.is_some())
     }
 
     /// Whether its services began with live values that are not those of now.

@@ -165,6 +165,7 @@ async fn root_a_killed_server_is_replaced_by_one_that_was_ready_and_stood_still(
     let (spare, victim) = (spares(&before)[0], ready(&before)[0]);
     assert!(spare.spare && spare.ready.is_none() && runs(spare), "{spare:#?}");
     assert!(answers(victim) && !answers(spare), "it stands still");
+    assert_eq!(before.spares.as_ref().map(|spares| spares.ready), Some(1), "{before:#?}");
     let events = fs::read_to_string(control_group(spare).join("cgroup.events")).unwrap();
     assert!(events.contains("frozen 1"), "{events}");
 

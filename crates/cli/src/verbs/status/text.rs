@@ -65,7 +65,9 @@ fn volumes(volumes: &[VolumeStatus]) -> Option<String> {
 }
 
 fn spares(spares: &SparesStatus) -> String {
-    format!("  spares {} of {}\n", spares.held, spares.wanted)
+    let SparesStatus { wanted, held, ready } = spares;
+    let ready = if *ready > 0 { format!(", {ready} ready") } else { String::new() };
+    format!("  spares {held} of {wanted}{ready}\n")
 }
 
 fn scaling(scaling: &ScalingStatus) -> String {
@@ -217,7 +219,7 @@ mod tests {
                     updated: 1,
                 }),
                 endpoints: vec!["http://127.0.0.1:8080".into()],
-                spares: Some(SparesStatus { wanted: 2, held: 1 }),
+                spares: Some(SparesStatus { wanted: 2, held: 1, ready: 1 }),
                 live: Some(LiveStatus { version: 3, keys: 2, set: 1 }),
                 scaling: Some(ScalingStatus {
                     min: 2,
