@@ -127,14 +127,15 @@ async fn root_a_host_without_processes_says_so_and_goes_on_when_there_are_some()
     let used = u32::try_from(host.all().usage().pids.unwrap()).unwrap();
     host.all().limit(&Limits { pids: Some(used), ..PLENTY }).unwrap();
     let mut more = request(image);
-    more.fleet.groups.values_mut().next().unwrap().count = 8;
+    more.fleet.groups.values_mut().next().unwrap().count = 20;
     let last = bench.client.apply(&more).await.unwrap().finish(|_| ()).await.unwrap();
     let Event::Result { error: Some(error), .. } = &last else { panic!("{last:?}") };
     assert!(error.message.contains("the host is out of memory, processes or file descriptors"), "{error:?}");
-    assert_eq!(bench.group().await.ready, 3, "what runs goes on");
+    // A place that was made ahead and went may have made room for another server.
+    assert!((3..20).contains(&bench.group().await.ready), "what runs goes on");
 
     host.all().limit(&PLENTY).unwrap();
-    bench.until("all servers serve", |group| group.ready == 8).await;
+    bench.until("all servers serve", |group| group.ready == 20).await;
     assert_eq!(bench.page(&at).await, "page");
     drop(host);
     bench.purge().await;
