@@ -18,15 +18,25 @@ pub fn run() -> Outcome {
     Ok(fs::write(root().join("docs/cli.md"), reference(&kiln)?)?)
 }
 
-/// The help of every verb, which is the doc comments of its arguments.
+/// The help of every verb and of the verbs in it, which is the doc comments of their arguments.
 fn reference(kiln: &Path) -> Outcome<String> {
     let top = help(kiln, &[])?;
     let mut page =
         format!("# Command line\n\nWritten by `cargo xtask docs` from the help texts.\n\n```text\n{top}```\n");
     for verb in verbs(&top) {
-        write!(page, "\n## kiln {verb}\n\n```text\n{}```\n", help(kiln, &[verb])?)?;
+        add(&mut page, kiln, &[verb])?;
     }
     Ok(page)
+}
+
+fn add(page: &mut String, kiln: &Path, path: &[&str]) -> Outcome {
+    let text = help(kiln, path)?;
+    let level = "#".repeat(path.len() + 1);
+    write!(page, "\n{level} kiln {}\n\n```text\n{text}```\n", path.join(" "))?;
+    for verb in verbs(&text) {
+        add(page, kiln, &[path, &[verb]].concat())?;
+    }
+    Ok(())
 }
 
 fn help(kiln: &Path, verb: &[&str]) -> Outcome<String> {
