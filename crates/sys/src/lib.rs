@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod confine;
 pub mod error;
+pub mod executable;
 pub mod fds;
 pub mod freeze;
 pub mod idmap;

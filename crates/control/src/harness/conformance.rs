@@ -1,6 +1,7 @@
 //! The tests that every image must pass, whatever its recipe says.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,8 @@ const NO_SSH_HOST_KEYS: &str = "kiln/no-ssh-host-keys";
 const NO_WORLD_WRITABLE: &str = "kiln/no-world-writable-directories";
 const NO_PACKAGE_CACHES: &str = "kiln/no-package-caches";
 const SECOND_BOOT: &str = "kiln/second-boot";
+/// So many of the tests that only one boot has are named.
+const NAMED: usize = 3;
 
 /// All of them, in the order of a report.
 pub(super) const NAMES: [&str; 8] = [
@@ -148,10 +151,17 @@ pub(super) async fn clean_stop(engine: &dyn Engine, server: &Observed, manifest:
 /// A second boot gives the same answers: the same tests, and every one ended as it did on the first.
 pub(super) fn second_boot(first: &Boot, second: &Boot) -> TestOutcome {
     let took = second.tests.iter().map(|test| test.took).max().unwrap_or_default();
-    let names = |boot: &Boot| boot.tests.iter().map(|test| test.name.clone()).collect::<Vec<_>>();
-    let other = (names(first) != names(second)).then(|| "there are other tests on the second boot".to_owned());
-    let pairs = first.tests.iter().zip(&second.tests);
-    let differing = pairs.filter(|(a, b)| a.name == b.name && a.verdict != b.verdict).map(|(a, b)| {
+    let (of_first, of_second) = (by_name(first), by_name(second));
+    let alone = [("first", &of_first, &of_second), ("second", &of_second, &of_first)];
+    let alone = alone.into_iter().filter_map(|(which, of, other)| {
+        let tests: Vec<_> =
+            of.iter().filter(|(name, _)| !other.contains_key(name)).map(|(_, test)| shown(test)).collect();
+        let named = tests[..tests.len().min(NAMED)].join(", ");
+        let more = if tests.len() > NAMED { format!(" and {} more", tests.len() - NAMED) } else { String::new() };
+        (!tests.is_empty()).then(|| format!("only the {which} boot has {named}{more}"))
+    });
+    let pairs = of_first.iter().filter_map(|(name, a)| Some((a, of_second.get(name)?)));
+    let differing = pairs.filter(|(a, b)| a.verdict != b.verdict).map(|(a, b)| {
         let words = match b.verdict {
             Verdict::Passed => "passed",
             Verdict::Skipped => "was left out",
@@ -162,8 +172,23 @@ pub(super) fn second_boot(first: &Boot, second: &Boot) -> TestOutcome {
         };
         format!("{} {words} only on the second boot", a.name)
     });
-    let differing: Vec<String> = other.into_iter().chain(differing).collect();
+    let differing: Vec<String> = alone.chain(differing).collect();
     outcome(SECOND_BOOT, took, (!differing.is_empty()).then(|| differing.join("; ")))
+}
+
+/// The tests of a boot by their names, and of those with one name by their order.
+fn by_name(boot: &Boot) -> BTreeMap<(&str, usize), &TestOutcome> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let numbered = boot.tests.iter().map(|test| {
+        let number = seen.entry(&test.name).or_default();
+        *number += 1;
+        ((test.name.as_str(), *number), test)
+    });
+    numbered.collect()
+}
+
+fn shown(test: &TestOutcome) -> String {
+    test.message.as_ref().map_or_else(|| test.name.clone(), |message| format!("{} ({message})", test.name))
 }
 
 #[cfg(test)]
@@ -204,5 +229,10 @@ mod tests {
         assert_eq!(same.verdict, Verdict::Passed);
         let other = second_boot(&boot(&[("a", true)]), &boot(&[("a", false)]));
         assert_eq!(other.message.as_deref(), Some("a failed only on the second boot: status 500"));
+        let turned = second_boot(&boot(&[("a", true), ("b", false)]), &boot(&[("b", false), ("a", true)]));
+        assert_eq!(turned.verdict, Verdict::Passed);
+        let fewer = second_boot(&boot(&[("a", true), ("a", false), ("b", true)]), &boot(&[("a", true), ("c", false)]));
+        let told = "only the first boot has a (status 500), b; only the second boot has c (status 500)";
+        assert_eq!(fewer.message.as_deref(), Some(told));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
     os::unix::{
-        fs::{PermissionsExt as _, chown},
+        fs::chown,
         process::{CommandExt as _, ExitStatusExt as _},
     },
     path::Path,
@@ -25,6 +25,7 @@ use kiln_model::{
     duration,
     suite::TestKind,
 };
+use kiln_sys::executable;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, ResolveFlags, openat2},
@@ -224,8 +225,7 @@ impl Job {
             std::fs::write(path, content)?;
         }
         let program = directory.join("program");
-        std::fs::write(&program, &self.content)?;
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+        executable::write(&program, self.content.as_bytes()).map_err(io::Error::other)?;
         if let Some(user) = user {
             chown(directory, Some(user), Some(user))?;
         }

@@ -224,5 +224,5 @@ async fn root_testinfra_sees_the_server_and_every_test_is_a_result() {
     }
     assert!(of(&run.report, "broken").iter().any(|(_, verdict)| *verdict == no), "{:#?}", run.report);
     assert!(failure(&run.report, "empty").contains("no test case"), "{:#?}", run.report);
-    assert_eq!(outcome(&run.report, "kiln/second-boot").verdict, yes);
+    assert_eq!(outcome(&run.report, "kiln/second-boot").verdict, yes, "{:#?}", run.report.tests);
 }

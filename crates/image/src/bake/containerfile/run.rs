@@ -2,8 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -168,10 +166,8 @@ impl Wanted<'_> {
         let mut binds = shown.binds;
         if let Some(script) = self.script {
             let path = work.path().join("script");
-            let written =
-                fs::write(&path, script).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
-            if let Err(error) = written {
-                return Ok(Err(format!("{}: {error}", path.display())));
+            if let Err(error) = kiln_sys::executable::write(&path, script.as_bytes()) {
+                return Ok(Err(error.to_string()));
             }
             binds.push(Bind { source: path, target: SCRIPT.to_owned(), writable: false });
         }
