@@ -15,8 +15,10 @@ while :; do
     if address=$(primary) && [ "$address" != "$known" ]; then
         echo "primary_conninfo = 'host=$address user=postgres application_name=slot-$KILN_SLOT'" > /tmp/primary.new
         mv /tmp/primary.new /tmp/primary.conf
-        # While PostgreSQL is not up yet, it is told again.
-        /usr/lib/postgresql/15/bin/pg_ctl reload --silent && known=$address && echo "the primary is at $address"
+        # While PostgreSQL is not up yet, it is told again. Until it answers, if only that it is starting, the number in its lock file
+        # may be another process's.
+        /usr/lib/postgresql/15/bin/pg_isready --host=127.0.0.1 --quiet
+        [ $? -lt 2 ] && /usr/lib/postgresql/15/bin/pg_ctl reload --silent && known=$address && echo "the primary is at $address"
     fi
     sleep 1
 done

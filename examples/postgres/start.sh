@@ -21,4 +21,7 @@ else
     fi
 fi
 
+# Whoever wrote this had the volume before, was killed, or is whom it was cloned from: only one server has it at a time. The number
+# in it may be another process's here.
+rm -f "$PGDATA/postmaster.pid"
 exec postgres -c config_file=/etc/postgresql/server.conf
