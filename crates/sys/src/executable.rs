@@ -80,7 +80,7 @@ mod tests {
             }
             let ran = (0..300).map(|turn| {
                 let program = directory.path().join(format!("program-{turn}"));
-                write(&program, b"#!/bin/sh\n").unwrap();
+                write(&program, b"#!/bin/sh\n").map_err(io::Error::other)?;
                 Command::new(program).status()
             });
             let failed: Vec<_> = ran.filter_map(io::Result::err).map(|error| error.to_string()).collect();

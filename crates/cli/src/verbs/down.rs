@@ -17,11 +17,11 @@ pub(super) async fn run(context: &Context<'_>, arguments: &Down) -> Result<Exit,
         purge: arguments.purge,
         loss: loss::accepted(arguments.accept_loss),
     };
-    let daemon = Leaving::of(&context.state).await?;
+    // A purge is the last thing that a daemon does.
+    let leaving = if arguments.purge { Some(Leaving::of(&context.state).await?) } else { None };
     let stream = client.down(&request).await?;
     let exit = events::follow(context.ui, stream).await?.finish(context.ui)?;
-    if arguments.purge && exit == Exit::Ok {
-        // A purge is the last thing that a daemon does.
+    if let (Some(daemon), Exit::Ok) = (leaving, exit) {
         daemon.gone(context.ui).await?;
     }
     Ok(exit)

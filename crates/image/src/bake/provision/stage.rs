@@ -135,6 +135,5 @@ impl Staged<'_> {
 }
 
 fn program(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    kiln_sys::executable::write(path, text.as_bytes()).map_err(io::Error::other)
 }
